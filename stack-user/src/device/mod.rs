@@ -1,0 +1,62 @@
+//! Frames in, frames out: the trait that every NIC implements, in memory or behind AF_XDP.
+//!
+//! This layer holds the only `unsafe` code of user space: the memory that the kernel shares with us, and the
+//! rings in it.
+
+mod umem;
+
+use std::{collections::VecDeque, io, os::fd::RawFd};
+
+pub use umem::Umem;
+
+use crate::{
+    frame::{CompletedFrame, RxFrame, TxFrame},
+    time::Instant,
+};
+
+/// Frames that one call to a ring moves at most.
+///
+/// Lower, and the cost of a ring's index updates and of the lock is paid for fewer frames; higher, and the
+/// frames of one burst no longer fit in the first-level cache (64 headers do) and timers wait longer.
+pub const BURST: usize = 64;
+
+/// One NIC queue, or several that are served together.
+///
+/// A device is never in charge of the chunks: they are in the [`Umem`], which every call gets. It moves handles.
+pub trait Device: Send {
+    /// Takes up to [`BURST`] received frames, appends them to `frames`, and gives the NIC empty chunks to
+    /// receive into. Returns how many frames came.
+    fn rx_burst(&mut self, now: Instant, umem: &mut Umem, frames: &mut Vec<RxFrame>) -> usize;
+
+    /// How many frames `tx_burst` can take now.
+    fn tx_room(&mut self) -> usize;
+
+    /// Sends frames from the front of `frames`, as many as there is room for. Those that stay could not be sent
+    /// yet. One call, however many frames, costs at most one system call.
+    fn tx_burst(&mut self, now: Instant, umem: &mut Umem, frames: &mut VecDeque<TxFrame>);
+
+    /// Appends the frames that have been sent, and so are ours again, to `done`.
+    fn completions(&mut self, umem: &mut Umem, done: &mut Vec<CompletedFrame>);
+
+    /// When the device wants to be called again though no frame came (a middleware delays some), if ever.
+    fn poll_timeout(&self) -> Option<Instant> {
+        None
+    }
+
+    /// Does what the kernel asks for before we sleep (a wake-up of the fill or TX ring). Returns whether there is
+    /// more to do at once, so that sleeping would lose time.
+    fn before_sleep(&mut self) -> bool {
+        false
+    }
+
+    /// File descriptors that become readable when a frame has come. None for a device in memory.
+    fn fds(&self) -> Vec<RawFd>;
+
+    /// The device and how it was bound, in a line for `-v`: driver mode, copy mode, queues.
+    fn describe(&self) -> String;
+
+    /// Counters of the device itself, as the kernel or the middleware keeps them: name and value.
+    fn counters(&self) -> io::Result<Vec<(&'static str, u64)>> {
+        Ok(Vec::new())
+    }
+}

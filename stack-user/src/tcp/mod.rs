@@ -1,0 +1,2 @@
+//! Protocol code.
+#![forbid(unsafe_code)]
