@@ -3,11 +3,12 @@
 //! This layer holds the only `unsafe` code of user space: the memory that the kernel shares with us, and the
 //! rings in it.
 
+pub mod memory;
 mod umem;
 
 use std::{collections::VecDeque, io, os::fd::RawFd};
 
-pub use umem::Umem;
+pub use umem::{CHUNK_SIZE, TX_OFFSET, Umem};
 
 use crate::{
     frame::{CompletedFrame, RxFrame, TxFrame},

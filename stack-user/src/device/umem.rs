@@ -1,13 +1,21 @@
 //! The memory that frames lie in.
 
-use std::{alloc, fmt, ptr::NonNull};
+use std::{alloc, fmt, io, num::NonZeroU32, ptr::NonNull};
+
+use xsk_rs::{FrameDesc, config::UmemConfig};
 
 use crate::frame::{FramePool, FreeFrame, RxFrame, TxFrame};
 
-/// Bytes in a chunk. A page: smaller, and igb cuts larger frames silently; larger needs huge pages.
+/// Bytes in a chunk: a page.
+///
+/// Lower (2048), and some drivers cut a frame of full size to half of it without a word (igb does); higher, and
+/// the kernel wants huge pages behind the region.
 pub const CHUNK_SIZE: usize = 4096;
 
-/// Where a frame to send starts in its chunk: XDP_PACKET_HEADROOM, where xsk-rs has every frame start.
+/// Where a frame starts in its chunk: `XDP_PACKET_HEADROOM`, where the kernel puts those that it receives.
+///
+/// Lower, and an XDP program has no room to put a header in front; higher is wasted, and no choice of ours: the
+/// descriptors that xsk-rs hands out point here.
 pub const TX_OFFSET: usize = 256;
 
 /// A region cut into chunks of [`CHUNK_SIZE`] bytes, and the list of those that are free.
@@ -18,15 +26,16 @@ pub struct Umem {
     chunks: u32,
     free: Vec<FreeFrame>,
     /// Keeps the region mapped.
-    _region: Region,
+    region: Region,
 }
 
 enum Region {
-    Heap(HeapRegion),
+    Heap(#[expect(dead_code, reason = "owns the pages until the end")] HeapRegion),
+    Shared(SharedRegion),
 }
 
-// SAFETY: `Umem` is the only way to the region's bytes (the pointer is never handed out), and it gives out
-// references that borrow from itself, so sending it to another thread moves that exclusive access along.
+// SAFETY: `Umem` is the only way of safe code to the region's bytes (the pointer is never handed out), and it
+// gives out references that borrow from itself, so sending it to another thread moves that access along.
 unsafe impl Send for Umem {}
 
 impl Umem {
@@ -34,22 +43,46 @@ impl Umem {
     ///
     /// # Errors
     /// When there is no memory for `chunks` chunks.
-    pub fn on_heap(chunks: u32) -> std::io::Result<Self> {
+    pub fn on_heap(chunks: u32) -> io::Result<Self> {
         let region = HeapRegion::new(chunks)?;
         Ok(Self::over(region.base, chunks, Region::Heap(region)))
+    }
+
+    /// A region that the kernel knows too, for AF_XDP sockets. `config` must ask for chunks of [`CHUNK_SIZE`]
+    /// bytes without headroom of its own.
+    ///
+    /// # Errors
+    /// When the kernel does not register the region: no AF_XDP, no privilege, too much locked memory.
+    pub(super) fn shared(chunks: NonZeroU32, config: UmemConfig) -> io::Result<Self> {
+        let region = SharedRegion::new(chunks, config)?;
+        Ok(Self::over(region.base, chunks.get(), Region::Shared(region)))
     }
 
     fn over(base: NonNull<u8>, chunks: u32, region: Region) -> Self {
         // Pushed backwards, so that the first chunks are handed out first.
         let free = (0..chunks).rev().map(FreeFrame::mint).collect();
-        Self { base, chunks, free, _region: region }
+        Self { base, chunks, free, region }
     }
 
     /// A received frame's bytes, to change them: what a faulty wire does.
     pub fn rx_bytes_mut(&mut self, frame: &mut RxFrame) -> &mut [u8] {
-        let (offset, len) = self.clamp(frame.chunk(), frame.offset(), frame.len());
-        // SAFETY: as in `bytes`; `&mut self` makes the borrow exclusive.
-        unsafe { std::slice::from_raw_parts_mut(self.base.as_ptr().add(offset), len) }
+        self.bytes_mut(frame.chunk(), frame.offset(), frame.len())
+    }
+
+    /// Copies `bytes` into a chunk, where a NIC puts what it receives. What doesn't fit is cut off.
+    pub(super) fn receive(&mut self, frame: FreeFrame, bytes: &[u8]) -> RxFrame {
+        let chunk = self.bytes_mut(frame.chunk(), TX_OFFSET, bytes.len());
+        let len = chunk.len();
+        chunk.copy_from_slice(&bytes[..len]);
+        frame.into_rx(TX_OFFSET as u16, len as u16)
+    }
+
+    /// What AF_XDP sockets share, if the kernel knows this region.
+    pub(super) fn as_shared(&self) -> Option<&SharedRegion> {
+        match &self.region {
+            Region::Shared(region) => Some(region),
+            Region::Heap(_) => None,
+        }
     }
 
     /// The part of `offset..offset + len` of a chunk that really is in that chunk, from the region's start.
@@ -67,6 +100,12 @@ impl Umem {
         // the chunk's only handle, so neither the NIC nor anybody else writes to it, and safe code can't while
         // `self` is borrowed.
         unsafe { std::slice::from_raw_parts(self.base.as_ptr().add(offset), len) }
+    }
+
+    fn bytes_mut(&mut self, chunk: u32, offset: usize, len: usize) -> &mut [u8] {
+        let (offset, len) = self.clamp(chunk, offset, len);
+        // SAFETY: as in `bytes`; `&mut self` makes the borrow exclusive.
+        unsafe { std::slice::from_raw_parts_mut(self.base.as_ptr().add(offset), len) }
     }
 }
 
@@ -101,9 +140,7 @@ impl FramePool for Umem {
     }
 
     fn tx_buffer(&mut self, frame: &mut TxFrame) -> &mut [u8] {
-        let (offset, len) = self.clamp(frame.chunk(), TX_OFFSET, CHUNK_SIZE - TX_OFFSET);
-        // SAFETY: as in `bytes`; `&mut self` makes the borrow exclusive.
-        unsafe { std::slice::from_raw_parts_mut(self.base.as_ptr().add(offset), len) }
+        self.bytes_mut(frame.chunk(), TX_OFFSET, CHUNK_SIZE - TX_OFFSET)
     }
 }
 
@@ -120,8 +157,8 @@ struct HeapRegion {
 }
 
 impl HeapRegion {
-    fn new(chunks: u32) -> std::io::Result<Self> {
-        let out_of_memory = || std::io::Error::from(std::io::ErrorKind::OutOfMemory);
+    fn new(chunks: u32) -> io::Result<Self> {
+        let out_of_memory = || io::Error::from(io::ErrorKind::OutOfMemory);
         let size = (chunks.max(1) as usize).checked_mul(CHUNK_SIZE).ok_or_else(out_of_memory)?;
         let layout = alloc::Layout::from_size_align(size, CHUNK_SIZE).map_err(|_| out_of_memory())?;
         // SAFETY: the layout's size is not zero.
@@ -134,5 +171,97 @@ impl Drop for HeapRegion {
     fn drop(&mut self) {
         // SAFETY: `base` came from `alloc_zeroed` with this layout, and is freed once.
         unsafe { alloc::dealloc(self.base.as_ptr(), self.layout) }
+    }
+}
+
+/// Pages that the kernel has registered as a UMEM, and the descriptor of every chunk in them.
+pub(super) struct SharedRegion {
+    umem: xsk_rs::Umem,
+    base: NonNull<u8>,
+    /// By chunk number. A descriptor of xsk-rs can't be made, only kept.
+    descs: Vec<FrameDesc>,
+}
+
+impl SharedRegion {
+    fn new(chunks: NonZeroU32, config: UmemConfig) -> io::Result<Self> {
+        let (umem, descs) = xsk_rs::Umem::new(config, chunks, false).map_err(|error| {
+            // The error's text names only the step; the number that the kernel gave is its source.
+            let os = std::error::Error::source(&error).and_then(|e| e.downcast_ref::<io::Error>());
+            os.and_then(io::Error::raw_os_error)
+                .map_or_else(|| io::Error::other(error.to_string()), io::Error::from_raw_os_error)
+        })?;
+        let laid_out_as_ours =
+            descs.iter().enumerate().all(|(chunk, desc)| desc.addr() == chunk * CHUNK_SIZE + TX_OFFSET);
+        let Some(first) = descs.first().filter(|_| laid_out_as_ours) else {
+            return Err(io::Error::other("the UMEM's chunks are not laid out as asked for"));
+        };
+        // SAFETY: the descriptor is this UMEM's, and as nobody else has the UMEM yet, nobody uses its chunk.
+        let first_data = unsafe { umem.data(first) }.contents().as_ptr();
+        // The region is one mapping, of which the view above is the first chunk's data. Memory that came from
+        // mmap has no other provenance than its address.
+        let base = std::ptr::with_exposed_provenance_mut(first_data.expose_provenance() - TX_OFFSET);
+        let base = NonNull::new(base).ok_or_else(|| io::Error::from(io::ErrorKind::OutOfMemory))?;
+        Ok(Self { umem, base, descs })
+    }
+
+    /// What a socket is created on.
+    pub(super) fn xsk(&self) -> &xsk_rs::Umem {
+        &self.umem
+    }
+
+    /// The descriptor to give chunk `chunk` to the kernel with, its length set to `len`.
+    pub(super) fn desc(&self, chunk: u32, len: usize) -> Option<FrameDesc> {
+        let mut desc = *self.descs.get(chunk as usize)?;
+        if len > 0 {
+            // SAFETY: the descriptor is this UMEM's, and the caller holds the chunk's only handle. The cursor
+            // only sets the length, and keeps it within the chunk.
+            unsafe { self.umem.data_mut(&mut desc) }.cursor().set_pos(len);
+        }
+        Some(desc)
+    }
+
+    /// The region's address: no other region has it.
+    pub(super) fn base(&self) -> usize {
+        self.base.as_ptr().addr()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_chunk_is_handed_out_once_and_its_bytes_are_its_own() {
+        let mut umem = Umem::on_heap(4).expect("memory");
+        let mut frames: Vec<TxFrame> =
+            std::iter::from_fn(|| umem.allocate()).map(FreeFrame::into_tx).collect();
+        assert_eq!(frames.iter().map(TxFrame::chunk).collect::<Vec<_>>(), [0, 1, 2, 3]);
+        for frame in &mut frames {
+            let number = frame.chunk() as u8;
+            umem.tx_buffer(frame).fill(number);
+            frame.set_len(usize::MAX);
+        }
+        for frame in &frames {
+            let bytes = umem.tx_bytes(frame);
+            assert_eq!(bytes.len(), umem.tx_capacity(), "a length beyond the chunk ends with the chunk");
+            assert!(bytes.iter().all(|&byte| byte == frame.chunk() as u8));
+        }
+        frames.into_iter().for_each(|frame| umem.release_tx(frame));
+        assert_eq!(umem.available(), 4);
+    }
+
+    #[test]
+    fn a_handle_of_another_umem_reaches_no_byte() {
+        let umem = Umem::on_heap(1).expect("memory");
+        let stranger = FreeFrame::mint(1).into_rx(0, 100);
+        assert!(umem.rx_bytes(&stranger).is_empty());
+    }
+
+    #[test]
+    fn what_is_received_lies_where_a_nic_puts_it() {
+        let mut umem = Umem::on_heap(1).expect("memory");
+        let free = umem.allocate().expect("a chunk");
+        let frame = umem.receive(free, b"frame");
+        assert_eq!((umem.rx_bytes(&frame), frame.offset()), (&b"frame"[..], TX_OFFSET));
     }
 }

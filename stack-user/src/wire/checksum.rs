@@ -18,9 +18,7 @@ impl Sum {
             (IpAddr::V4(source), IpAddr::V4(destination)) => {
                 Self::new().bytes(&source.octets()).bytes(&destination.octets())
             }
-            (source, destination) => {
-                Self::new().bytes(&ipv6_octets(source)).bytes(&ipv6_octets(destination))
-            }
+            (source, destination) => Self::new().bytes(&ipv6_octets(source)).bytes(&ipv6_octets(destination)),
         };
         Self(sum.0 + u64::from(protocol) + (length as u64 & 0xffff) + (length as u64 >> 16))
     }
