@@ -1,3 +1,32 @@
 //! Formats on the wire: parse any bytes into a type once, write a type as bytes. No state, no policy.
+//!
+//! Every `parse` takes bytes from outside and never panics; it gives back a small `Copy` struct that can only
+//! say what makes sense, and where the payload lies. Every `emit` writes into a buffer of ours, which has to be
+//! long enough.
 
+pub mod arp;
 pub mod checksum;
+pub mod ethernet;
+pub mod icmpv4;
+pub mod ipv4;
+mod mac;
+pub mod udp;
+
+pub use mac::{MacAddr, ParseMacError};
+
+/// Numbers of the protocols above IP (IANA "Protocol Numbers").
+pub mod protocol {
+    /// ICMP for IPv4 (RFC 792).
+    pub const ICMPV4: u8 = 1;
+    /// TCP (RFC 9293).
+    pub const TCP: u8 = 6;
+    /// UDP (RFC 768).
+    pub const UDP: u8 = 17;
+    /// ICMP for IPv6 (RFC 4443).
+    pub const ICMPV6: u8 = 58;
+}
+
+/// Two bytes of `bytes` at `offset`, in network order.
+fn read_u16(bytes: &[u8], offset: usize) -> Option<u16> {
+    bytes.get(offset..)?.first_chunk().map(|&two| u16::from_be_bytes(two))
+}
