@@ -1,1 +1,39 @@
-fn main() {}
+//! `cargo xtask`: everything that one does with this repository, each a subcommand.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use xtask::{build, lab, run, setup};
+
+/// Set up, build, run and test xstack.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Find what is missing on this machine and install it
+    Setup(setup::Args),
+    /// Build the xstack binary
+    Build(build::Args),
+    /// Build xstack and run it, as root where it needs to be
+    Run(run::Args),
+    /// A small internet of network namespaces, to try things in
+    Lab(lab::command::Args),
+}
+
+fn main() -> ExitCode {
+    let outcome = match Arguments::parse().command {
+        Command::Setup(args) => setup::run(&args),
+        Command::Build(args) => build::run(&args),
+        Command::Run(args) => run::run(&args),
+        Command::Lab(args) => lab::command::run(&args),
+    };
+    outcome.unwrap_or_else(|error| {
+        eprintln!("xtask: {error:#}");
+        ExitCode::FAILURE
+    })
+}

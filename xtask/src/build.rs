@@ -1,0 +1,74 @@
+//! `cargo xtask build`, and the builds that other commands start.
+
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+
+use anyhow::Result;
+
+use crate::process::run_visibly;
+use crate::{paths, setup};
+
+/// Arguments of `cargo xtask build`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Build quickly instead of building a quick program
+    #[arg(long)]
+    debug: bool,
+}
+
+/// Builds xstack and says where it is.
+pub fn run(args: &Args) -> Result<ExitCode> {
+    let profile = if args.debug { Profile::Debug } else { Profile::Release };
+    let binary = xstack(profile)?;
+    println!("{}", binary.display());
+    Ok(ExitCode::SUCCESS)
+}
+
+/// How cargo builds a program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Profile {
+    /// Quick to build.
+    Debug,
+    /// Quick to run.
+    Release,
+}
+
+impl Profile {
+    fn flags(self) -> &'static [&'static str] {
+        match self {
+            Self::Debug => &[],
+            Self::Release => &["--release"],
+        }
+    }
+
+    fn directory(self) -> &'static str {
+        match self {
+            Self::Debug => "debug",
+            Self::Release => "release",
+        }
+    }
+}
+
+/// Builds the `xstack` binary, after setting up what its build needs.
+pub fn xstack(profile: Profile) -> Result<PathBuf> {
+    setup::ensure(setup::Level::Build)?;
+    run_visibly(cargo().args(["build", "--package", "stack-user", "--bin", "xstack"]).args(profile.flags()))?;
+    Ok(paths::binary(profile.directory(), "xstack"))
+}
+
+/// Builds the lab's own web and DNS server. It is pure Rust: nothing needs setting up for it.
+pub fn lab_server() -> Result<PathBuf> {
+    run_visibly(
+        cargo()
+            .args(["build", "--quiet", "--package", "xtask", "--bin", "lab-server"])
+            .args(["--features", "lab-server"]),
+    )?;
+    Ok(paths::binary("debug", "lab-server"))
+}
+
+/// Cargo in the workspace: the very one that started us, if one did.
+pub fn cargo() -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(paths::workspace());
+    command
+}

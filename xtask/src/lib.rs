@@ -1,0 +1,10 @@
+//! The project's own commands, as a library: `cargo xtask` is a thin shell around it, and the end-to-end tests
+//! bring up their labs through [`lab`].
+
+pub mod build;
+pub mod lab;
+pub mod paths;
+pub mod process;
+pub mod progress;
+pub mod run;
+pub mod setup;
