@@ -5,6 +5,7 @@
 
 pub mod memory;
 mod umem;
+pub mod xdp;
 
 use std::{collections::VecDeque, io, os::fd::RawFd};
 

@@ -1,6 +1,6 @@
 //! The memory that frames lie in.
 
-use std::{alloc, fmt, io, num::NonZeroU32, ptr::NonNull};
+use std::{alloc, error::Error, fmt, io, num::NonZeroU32, ptr::NonNull};
 
 use xsk_rs::{FrameDesc, config::UmemConfig};
 
@@ -184,12 +184,7 @@ pub(super) struct SharedRegion {
 
 impl SharedRegion {
     fn new(chunks: NonZeroU32, config: UmemConfig) -> io::Result<Self> {
-        let (umem, descs) = xsk_rs::Umem::new(config, chunks, false).map_err(|error| {
-            // The error's text names only the step; the number that the kernel gave is its source.
-            let os = std::error::Error::source(&error).and_then(|e| e.downcast_ref::<io::Error>());
-            os.and_then(io::Error::raw_os_error)
-                .map_or_else(|| io::Error::other(error.to_string()), io::Error::from_raw_os_error)
-        })?;
+        let (umem, descs) = xsk_rs::Umem::new(config, chunks, false).map_err(|error| kernel_error(&error))?;
         let laid_out_as_ours =
             descs.iter().enumerate().all(|(chunk, desc)| desc.addr() == chunk * CHUNK_SIZE + TX_OFFSET);
         let Some(first) = descs.first().filter(|_| laid_out_as_ours) else {
@@ -224,6 +219,13 @@ impl SharedRegion {
     pub(super) fn base(&self) -> usize {
         self.base.as_ptr().addr()
     }
+}
+
+/// What the kernel said, from an error of xsk-rs: its own text names only the step, the number is its source.
+pub(super) fn kernel_error(error: &(dyn Error + 'static)) -> io::Error {
+    let os = error.source().and_then(|source| source.downcast_ref::<io::Error>());
+    let errno = os.and_then(io::Error::raw_os_error);
+    errno.map_or_else(|| io::Error::other(error.to_string()), io::Error::from_raw_os_error)
 }
 
 #[cfg(test)]

@@ -1,0 +1,258 @@
+//! The queues of one NIC, served together.
+
+use std::{
+    collections::VecDeque,
+    io,
+    os::fd::{AsRawFd, BorrowedFd, RawFd},
+};
+
+use super::{Bound, OpenError, queue::Queue};
+use crate::{
+    device::{BURST, Device, Umem},
+    frame::{CompletedFrame, FramePool, RxFrame, TxFrame},
+    time::{Duration, Instant},
+};
+
+/// Chunks that the fill rings leave in the pool.
+///
+/// Lower, and a stack that holds all other chunks as unread data can no longer send the acknowledgement that makes the
+/// peer stop; higher, and chunks lie idle that could receive.
+const POOL_RESERVE: usize = BURST;
+
+/// When to wake the kernel again that left frames on the TX ring and took none.
+///
+/// Lower, and a NIC that is slow or down costs a core; higher, and its queue runs dry between two calls: at 10 Gbit/s
+/// it holds about half a millisecond of frames.
+const TX_RETRY: Duration = Duration::from_micros(200);
+
+/// AF_XDP sockets on one or more queues of a NIC.
+///
+/// All frames leave by the first queue, so that those of one connection stay in order; the others are there to receive.
+/// The queues are given back when the device *and* its [`Umem`] are dropped.
+pub struct XdpDevice {
+    name: String,
+    queues: Vec<Queue>,
+    /// The UMEM that the sockets are of, by its address: no other will do.
+    umem: usize,
+    /// Where the next burst starts, so that a busy queue does not starve the others.
+    next: usize,
+    /// Chunks that each queue's fill and RX rings hold.
+    receiving: Vec<usize>,
+    /// Of these, as many as a queue should have.
+    receiving_max: usize,
+    /// Frames between the TX ring and the completion ring.
+    sending: usize,
+    /// Those that the TX ring refused.
+    refused: Vec<CompletedFrame>,
+    /// The latest time that we were told.
+    now: Instant,
+    /// When to wake the kernel next, if it left frames on the TX ring.
+    kick_at: Option<Instant>,
+    counters: Counters,
+    description: String,
+}
+
+#[derive(Debug, Default, Clone, Copy)]
+struct Counters {
+    rx_frames: u64,
+    rx_refused: u64,
+    tx_frames: u64,
+    tx_refused: u64,
+    tx_wakeups: u64,
+    fill_wakeups: u64,
+    wakeup_errors: u64,
+}
+
+impl XdpDevice {
+    pub(super) fn new(
+        interface: &str,
+        queues: Vec<Queue>,
+        umem: &mut Umem,
+        bound: &Bound,
+    ) -> Result<Self, OpenError> {
+        let region = umem.as_shared().ok_or(OpenError::NotOurUmem)?.base();
+        let ring_size = queues.first().map_or(0, |queue| queue.tx.size() as usize);
+        let mut device = Self {
+            name: interface.to_owned(),
+            receiving: vec![0; queues.len()],
+            // A small UMEM is shared out evenly, and half of it is left to send from.
+            receiving_max: ring_size.min(umem.chunks() / (2 * queues.len().max(1))),
+            queues,
+            umem: region,
+            next: 0,
+            sending: 0,
+            refused: Vec::new(),
+            now: Instant::ZERO,
+            kick_at: None,
+            counters: Counters::default(),
+            description: format!("{interface}: AF_XDP, {bound}"),
+        };
+        (0..device.queues.len()).for_each(|queue| device.refill(umem, queue));
+        Ok(device)
+    }
+
+    /// Each queue's number and socket, for the XDP program to send frames to.
+    pub fn sockets(&self) -> impl Iterator<Item = (u32, BorrowedFd<'_>)> {
+        self.queues.iter().map(|queue| (queue.id(), queue.fd()))
+    }
+
+    /// Chunks that the kernel has: in fill, RX, TX and completion rings.
+    pub fn chunks_in_rings(&self) -> usize {
+        self.receiving.iter().sum::<usize>() + self.sending
+    }
+
+    /// A handle of another UMEM would let the kernel write to a chunk that somebody else owns.
+    fn check_umem(&self, umem: &Umem) {
+        assert_eq!(
+            umem.as_shared().map(|region| region.base()),
+            Some(self.umem),
+            "not the UMEM of {}",
+            self.name
+        );
+    }
+
+    /// Gives the kernel chunks to receive into, and wakes it if it had run out of them.
+    fn refill(&mut self, umem: &mut Umem, queue: usize) {
+        let reserve = POOL_RESERVE.min(umem.chunks() / 8);
+        let wanted = self.receiving_max.saturating_sub(self.receiving[queue]);
+        let count = wanted.min(umem.available().saturating_sub(reserve));
+        let rings = &mut self.queues[queue];
+        self.receiving[queue] += rings.fill.give(umem, count);
+        if self.receiving[queue] > 0 && rings.fill.needs_wakeup() {
+            self.counters.fill_wakeups += 1;
+            self.counters.wakeup_errors += u64::from(rings.rx.wake().is_err());
+        }
+    }
+
+    /// Has the kernel send what is on the TX ring, by one system call at most, and plans the next one.
+    fn kick(&mut self) {
+        let Some(queue) = self.queues.first_mut() else { return };
+        let before = queue.tx.unsent();
+        if before > 0 && queue.tx.needs_wakeup() {
+            self.counters.tx_wakeups += 1;
+            self.counters.wakeup_errors += u64::from(queue.tx.wake().is_err());
+        }
+        self.kick_at = match queue.tx.unsent() {
+            0 => None,
+            left if left < before => Some(self.now),
+            _ => Some(self.now + TX_RETRY),
+        };
+    }
+}
+
+impl Device for XdpDevice {
+    fn rx_burst(&mut self, now: Instant, umem: &mut Umem, frames: &mut Vec<RxFrame>) -> usize {
+        self.check_umem(umem);
+        self.now = now;
+        let before = frames.len();
+        let mut room = BURST;
+        for turn in 0..self.queues.len() {
+            let queue = (self.next + turn) % self.queues.len();
+            let taken = self.queues[queue].rx.take(umem, frames, room);
+            self.receiving[queue] -= taken.chunks.min(self.receiving[queue]);
+            self.counters.rx_refused += taken.refused as u64;
+            room -= taken.chunks;
+            self.refill(umem, queue);
+            if room == 0 {
+                break;
+            }
+        }
+        self.next = (self.next + 1) % self.queues.len().max(1);
+        let received = frames.len() - before;
+        self.counters.rx_frames += received as u64;
+        received
+    }
+
+    fn tx_room(&mut self) -> usize {
+        let sending = self.sending;
+        // No more than a ring's worth is ever on its way, so the completion ring always has room for all.
+        self.queues
+            .first_mut()
+            .map_or(0, |queue| queue.tx.room().min((queue.tx.size() as usize).saturating_sub(sending)))
+    }
+
+    fn tx_burst(&mut self, now: Instant, umem: &mut Umem, frames: &mut VecDeque<TxFrame>) {
+        self.check_umem(umem);
+        self.now = now;
+        let mut room = self.tx_room().min(frames.len());
+        while room > 0
+            && let Some(queue) = self.queues.first_mut()
+        {
+            let batch = room.min(BURST);
+            let given = queue.tx.give(umem, frames.drain(..batch), &mut self.refused);
+            self.sending += given;
+            self.counters.tx_frames += given as u64;
+            self.counters.tx_refused += (batch - given) as u64;
+            room -= batch;
+        }
+        self.kick();
+    }
+
+    fn completions(&mut self, umem: &mut Umem, done: &mut Vec<CompletedFrame>) {
+        self.check_umem(umem);
+        done.append(&mut self.refused);
+        if let Some(queue) = self.queues.first_mut() {
+            self.sending -= queue.completion.take(done).min(self.sending);
+        }
+        if self.kick_at.is_some() {
+            self.kick();
+        }
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        self.kick_at
+    }
+
+    fn before_sleep(&mut self) -> bool {
+        if self.kick_at.is_some() {
+            self.kick();
+        }
+        let sends_more = self.kick_at.is_some_and(|at| at <= self.now);
+        let has_frames = self.queues.iter_mut().any(|queue| queue.rx.has_frames());
+        sends_more || has_frames || !self.refused.is_empty()
+    }
+
+    fn fds(&self) -> Vec<RawFd> {
+        self.queues.iter().map(|queue| queue.fd().as_raw_fd()).collect()
+    }
+
+    fn describe(&self) -> String {
+        self.description.clone()
+    }
+
+    fn counters(&self) -> io::Result<Vec<(&'static str, u64)>> {
+        let ours = &self.counters;
+        let mut counters = vec![
+            ("rx_frames", ours.rx_frames),
+            ("rx_refused", ours.rx_refused),
+            ("tx_frames", ours.tx_frames),
+            ("tx_refused", ours.tx_refused),
+            ("tx_wakeups", ours.tx_wakeups),
+            ("fill_wakeups", ours.fill_wakeups),
+            ("wakeup_errors", ours.wakeup_errors),
+        ];
+        let names = [
+            "rx_dropped",
+            "rx_ring_full",
+            "rx_fill_ring_empty",
+            "rx_invalid_descs",
+            "tx_invalid_descs",
+            "tx_ring_empty",
+        ];
+        let mut sums = [0; 6];
+        for queue in &self.queues {
+            let kernel = queue.tx.statistics()?;
+            let values = [
+                kernel.rx_dropped(),
+                kernel.rx_ring_full(),
+                kernel.rx_fill_ring_empty_descs(),
+                kernel.rx_invalid_descs(),
+                kernel.tx_invalid_descs(),
+                kernel.tx_ring_empty_descs(),
+            ];
+            sums.iter_mut().zip(values).for_each(|(sum, value)| *sum += value);
+        }
+        counters.extend(names.into_iter().zip(sums));
+        Ok(counters)
+    }
+}

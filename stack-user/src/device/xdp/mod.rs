@@ -1,0 +1,229 @@
+//! AF_XDP: rings that the kernel and we share, over one UMEM.
+//!
+//! ```text
+//!                      ┌───────────────────────────── UMEM ─────────────────────────────┐
+//!                      │ chunk │ chunk │ chunk │ ...        every chunk has one owner   │
+//!                      └────────────────────────────────────────────────────────────────┘
+//!   we    ── empty chunks ──▶ fill ring ──────▶ kernel writes a frame ──────▶ RX ring ── frames ──▶ we
+//!   we    ── frames ────────▶ TX ring ────────▶ kernel sends it ────▶ completion ring ── chunks ──▶ we
+//! ```
+//!
+//! Every queue of the NIC that we serve has these four rings; they all share one UMEM. The XDP program chooses which
+//! frames come here, and needs the [descriptors](XdpDevice::sockets) of the sockets for that.
+
+mod device;
+mod error;
+mod queue;
+mod rings;
+
+use std::{fmt, num::NonZeroU32, str::FromStr};
+
+pub use device::XdpDevice;
+pub use error::OpenError;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use xsk_rs::config::{FrameSize, QueueSize, UmemConfig};
+
+use self::queue::Queue;
+use super::{CHUNK_SIZE, Umem};
+
+/// Descriptors in each ring of a queue.
+///
+/// Lower, and frames are lost while we are not scheduled: 1024 full frames are 1.2 ms of a 10 Gbit/s link. Higher, and
+/// the chunks that go round no longer fit in the second-level cache: 1024 of them are 1.5 MB of frame bytes.
+pub const RING_SIZE: u32 = 1024;
+
+/// Chunks in the UMEM for each queue.
+///
+/// Lower, and received data that the program has not read yet, or sent data that is not acknowledged yet, leaves no
+/// chunk to receive into: of 4096, 1024 are in the fill ring, and 3072 hold 4 MB of a connection's data. Higher costs
+/// memory that can't be swapped: 16 MB a queue as it is.
+pub const CHUNKS_PER_QUEUE: u32 = 4096;
+
+/// How the NIC is to be driven: `--mode`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Mode {
+    /// The fastest that works: native before generic, zero-copy before copy.
+    #[default]
+    Auto,
+    /// In the driver, zero-copy if it can.
+    Native,
+    /// In the driver, zero-copy or not at all.
+    NativeZeroCopy,
+    /// In the driver, frames copied to and from our memory.
+    NativeCopy,
+    /// After the driver, in the kernel's generic path: slow, works with every driver.
+    Generic,
+}
+
+impl Mode {
+    /// All of them, and what a user calls them.
+    pub const NAMES: [(&'static str, Self); 5] = [
+        ("auto", Self::Auto),
+        ("native", Self::Native),
+        ("native-zerocopy", Self::NativeZeroCopy),
+        ("native-copy", Self::NativeCopy),
+        ("generic", Self::Generic),
+    ];
+
+    /// How sockets are bound in this mode. A program that was attached in the generic path sees frames that the driver
+    /// has already copied, so zero-copy makes no sense there.
+    pub fn copying(self, attached_generic: bool) -> Copying {
+        match self {
+            Self::Generic | Self::NativeCopy => Copying::Copy,
+            Self::NativeZeroCopy => Copying::ZeroCopy,
+            Self::Auto | Self::Native if attached_generic => Copying::Copy,
+            Self::Auto | Self::Native => Copying::Auto,
+        }
+    }
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = Self::NAMES.iter().find(|(_, mode)| mode == self).map_or("", |(name, _)| name);
+        f.pad(name)
+    }
+}
+
+impl FromStr for Mode {
+    type Err = ModeError;
+
+    fn from_str(name: &str) -> Result<Self, ModeError> {
+        let known = Self::NAMES.iter().find(|(known, _)| *known == name);
+        known.map(|(_, mode)| *mode).ok_or_else(|| ModeError(name.to_owned()))
+    }
+}
+
+/// A mode that there is not.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("there is no mode `{0}`: use auto, native, native-zerocopy, native-copy or generic")]
+pub struct ModeError(String);
+
+/// Whether frames are copied between the NIC's memory and ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Copying {
+    /// Not if the driver can do without.
+    #[default]
+    Auto,
+    /// Always.
+    Copy,
+    /// Never; binding fails if the driver can't.
+    ZeroCopy,
+}
+
+/// How sockets are opened.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// Whether frames may be copied.
+    pub copying: Copying,
+    /// Descriptors in each ring: a power of two.
+    pub ring_size: u32,
+    /// Chunks in the UMEM for each queue.
+    pub chunks_per_queue: u32,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { copying: Copying::default(), ring_size: RING_SIZE, chunks_per_queue: CHUNKS_PER_QUEUE }
+    }
+}
+
+/// What the kernel really gave: read back from the sockets, not what was asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bound {
+    /// Whether frames go without a copy.
+    pub zero_copy: bool,
+    /// The NIC's queues that we are bound to.
+    pub queues: Vec<u32>,
+}
+
+impl fmt::Display for Bound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let copying = if self.zero_copy { "zero-copy" } else { "copy" };
+        let queues: Vec<String> = self.queues.iter().map(u32::to_string).collect();
+        write!(f, "{copying}, queue{} {}", if queues.len() == 1 { "" } else { "s" }, queues.join(","))
+    }
+}
+
+/// Opens a socket on each of the queues, all over one new UMEM. No frame comes before the XDP program knows the
+/// [sockets](XdpDevice::sockets), and by then their fill rings are full.
+///
+/// A queue that somebody gave back just now is waited for, for at most half a second.
+///
+/// # Errors
+/// [`OpenError`] says which privilege, which setting or which other program is in the way.
+pub fn open(
+    interface: &str,
+    queues: &[u32],
+    options: &Options,
+) -> Result<(XdpDevice, Umem, Bound), OpenError> {
+    let ring_size = QueueSize::new(options.ring_size).map_err(|_| OpenError::RingSize(options.ring_size))?;
+    let mut umem = open_umem(queues.len(), ring_size, options.chunks_per_queue)?;
+    let region = umem.as_shared().ok_or(OpenError::NotOurUmem)?;
+    let queues = queues
+        .iter()
+        .map(|&id| Queue::open(region, interface, id, ring_size, options.copying))
+        .collect::<Result<Vec<_>, OpenError>>()?;
+    let zero_copy = queues.iter().map(Queue::is_zero_copy).collect::<Result<Vec<_>, _>>();
+    let zero_copy = zero_copy.map_err(|source| OpenError::Os { step: "reading XDP_OPTIONS back", source })?;
+    let bound = Bound {
+        zero_copy: zero_copy.iter().all(|&is| is) && !zero_copy.is_empty(),
+        queues: queues.iter().map(Queue::id).collect(),
+    };
+    let device = XdpDevice::new(interface, queues, &mut umem, &bound)?;
+    Ok((device, umem, bound))
+}
+
+fn open_umem(queues: usize, ring_size: QueueSize, chunks_per_queue: u32) -> Result<Umem, OpenError> {
+    let chunks = u32::try_from(queues).ok().and_then(|queues| queues.checked_mul(chunks_per_queue));
+    let chunks = chunks.and_then(NonZeroU32::new).ok_or(OpenError::NoQueue)?;
+    let bytes = u64::from(chunks.get()) * CHUNK_SIZE as u64;
+    let frame_size = FrameSize::new(CHUNK_SIZE as u32).map_err(|_| OpenError::NotOurUmem)?;
+    let config = UmemConfig::builder()
+        .frame_size(frame_size)
+        .frame_headroom(0)
+        .fill_queue_size(ring_size)
+        .comp_queue_size(ring_size)
+        .build()
+        .map_err(|_| OpenError::NotOurUmem)?;
+    raise_locked_memory(bytes);
+    Umem::shared(chunks, config).map_err(|source| OpenError::umem(source, bytes))
+}
+
+/// Allows ourselves as much locked memory as we may: the kernel counts a UMEM's pages. If it is not enough,
+/// registering them fails and says so.
+fn raise_locked_memory(bytes: u64) {
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_MEMLOCK)
+        && soft < bytes
+        && soft < hard
+    {
+        let _ = setrlimit(Resource::RLIMIT_MEMLOCK, hard, hard);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mode_reads_back_as_it_is_written() {
+        for (name, mode) in Mode::NAMES {
+            assert_eq!(name.parse(), Ok(mode));
+            assert_eq!(mode.to_string(), name);
+        }
+        let error = "turbo".parse::<Mode>().expect_err("no such mode");
+        assert!(error.to_string().contains("`turbo`") && error.to_string().contains("native-copy"));
+    }
+
+    #[test]
+    fn generic_never_asks_for_zero_copy_by_itself() {
+        assert_eq!(Mode::Auto.copying(true), Copying::Copy);
+        assert_eq!(Mode::Auto.copying(false), Copying::Auto);
+        assert_eq!(Mode::NativeZeroCopy.copying(false), Copying::ZeroCopy);
+    }
+
+    #[test]
+    fn what_was_bound_is_told_in_a_line() {
+        let bound = Bound { zero_copy: false, queues: vec![0, 1] };
+        assert_eq!(bound.to_string(), "copy, queues 0,1");
+    }
+}

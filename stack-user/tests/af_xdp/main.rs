@@ -1,0 +1,299 @@
+//! The AF_XDP device on real sockets: veth pairs in network namespaces of their own.
+//!
+//! Needs root; without it, each test skips and says so.
+
+mod lab;
+mod redirect;
+
+use std::{
+    collections::VecDeque,
+    io::{BufRead, BufReader},
+    process::{Command, Stdio},
+    time::{Duration, Instant as Clock},
+};
+
+use lab::Lab;
+use redirect::Redirect;
+use stack_user::{
+    device::{
+        BURST, Device, Umem,
+        xdp::{self, Copying, OpenError, Options, XdpDevice},
+    },
+    frame::{FramePool, RxFrame, TxFrame},
+    time::Instant,
+};
+
+/// Frames that each direction carries in the tests of order and content.
+const FRAMES: u64 = 100_000;
+
+/// A device with all that it needs to send and receive, and the count of what it did.
+struct End {
+    device: XdpDevice,
+    umem: Umem,
+    _redirect: Redirect,
+    queue: VecDeque<TxFrame>,
+    received: Vec<RxFrame>,
+    done: Vec<stack_user::frame::CompletedFrame>,
+    sent: u64,
+    got: u64,
+}
+
+impl End {
+    fn open(interface: &str, queues: &[u32], options: &Options) -> Self {
+        let (device, umem, bound) = xdp::open(interface, queues, options).expect("opening the device");
+        assert!(!bound.zero_copy, "veth has no zero-copy");
+        assert_eq!(bound.queues, queues);
+        let redirect = Redirect::attach(interface, device.sockets()).expect("attaching the program");
+        let (queue, received, done) = (VecDeque::new(), Vec::new(), Vec::new());
+        Self { device, umem, _redirect: redirect, queue, received, done, sent: 0, got: 0 }
+    }
+
+    /// Sends up to `count` frames more, numbered.
+    fn send(&mut self, now: Instant, count: usize) {
+        for _ in 0..count.min(self.device.tx_room()) {
+            let Some(chunk) = self.umem.allocate() else { break };
+            let mut frame = chunk.into_tx();
+            let len = frame_len(self.sent);
+            write_frame(self.sent, &mut self.umem.tx_buffer(&mut frame)[..len]);
+            frame.set_len(len);
+            self.queue.push_back(frame);
+            self.sent += 1;
+        }
+        self.device.tx_burst(now, &mut self.umem, &mut self.queue);
+        assert!(self.queue.is_empty(), "there was room for all");
+    }
+
+    /// Receives a burst. With `in_order`, each frame must be the next.
+    fn receive(&mut self, now: Instant, in_order: bool) -> usize {
+        self.device.rx_burst(now, &mut self.umem, &mut self.received);
+        let count = self.received.len();
+        for frame in self.received.drain(..) {
+            let bytes = self.umem.rx_bytes(&frame);
+            let number = frame_number(bytes);
+            let mut expected = vec![0; frame_len(number)];
+            write_frame(number, &mut expected);
+            assert!(bytes == expected, "frame {number} arrived otherwise than it was sent");
+            assert!(!in_order || number == self.got, "frame {number} came as number {}", self.got);
+            self.got += 1;
+            self.umem.release_rx(frame);
+        }
+        count
+    }
+
+    fn reap(&mut self) {
+        self.device.completions(&mut self.umem, &mut self.done);
+        self.done.drain(..).for_each(|frame| self.umem.release(frame.into_free()));
+    }
+
+    /// Every chunk is in the pool or in a ring.
+    fn check_conserved(&self) {
+        assert_eq!(self.umem.available() + self.device.chunks_in_rings(), self.umem.chunks());
+    }
+
+    fn counter(&self, name: &str) -> u64 {
+        let counters = self.device.counters().expect("counters");
+        counters.iter().find(|(known, _)| *known == name).unwrap_or_else(|| panic!("no counter {name}")).1
+    }
+}
+
+/// An Ethernet frame of an experimental type, whose bytes and length follow from its number.
+fn write_frame(number: u64, frame: &mut [u8]) {
+    frame[..6].fill(0xff);
+    frame[6..12].copy_from_slice(&[0x02, 0, 0, 0, 0, 1]);
+    frame[12..14].copy_from_slice(&[0x88, 0xb5]);
+    frame[14..22].copy_from_slice(&number.to_be_bytes());
+    let seed = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    for (at, byte) in frame[22..].iter_mut().enumerate() {
+        *byte = (seed >> (8 * (at % 8))) as u8 ^ at as u8;
+    }
+}
+
+fn frame_len(number: u64) -> usize {
+    60 + (number.wrapping_mul(977) % 1455) as usize
+}
+
+fn frame_number(bytes: &[u8]) -> u64 {
+    let number = bytes.get(14..22).expect("a frame of ours has a number");
+    u64::from_be_bytes(number.try_into().expect("eight bytes"))
+}
+
+/// Both ends send and receive [`FRAMES`] frames, with no more under way than the rings hold.
+fn exchange(a: &mut End, b: &mut End, frames: u64, window: u64, in_order: bool) {
+    let start = Clock::now();
+    while a.got < frames || b.got < frames {
+        assert!(
+            start.elapsed() < Duration::from_secs(60),
+            "stuck: a {}/{} b {}/{}",
+            a.sent,
+            a.got,
+            b.sent,
+            b.got
+        );
+        let now = Instant::from_nanos(start.elapsed().as_nanos() as u64);
+        let a_may = (frames - a.sent).min(window - (a.sent - b.got)).min(BURST as u64);
+        let b_may = (frames - b.sent).min(window - (b.sent - a.got)).min(BURST as u64);
+        a.send(now, a_may as usize);
+        b.send(now, b_may as usize);
+        a.receive(now, in_order);
+        b.receive(now, in_order);
+        a.reap();
+        b.reap();
+    }
+    let took = start.elapsed().as_secs_f64();
+    println!("{frames} frames each way: {:.0} kframes/s in all", 2.0 * frames as f64 / took / 1e3);
+    for end in [&*a, &*b] {
+        end.check_conserved();
+        for name in
+            ["rx_dropped", "rx_ring_full", "rx_invalid_descs", "tx_invalid_descs", "rx_refused", "tx_refused"]
+        {
+            assert_eq!(end.counter(name), 0, "{name}");
+        }
+    }
+}
+
+#[test]
+fn frames_arrive_whole_and_in_order_both_ways() {
+    let Some(lab) = Lab::new("order", 1) else { return };
+    lab.inside(|| {
+        let mut a = End::open(lab::ONE, &[0], &Options::default());
+        let mut b = End::open(lab::OTHER, &[0], &Options::default());
+        exchange(&mut a, &mut b, FRAMES, 256, true);
+    });
+}
+
+#[test]
+fn the_smallest_rings_work_too() {
+    let Some(lab) = Lab::new("tiny", 1) else { return };
+    lab.inside(|| {
+        let options = Options { ring_size: 64, chunks_per_queue: 256, copying: Copying::Copy };
+        let mut a = End::open(lab::ONE, &[0], &options);
+        let mut b = End::open(lab::OTHER, &[0], &options);
+        exchange(&mut a, &mut b, FRAMES / 4, 32, true);
+    });
+}
+
+#[test]
+fn two_queues_share_one_umem() {
+    let Some(lab) = Lab::new("queues", 2) else { return };
+    lab.inside(|| {
+        let mut a = End::open(lab::ONE, &[0, 1], &Options::default());
+        let mut b = End::open(lab::OTHER, &[0, 1], &Options::default());
+        assert_eq!(a.device.fds().len(), 2);
+        exchange(&mut a, &mut b, FRAMES, 256, true);
+        // What comes in on the second queue arrives too: sent from the second queue of a device of that queue only.
+        let sent = a.sent;
+        drop(a);
+        let mut a = End::open(lab::ONE, &[1], &Options::default());
+        a.sent = sent;
+        for round in 0..1000 {
+            let now = Instant::from_millis(round);
+            a.send(now, 8);
+            b.receive(now, true);
+            a.reap();
+        }
+        for round in 1000..1010 {
+            b.receive(Instant::from_millis(round), true);
+        }
+        assert_eq!(b.got, sent + 8000);
+        b.check_conserved();
+    });
+}
+
+#[test]
+fn receiving_goes_on_after_the_fill_ring_ran_dry() {
+    let Some(lab) = Lab::new("dry", 1) else { return };
+    lab.inside(|| {
+        let options = Options { ring_size: 64, chunks_per_queue: 128, copying: Copying::Auto };
+        let mut a = End::open(lab::ONE, &[0], &Options::default());
+        let mut b = End::open(lab::OTHER, &[0], &options);
+        let mut held = Vec::new();
+        // Whoever holds all that it receives runs out of chunks to receive into.
+        for round in 0..50 {
+            a.send(Instant::from_millis(round), 16);
+            a.reap();
+            b.device.rx_burst(Instant::from_millis(round), &mut b.umem, &mut held);
+        }
+        assert!(held.len() < 128 && b.umem.available() > 0, "a reserve is left to send from");
+        assert_eq!(b.umem.available() + b.device.chunks_in_rings() + held.len(), b.umem.chunks());
+        held.drain(..).for_each(|frame| b.umem.release_rx(frame));
+        // What still was in the ring, then what comes new.
+        for round in 50..60 {
+            b.receive(Instant::from_millis(round), false);
+        }
+        b.got = 0;
+        let before = a.sent;
+        for round in 60..160 {
+            a.send(Instant::from_millis(round), 16);
+            a.reap();
+            b.receive(Instant::from_millis(round), false);
+        }
+        assert_eq!(b.got, a.sent - before, "nothing is lost any more");
+        b.check_conserved();
+    });
+}
+
+#[test]
+fn the_kernel_refuses_by_name() {
+    let Some(lab) = Lab::new("refuse", 1) else { return };
+    lab.inside(|| {
+        let open = |interface: &str, queue, copying| {
+            let options = Options { copying, ..Options::default() };
+            xdp::open(interface, &[queue], &options).map(|_| ()).expect_err("must be refused")
+        };
+        assert!(matches!(open("xs-none", 0, Copying::Auto), OpenError::NoInterface { .. }));
+        assert!(matches!(open(lab::ONE, 7, Copying::Auto), OpenError::NoSuchQueue { queue: 7, .. }));
+        assert!(matches!(open(lab::ONE, 0, Copying::ZeroCopy), OpenError::NoZeroCopy { .. }));
+        let odd = Options { ring_size: 100, ..Options::default() };
+        assert!(matches!(xdp::open(lab::ONE, &[0], &odd), Err(OpenError::RingSize(100))));
+        let _taken = End::open(lab::ONE, &[0], &Options::default());
+        assert!(matches!(open(lab::ONE, 0, Copying::Auto), OpenError::QueueBusy { queue: 0, .. }));
+    });
+}
+
+#[test]
+fn a_dropped_device_can_be_opened_again_at_once() {
+    let Some(lab) = Lab::new("again", 1) else { return };
+    lab.inside(|| {
+        for _ in 0..20 {
+            drop(End::open(lab::ONE, &[0], &Options::default()));
+        }
+        assert!(!lab::has_program(lab::ONE));
+    });
+}
+
+/// Not a test of its own: what `a_killed_process_leaves_nothing_behind` runs and kills.
+#[test]
+fn child_that_is_killed() {
+    if std::env::var_os("XS_DEV_CHILD").is_none() {
+        return;
+    }
+    let mut a = End::open(lab::ONE, &[0], &Options::default());
+    println!("\nready");
+    loop {
+        a.send(Instant::ZERO, 64);
+        a.reap();
+    }
+}
+
+#[test]
+fn a_killed_process_leaves_nothing_behind() {
+    let Some(lab) = Lab::new("kill", 1) else { return };
+    lab.inside(|| {
+        for _ in 0..3 {
+            // The child is in this thread's namespace.
+            let mut child = Command::new(std::env::current_exe().expect("our own path"))
+                .args(["--exact", "child_that_is_killed", "--nocapture"])
+                .env("XS_DEV_CHILD", "1")
+                .stdout(Stdio::piped())
+                .spawn()
+                .expect("starting the child");
+            let lines = BufReader::new(child.stdout.take().expect("its output")).lines();
+            assert!(lines.map_while(Result::ok).any(|line| line == "ready"), "the child did not start");
+            assert!(lab::has_program(lab::ONE));
+            child.kill().expect("killing the child");
+            child.wait().expect("its end");
+            assert!(!lab::has_program(lab::ONE), "the program outlived its process");
+            drop(End::open(lab::ONE, &[0], &Options::default()));
+        }
+    });
+}
