@@ -98,7 +98,7 @@ impl Header {
     pub fn emit(&self, out: &mut [u8]) {
         let out = &mut out[..LEN];
         let total_len = self.payload_len.saturating_add(LEN as u16);
-        let mut fragment = self.fragment_offset / 8 & OFFSET_MASK;
+        let mut fragment = (self.fragment_offset / 8) & OFFSET_MASK;
         fragment |= if self.dont_fragment { DONT_FRAGMENT } else { 0 };
         fragment |= if self.more_fragments { MORE_FRAGMENTS } else { 0 };
         out[0] = 0x45;
