@@ -8,4 +8,5 @@
 
 pub mod ipv4;
 pub mod link;
+pub mod neighbour;
 pub mod route;
