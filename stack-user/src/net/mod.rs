@@ -6,6 +6,9 @@
 //! [`neighbour`] finds the next hop's link-layer address, while the frame waits.
 #![forbid(unsafe_code)]
 
+pub mod acd;
+pub mod arp;
+pub mod candidates;
 pub mod ipv4;
 pub mod link;
 pub mod neighbour;
