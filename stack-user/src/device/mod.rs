@@ -3,6 +3,8 @@
 //! This layer holds the only `unsafe` code of user space: the memory that the kernel shares with us, and the
 //! rings in it.
 
+pub mod capture;
+pub mod fault;
 pub mod memory;
 mod umem;
 pub mod xdp;
