@@ -8,3 +8,5 @@ pub mod process;
 pub mod progress;
 pub mod run;
 pub mod setup;
+pub mod test;
+pub mod tidy;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use xtask::{build, lab, run, setup};
+use xtask::{build, lab, run, setup, test, tidy};
 
 /// Set up, build, run and test xstack.
 #[derive(Parser)]
@@ -23,6 +23,10 @@ enum Command {
     Run(run::Args),
     /// A small internet of network namespaces, to try things in
     Lab(lab::command::Args),
+    /// Check everything: format, lints, rules of the house, tests, the XDP program
+    Test(test::Args),
+    /// Check the rules of the house: layers, file lengths, unsafe, links
+    Tidy,
 }
 
 fn main() -> ExitCode {
@@ -31,6 +35,8 @@ fn main() -> ExitCode {
         Command::Build(args) => build::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Lab(args) => lab::command::run(&args),
+        Command::Test(args) => test::run(&args),
+        Command::Tidy => tidy::run(),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("xtask: {error:#}");

@@ -8,27 +8,8 @@ use std::process::{Command, ExitCode, ExitStatus, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-/// Environment variables that a command keeps when it becomes root: sudo drops all others.
-const KEPT_BY_SUDO: &[&str] = &[
-    "CARGO_TARGET_DIR",
-    "CI",
-    "HTTP_PROXY",
-    "HTTPS_PROXY",
-    "NO_COLOR",
-    "RUST_BACKTRACE",
-    "RUST_LOG",
-    "XSTACK_ADDRESS",
-    "XSTACK_DNS",
-    "XSTACK_E2E_FULL",
-    "XSTACK_FAULT",
-    "XSTACK_GATEWAY",
-    "XSTACK_INTERFACE",
-    "XSTACK_LOG",
-    "XSTACK_MODE",
-    "XSTACK_PCAP",
-    "XSTACK_PROGRAM",
-    "XSTACK_QUEUE",
-];
+/// Environment variables that a command keeps when it becomes root, besides our own: sudo drops all others.
+const KEPT_BY_SUDO: &[&str] = &["CARGO_TARGET_DIR", "CI", "NO_COLOR", "RUST_BACKTRACE", "RUST_LOG"];
 
 /// Whether this process may do what root may.
 pub fn is_root() -> bool {
@@ -47,8 +28,15 @@ pub fn as_root(program: impl AsRef<OsStr>) -> Result<Command> {
         );
     };
     let mut command = Command::new(sudo);
-    command.arg(format!("--preserve-env={}", KEPT_BY_SUDO.join(","))).arg("--").arg(program);
+    command.arg(format!("--preserve-env={}", kept_by_sudo().join(","))).arg("--").arg(program);
     Ok(command)
+}
+
+/// Every option of xstack can be given as `XSTACK_…`: those go along, whichever there are.
+fn kept_by_sudo() -> Vec<String> {
+    let ours = env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    let ours = ours.filter(|name| name.starts_with("XSTACK_"));
+    KEPT_BY_SUDO.iter().map(|name| (*name).to_owned()).chain(ours).collect()
 }
 
 /// Replaces this process by the same xtask with other arguments, as root.

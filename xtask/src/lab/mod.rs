@@ -19,6 +19,7 @@ mod state;
 pub mod topology;
 
 use std::ffi::OsStr;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{fs, io};
@@ -28,6 +29,9 @@ use anyhow::{Context, Result, bail};
 pub use self::servers::ServerHandle;
 use self::state::State;
 use self::topology::Host;
+
+/// Forgotten by a reboot, as the lab itself is.
+const STATE_DIRECTORY: &str = "/run/xs-lab";
 
 /// How a lab is to be.
 #[derive(Clone, Debug)]
@@ -100,7 +104,11 @@ impl Lab {
     /// Takes it down, wholly or what is there of it. Root only.
     pub fn down(&self) -> Result<()> {
         let _lock = self.lock()?;
-        self.take_down()
+        self.take_down()?;
+        remove_if_there(fs::remove_file(self.lock_file()))?;
+        // Other labs may have their state next to ours.
+        let _ = fs::remove_dir(STATE_DIRECTORY);
+        Ok(())
     }
 
     /// How it is.
@@ -132,7 +140,7 @@ impl Lab {
 
     /// Where its state and its servers' logs are.
     pub fn directory(&self) -> PathBuf {
-        Path::new("/run/xs-lab").join(self.name.as_deref().unwrap_or("default"))
+        Path::new(STATE_DIRECTORY).join(self.name.as_deref().unwrap_or("default"))
     }
 
     fn build(&self, options: &Options) -> Result<()> {
@@ -164,14 +172,26 @@ impl Lab {
             .with_context(|| format!("cannot remove {}", directory.display()))
     }
 
+    fn lock_file(&self) -> PathBuf {
+        self.directory().with_extension("lock")
+    }
+
     /// Serialises whoever brings this lab up or down. The lock goes with the returned file.
     fn lock(&self) -> Result<fs::File> {
-        let parent = Path::new("/run/xs-lab");
-        fs::create_dir_all(parent).context("cannot make /run/xs-lab; the lab needs root")?;
-        let path = self.directory().with_extension("lock");
-        let file = fs::File::create(&path).with_context(|| format!("cannot open {}", path.display()))?;
-        file.lock().with_context(|| format!("cannot lock {}", path.display()))?;
-        Ok(file)
+        let path = self.lock_file();
+        loop {
+            fs::create_dir_all(STATE_DIRECTORY)
+                .with_context(|| format!("cannot make {STATE_DIRECTORY}; the lab needs root"))?;
+            let file = fs::File::create(&path).with_context(|| format!("cannot open {}", path.display()))?;
+            file.lock().with_context(|| format!("cannot lock {}", path.display()))?;
+            // `down` removes the file while it holds the lock: who waited for it has locked a file that is gone.
+            let still_there = fs::metadata(&path).is_ok_and(|now| {
+                file.metadata().is_ok_and(|ours| (now.dev(), now.ino()) == (ours.dev(), ours.ino()))
+            });
+            if still_there {
+                return Ok(file);
+            }
+        }
     }
 }
 
