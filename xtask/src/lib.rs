@@ -2,6 +2,7 @@
 //! bring up their labs through [`lab`].
 
 pub mod build;
+pub mod build_ebpf;
 pub mod lab;
 pub mod paths;
 pub mod process;
@@ -10,3 +11,4 @@ pub mod run;
 pub mod setup;
 pub mod test;
 pub mod tidy;
+pub mod toolchain;

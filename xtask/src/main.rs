@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use xtask::{build, lab, run, setup, test, tidy};
+use xtask::{build, build_ebpf, lab, run, setup, test, tidy};
 
 /// Set up, build, run and test xstack.
 #[derive(Parser)]
@@ -19,6 +19,8 @@ enum Command {
     Setup(setup::Args),
     /// Build the xstack binary
     Build(build::Args),
+    /// Build the XDP program, or check that the kept one is what its sources say
+    BuildEbpf(build_ebpf::Args),
     /// Build xstack and run it, as root where it needs to be
     Run(run::Args),
     /// A small internet of network namespaces, to try things in
@@ -33,6 +35,7 @@ fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Setup(args) => setup::run(&args),
         Command::Build(args) => build::run(&args),
+        Command::BuildEbpf(args) => build_ebpf::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Lab(args) => lab::command::run(&args),
         Command::Test(args) => test::run(&args),

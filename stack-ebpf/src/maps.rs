@@ -1,0 +1,96 @@
+//! The maps, as BTF describes them to the loader.
+//!
+//! Our own definitions, since a map that `xdp-loader load -p` is to pin must say so by a `pinning` member. A
+//! loader reads the types, never the values: a number is the length of an array that a null pointer points to.
+
+use core::ptr::{self, null};
+
+use aya_ebpf::{
+    bindings::{
+        bpf_map_type::{
+            BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_HASH, BPF_MAP_TYPE_PERCPU_ARRAY, BPF_MAP_TYPE_XSKMAP,
+        },
+        xdp_action,
+    },
+    helpers::{bpf_map_lookup_elem, bpf_redirect_map},
+    macros::btf_map,
+};
+use stack_common::{
+    abi::{ABI_VERSION, CLAIMS_MAX, COUNTERS_LEN, Claim, ClaimKey, XSKS_MAX},
+    steer::Policy,
+};
+
+/// LIBBPF_PIN_BY_NAME: a loader that was given a directory pins the map there under its name.
+const PIN_BY_NAME: usize = 1;
+
+/// A map's definition. The member names are libbpf's.
+#[repr(C)]
+pub(crate) struct Map<K, V, const TYPE: usize, const MAX_ENTRIES: usize> {
+    r#type: *const [i32; TYPE],
+    key: *const K,
+    value: *const V,
+    max_entries: *const [i32; MAX_ENTRIES],
+    pinning: *const [i32; PIN_BY_NAME],
+}
+
+// SAFETY: the pointers are null and never followed; the kernel serializes what is done with a map.
+unsafe impl<K, V, const TYPE: usize, const MAX_ENTRIES: usize> Sync for Map<K, V, TYPE, MAX_ENTRIES> {}
+
+impl<K, V, const TYPE: usize, const MAX_ENTRIES: usize> Map<K, V, TYPE, MAX_ENTRIES> {
+    const fn new() -> Self {
+        Self { r#type: null(), key: null(), value: null(), max_entries: null(), pinning: null() }
+    }
+
+    #[inline(always)]
+    fn lookup(&self, key: &K) -> *mut V {
+        // SAFETY: the loader has put the map's address where this definition is, and the key is readable for
+        // as many bytes as the definition says.
+        unsafe {
+            bpf_map_lookup_elem(ptr::from_ref(self).cast_mut().cast(), ptr::from_ref(key).cast()).cast()
+        }
+    }
+}
+
+#[btf_map]
+pub(crate) static XSKS: Map<u32, u32, { BPF_MAP_TYPE_XSKMAP as usize }, XSKS_MAX> = Map::new();
+
+#[btf_map]
+pub(crate) static CLAIMS: Map<ClaimKey, Claim, { BPF_MAP_TYPE_HASH as usize }, CLAIMS_MAX> = Map::new();
+
+#[btf_map]
+pub(crate) static COUNTERS: Map<u32, u64, { BPF_MAP_TYPE_PERCPU_ARRAY as usize }, COUNTERS_LEN> = Map::new();
+
+/// Nobody reads or writes this one: its number of entries is what it says.
+#[btf_map]
+pub(crate) static XSTACK_ABI: Map<u32, u32, { BPF_MAP_TYPE_ARRAY as usize }, { ABI_VERSION as usize }> =
+    Map::new();
+
+impl Map<u32, u32, { BPF_MAP_TYPE_XSKMAP as usize }, XSKS_MAX> {
+    /// Hands the frame to the queue's socket, if there is one, else to the kernel. Returns the action to take.
+    #[inline(always)]
+    pub(crate) fn redirect(&self, queue: u32) -> u32 {
+        // What the helper returns when there is no socket are the low bits of the flags.
+        let otherwise = u64::from(xdp_action::XDP_PASS);
+        // SAFETY: the map is an XSKMAP.
+        unsafe { bpf_redirect_map(ptr::from_ref(self).cast_mut().cast(), queue.into(), otherwise) as u32 }
+    }
+}
+
+impl Policy for Map<ClaimKey, Claim, { BPF_MAP_TYPE_HASH as usize }, CLAIMS_MAX> {
+    #[inline(always)]
+    fn claim(&self, key: &ClaimKey) -> Option<&Claim> {
+        // SAFETY: null, or an entry of the map, which the kernel keeps readable until the program returns. An
+        // entry that user space replaces meanwhile is an array of words still.
+        unsafe { self.lookup(key).as_ref() }
+    }
+}
+
+impl Map<u32, u64, { BPF_MAP_TYPE_PERCPU_ARRAY as usize }, COUNTERS_LEN> {
+    #[inline(always)]
+    pub(crate) fn bump(&self, counter: u32) {
+        // SAFETY: null, or this CPU's slot, which only this program writes to and which it is not preempted in.
+        if let Some(count) = unsafe { self.lookup(&counter).as_mut() } {
+            *count += 1;
+        }
+    }
+}
