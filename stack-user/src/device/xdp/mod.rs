@@ -13,6 +13,7 @@
 
 mod device;
 mod error;
+pub mod program;
 mod queue;
 mod rings;
 

@@ -1,0 +1,311 @@
+//! The XDP program: attached to one interface, and told which addresses and sockets are ours.
+
+mod attachment;
+mod error;
+mod records;
+
+use std::{
+    fmt, io,
+    net::IpAddr,
+    os::fd::{AsRawFd, OwnedFd},
+    path::{Path, PathBuf},
+};
+
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{HashMap, Map, MapData, PerCpuArray, XskMap},
+    programs::{ProgramFd, Xdp},
+};
+use stack_common::abi::{self, Claim, ClaimKey};
+
+pub use self::error::ProgramError;
+use self::{attachment::Attached, error::os_error, records::Records};
+use super::Mode;
+
+/// Our program on an interface.
+///
+/// Dropped, it takes back what it put there. So does the kernel when the process dies, whatever way it dies: the link
+/// that attaches the program is a file descriptor. A [pinned](Self::from_pins) program stays, as whoever pinned it
+/// wants, and with it a claim if we were killed; it gives such frames to the kernel, since their socket is gone.
+pub struct Program {
+    interface: String,
+    attachment: Attachment,
+    sockets: XskMap<MapData>,
+    claims: HashMap<MapData, [u32; ClaimKey::WORDS], [u32; Claim::WORDS]>,
+    counters: PerCpuArray<MapData, u64>,
+    /// What is ours in maps that others may use too.
+    bound: Vec<u32>,
+    claimed: Vec<ClaimKey>,
+    /// Reads the log records, if there are any. Dropped last.
+    _records: Option<Records>,
+}
+
+/// What keeps the program on the interface.
+#[derive(Debug)]
+enum Attachment {
+    /// Our link, and why it is not in the driver if that was tried.
+    Link { _link: OwnedFd, generic: bool, fallback: Option<String> },
+    /// Somebody else attached it and pinned its maps here.
+    Pinned { directory: PathBuf, attached: Attached },
+}
+
+impl Program {
+    /// Loads the program and attaches it to an interface.
+    ///
+    /// In [`Mode::Auto`] a driver that can't run it is passed over, and [`Self::fallback`] tells why. With a level,
+    /// the program reports its decisions through `log` records: ours at debug, the kernel's at trace.
+    ///
+    /// # Errors
+    /// [`ProgramError`] says which capability, kernel feature or other program is in the way.
+    pub fn attach(interface: &str, mode: Mode, log: Option<tracing::Level>) -> Result<Self, ProgramError> {
+        let index = attachment::index(interface)?;
+        let mut object = load(log)?;
+        let records = match log {
+            Some(_) => Some(Records::forward(&mut object).map_err(|source| ProgramError::Log { source })?),
+            None => None,
+        };
+        let program = verify(&mut object)?;
+        let link = |generic| attachment::link(program, index, generic);
+        let refused = |source, mode| ProgramError::attach(interface, index, mode, source);
+        let attachment = match mode {
+            Mode::Generic => {
+                let link = link(true).map_err(|source| refused(source, "generic"))?;
+                Attachment::Link { _link: link, generic: true, fallback: None }
+            }
+            Mode::Native | Mode::NativeCopy | Mode::NativeZeroCopy => {
+                let link = link(false).map_err(|source| refused(source, "native"))?;
+                Attachment::Link { _link: link, generic: false, fallback: None }
+            }
+            Mode::Auto => match link(false) {
+                Ok(link) => Attachment::Link { _link: link, generic: false, fallback: None },
+                Err(source) if is_drivers_refusal(&source) => {
+                    let link = link(true).map_err(|source| refused(source, "generic"))?;
+                    let reason = format!("the driver of {interface} refused the program: {source}");
+                    Attachment::Link { _link: link, generic: true, fallback: Some(reason) }
+                }
+                Err(source) => return Err(refused(source, "native")),
+            },
+        };
+        let mut map = |name| object.take_map(name).ok_or(ProgramError::NoMap { name });
+        let (sockets, claims, counters) = (map(abi::XSKS)?, map(abi::CLAIMS)?, map(abi::COUNTERS)?);
+        Self::over(interface, attachment, [sockets, claims, counters], records)
+    }
+
+    /// Uses a program that is attached already, and whose maps are pinned in a directory, as
+    /// `xdp-loader load -p DIRECTORY` does.
+    ///
+    /// # Errors
+    /// [`ProgramError`], if the maps aren't there, are of another version, or of a program that is not on the
+    /// interface.
+    pub fn from_pins(directory: &Path, interface: &str) -> Result<Self, ProgramError> {
+        let index = attachment::index(interface)?;
+        let open = |name| {
+            let path = directory.join(name);
+            MapData::from_pin(&path).map_err(|source| ProgramError::pin(path, interface, &source))
+        };
+        let version = open(abi::ABI)?.info().map_err(ProgramError::map)?.max_entries();
+        if version != abi::ABI_VERSION {
+            let directory = directory.to_path_buf();
+            return Err(ProgramError::Version { directory, theirs: version, ours: abi::ABI_VERSION });
+        }
+        let claims = open(abi::CLAIMS)?;
+        let attached = attachment::pinned(index, claims.info().map_err(ProgramError::map)?.id())
+            .map_err(|source| ProgramError::Netlink { interface: interface.to_owned(), source })?
+            .ok_or_else(|| ProgramError::NotAttached {
+                directory: directory.to_path_buf(),
+                interface: interface.to_owned(),
+            })?;
+        let map = |data| Map::from_map_data(data).map_err(ProgramError::map);
+        let maps = [map(open(abi::XSKS)?)?, map(claims)?, map(open(abi::COUNTERS)?)?];
+        Self::over(interface, Attachment::Pinned { directory: directory.to_path_buf(), attached }, maps, None)
+    }
+
+    fn over(
+        interface: &str,
+        attachment: Attachment,
+        [sockets, claims, counters]: [Map; 3],
+        records: Option<Records>,
+    ) -> Result<Self, ProgramError> {
+        Ok(Self {
+            interface: interface.to_owned(),
+            attachment,
+            sockets: sockets.try_into().map_err(ProgramError::map)?,
+            claims: claims.try_into().map_err(ProgramError::map)?,
+            counters: counters.try_into().map_err(ProgramError::map)?,
+            bound: Vec::new(),
+            claimed: Vec::new(),
+            _records: records,
+        })
+    }
+
+    /// Sends our frames of a receive queue to its AF_XDP socket.
+    ///
+    /// # Errors
+    /// [`ProgramError::QueueTaken`] if a pinned program already sends them to somebody else's socket.
+    pub fn bind_socket(&mut self, queue: u32, socket: impl AsRawFd) -> Result<(), ProgramError> {
+        // BPF_NOEXIST: a socket that we would replace is in use, for the kernel removes those that are closed.
+        const NO_EXIST: u64 = 1;
+        let set = self.sockets.set(queue, socket, NO_EXIST);
+        set.map_err(|source| match os_error(&source) {
+            Some(libc::EEXIST) => ProgramError::QueueTaken { interface: self.interface.clone(), queue },
+            _ => ProgramError::map(source),
+        })?;
+        self.bound.push(queue);
+        Ok(())
+    }
+
+    /// Makes an address ours: all of it if `ports` is empty, else TCP and UDP to those ports, first to last of each
+    /// pair. VLAN 0 means untagged. Claimed again, the new claim replaces the old.
+    ///
+    /// # Errors
+    /// [`ProgramError::Ports`] if there are too many ranges or one is empty.
+    pub fn claim(&mut self, address: IpAddr, vlan: u16, ports: &[(u16, u16)]) -> Result<(), ProgramError> {
+        let key = ClaimKey::new(address, vlan);
+        let claim =
+            if ports.is_empty() { Claim::WHOLE } else { Claim::ports(ports).ok_or(ProgramError::Ports)? };
+        self.claims.insert(key.to_words(), claim.to_words(), 0).map_err(ProgramError::map)?;
+        if !self.claimed.contains(&key) {
+            self.claimed.push(key);
+        }
+        Ok(())
+    }
+
+    /// Gives an address back to the kernel. One that is not ours is left alone.
+    ///
+    /// # Errors
+    /// When the kernel doesn't let us.
+    pub fn unclaim(&mut self, address: IpAddr, vlan: u16) -> Result<(), ProgramError> {
+        let key = ClaimKey::new(address, vlan);
+        let Some(at) = self.claimed.iter().position(|claimed| *claimed == key) else {
+            return Ok(());
+        };
+        self.claims.remove(&key.to_words()).map_err(ProgramError::map)?;
+        self.claimed.swap_remove(at);
+        Ok(())
+    }
+
+    /// How many frames got which verdict, on all CPUs, since the program was loaded.
+    ///
+    /// # Errors
+    /// When the kernel doesn't let us read.
+    pub fn counters(&self) -> Result<Vec<(&'static str, u64)>, ProgramError> {
+        let read = |index| {
+            let per_cpu = self.counters.get(&index, 0).map_err(ProgramError::map)?;
+            Ok((abi::counter_name(index).unwrap_or_default(), per_cpu.iter().sum()))
+        };
+        (0..abi::COUNTERS_LEN as u32).map(read).collect()
+    }
+
+    /// Whether the program runs in the kernel's generic path, after the driver.
+    #[must_use]
+    pub fn is_generic(&self) -> bool {
+        match &self.attachment {
+            Attachment::Link { generic, .. } => *generic,
+            Attachment::Pinned { attached, .. } => attached.generic,
+        }
+    }
+
+    /// Why the program runs in the generic path though the driver's was asked for first.
+    #[must_use]
+    pub fn fallback(&self) -> Option<&str> {
+        match &self.attachment {
+            Attachment::Link { fallback, .. } => fallback.as_deref(),
+            Attachment::Pinned { .. } => None,
+        }
+    }
+
+    /// The program and where it sits, in a line for `-v`.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        let (interface, mode) = (&self.interface, if self.is_generic() { "generic" } else { "native" });
+        match &self.attachment {
+            Attachment::Link { .. } => format!("XDP program attached to {interface}, {mode} mode"),
+            Attachment::Pinned { directory, attached } => {
+                let directory = directory.display();
+                format!("XDP program {attached} on {interface}, {mode} mode, through the maps in {directory}")
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Program {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Program").field(&self.interface).field(&self.attachment).finish()
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        // Maps of our own go by themselves; pinned ones stay, so what is ours is taken out. There is nobody left
+        // to tell of a failure, and a claim without a socket does no harm.
+        for key in &self.claimed {
+            let _ = self.claims.remove(&key.to_words());
+        }
+        for queue in &self.bound {
+            let _ = self.sockets.unset(*queue);
+        }
+    }
+}
+
+/// The program, and the one that logs, which is a little slower.
+const OBJECT: &[u8] = include_bytes!("../../../bpf/xstack.bpf.o");
+const LOGGING_OBJECT: &[u8] = include_bytes!("../../../bpf/xstack-log.bpf.o");
+
+fn load(log: Option<tracing::Level>) -> Result<Ebpf, ProgramError> {
+    let mut loader = EbpfLoader::new();
+    let level = log.map_or(0, records::level);
+    let object = match log {
+        Some(_) => {
+            loader.override_global(aya_log::LEVEL, &level, true);
+            LOGGING_OBJECT
+        }
+        None => OBJECT,
+    };
+    loader.load(&without_pins(object)).map_err(|source| ProgramError::load(&source))
+}
+
+/// The object with maps that can't be pinned.
+///
+/// The maps say that they may be, which xdp-loader takes as a permission, and aya as an order. A member of another
+/// name is one that it doesn't know, and passes over.
+fn without_pins(object: &[u8]) -> Vec<u8> {
+    const MEMBER: &[u8] = b"\0pinning\0";
+    const UNKNOWN: &[u8] = b"\0ignored\0";
+    let mut object = object.to_vec();
+    if let Some(at) = object.windows(MEMBER.len()).position(|window| window == MEMBER) {
+        object[at..at + UNKNOWN.len()].copy_from_slice(UNKNOWN);
+    }
+    object
+}
+
+/// Has the kernel's verifier look at the program.
+fn verify(object: &mut Ebpf) -> Result<&ProgramFd, ProgramError> {
+    let program = object.program_mut(abi::PROGRAM).ok_or(ProgramError::NoProgram)?;
+    let program: &mut Xdp = program.try_into().map_err(|_| ProgramError::NoProgram)?;
+    program.load().map_err(|source| ProgramError::load(&source))?;
+    program.fd().map_err(|source| ProgramError::load(&source))
+}
+
+/// Whether the driver can't, rather than we may not or somebody is there already.
+fn is_drivers_refusal(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EOPNOTSUPP | libc::EINVAL | libc::ERANGE | libc::ENOMEM | libc::ENOSPC)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Were there a second one, aya would pin maps where any program could change them.
+    #[test]
+    fn the_objects_can_be_kept_from_pinning() {
+        for object in [OBJECT, LOGGING_OBJECT] {
+            let left = without_pins(object);
+            assert_eq!(left.len(), object.len());
+            assert_ne!(left, object, "no map of the object can be pinned");
+            assert!(!left.windows(7).any(|window| window == b"pinning"));
+        }
+    }
+}

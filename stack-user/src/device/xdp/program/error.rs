@@ -1,0 +1,232 @@
+//! Why there is no program, and what to do about it.
+
+use std::{
+    error::Error,
+    io,
+    path::{Path, PathBuf},
+};
+
+use aya::maps::MapError;
+use caps::{CapSet, Capability};
+
+use super::attachment;
+
+/// Loading, attaching or instructing the XDP program failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ProgramError {
+    /// There is no such interface in this network namespace.
+    #[error("there is no interface `{interface}` in this network namespace: `ip link` lists them")]
+    NoInterface {
+        /// What was asked for.
+        interface: String,
+    },
+    /// A privilege is missing.
+    #[error(
+        "loading the XDP program was refused because {missing} is missing: run it with sudo, or once \
+         `sudo setcap cap_net_raw,cap_net_admin,cap_bpf+ep FILE`"
+    )]
+    Privilege {
+        /// The capabilities, by name.
+        missing: String,
+    },
+    /// The kernel can't do it.
+    #[error("this kernel can't load the XDP program ({reason}): it needs Linux 5.18 with CONFIG_BPF_SYSCALL")]
+    Unsupported {
+        /// What the kernel said.
+        reason: String,
+    },
+    /// The verifier or the loader found fault with the program.
+    #[error("the XDP program could not be loaded: {reason}. Please report this with `uname -a`")]
+    Load {
+        /// What was said.
+        reason: String,
+    },
+    /// Somebody else's program is there.
+    #[error(
+        "another XDP program, {program}, is attached to {interface}: detach it (`ip link set dev {interface} xdp off`, \
+         or stop what attached it), or load ours beside it by xdp-loader and use --program pinned:DIR"
+    )]
+    Conflict {
+        /// The interface.
+        interface: String,
+        /// The other program's name and id.
+        program: String,
+    },
+    /// The driver or the kernel refused.
+    #[error(
+        "{interface} refused the XDP program in {mode} mode ({source}): try --mode generic, and in native mode a \
+         lower MTU (`ip link set {interface} mtu 1500`)"
+    )]
+    Refused {
+        /// The interface.
+        interface: String,
+        /// The mode that was tried.
+        mode: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The pinned maps can't be used.
+    #[error(
+        "cannot use the pinned map {} ({reason}): load the program by `xdp-loader load -m native -p {} {interface} \
+         xstack.bpf.o` first", path.display(), path.parent().unwrap_or(Path::new("/")).display()
+    )]
+    Pin {
+        /// The map.
+        path: PathBuf,
+        /// The interface that we want.
+        interface: String,
+        /// What the kernel said.
+        reason: String,
+    },
+    /// The pinned maps mean something else.
+    #[error(
+        "the program pinned in {} speaks version {theirs}, and we speak {ours}: unload it and load the xstack.bpf.o \
+         of this xstack", directory.display()
+    )]
+    Version {
+        /// Where the maps are pinned.
+        directory: PathBuf,
+        /// The version of the pinned program.
+        theirs: u32,
+        /// Our version.
+        ours: u32,
+    },
+    /// The pinned maps are of a program that is elsewhere.
+    #[error(
+        "the program whose maps are pinned in {} is not attached to {interface}: `xdp-loader status` shows what is",
+        directory.display()
+    )]
+    NotAttached {
+        /// Where the maps are pinned.
+        directory: PathBuf,
+        /// The interface that we want.
+        interface: String,
+    },
+    /// Another process receives from the queue.
+    #[error(
+        "queue {queue} of {interface} already goes to another socket: stop its program, or choose by --queue"
+    )]
+    QueueTaken {
+        /// The interface.
+        interface: String,
+        /// The queue.
+        queue: u32,
+    },
+    /// Port ranges that can't be claimed.
+    #[error(
+        "these ports can't be claimed: give at most {} ranges, each from low to high",
+        stack_common::abi::Claim::RANGES_MAX
+    )]
+    Ports,
+    /// The kernel did not let us read or write a map.
+    #[error("a map of the XDP program could not be used: {reason}")]
+    Map {
+        /// What was said.
+        reason: String,
+    },
+    /// The object lacks a map.
+    #[error("the built-in XDP object has no map {name}: rebuild it by `cargo xtask build-ebpf`")]
+    NoMap {
+        /// The map.
+        name: &'static str,
+    },
+    /// The object lacks the program.
+    #[error("the built-in XDP object has no program: rebuild it by `cargo xtask build-ebpf`")]
+    NoProgram,
+    /// The program's log could not be opened.
+    #[error("the XDP program's log records can't be read ({source}): leave its log level out")]
+    Log {
+        /// What was said.
+        source: io::Error,
+    },
+    /// The kernel did not tell what is attached.
+    #[error("cannot find out which XDP program is attached to {interface}: {source}")]
+    Netlink {
+        /// The interface.
+        interface: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+impl ProgramError {
+    pub(super) fn load(source: &(dyn Error + 'static)) -> Self {
+        let reason = whole_story(source);
+        match os_error(source) {
+            Some(libc::EPERM | libc::EACCES) if !missing().is_empty() => {
+                Self::Privilege { missing: missing().join(" and ") }
+            }
+            Some(libc::ENOSYS) => Self::Unsupported { reason },
+            // The flag for programs that take frames in several buffers is unknown before 5.18.
+            Some(libc::EINVAL) if reason.len() < 200 => Self::Unsupported { reason },
+            _ => Self::Load { reason },
+        }
+    }
+
+    pub(super) fn attach(interface: &str, index: u32, mode: &'static str, source: io::Error) -> Self {
+        let interface = interface.to_owned();
+        match source.raw_os_error() {
+            Some(libc::EPERM | libc::EACCES) if !missing().is_empty() => {
+                Self::Privilege { missing: missing().join(" and ") }
+            }
+            Some(libc::EBUSY | libc::EEXIST) => {
+                let program = match attachment::attached(index) {
+                    Ok(Some(attached)) => attached.to_string(),
+                    _ => "which is gone by now".to_owned(),
+                };
+                Self::Conflict { interface, program }
+            }
+            _ => Self::Refused { interface, mode, source },
+        }
+    }
+
+    pub(super) fn pin(path: PathBuf, interface: &str, source: &(dyn Error + 'static)) -> Self {
+        match os_error(source) {
+            Some(libc::EPERM | libc::EACCES) if !missing().is_empty() => {
+                Self::Privilege { missing: missing().join(" and ") }
+            }
+            _ => Self::Pin { path, interface: interface.to_owned(), reason: whole_story(source) },
+        }
+    }
+
+    pub(super) fn map(source: MapError) -> Self {
+        Self::Map { reason: whole_story(&source) }
+    }
+}
+
+/// The capabilities that we need and don't have.
+fn missing() -> Vec<&'static str> {
+    let has = |capability| caps::has_cap(None, CapSet::Effective, capability).unwrap_or(false);
+    let mut missing = Vec::new();
+    if !has(Capability::CAP_BPF) && !has(Capability::CAP_SYS_ADMIN) {
+        missing.push("CAP_BPF");
+    }
+    if !has(Capability::CAP_NET_ADMIN) {
+        missing.push("CAP_NET_ADMIN");
+    }
+    missing
+}
+
+/// The system's error number at the bottom of an error.
+pub(super) fn os_error(error: &(dyn Error + 'static)) -> Option<i32> {
+    causes(error).find_map(|cause| cause.downcast_ref::<io::Error>()?.raw_os_error())
+}
+
+/// An error with all its causes, in a line. Some repeat their cause, which is then left out.
+fn whole_story(error: &(dyn Error + 'static)) -> String {
+    causes(error).fold(String::new(), |mut story, cause| {
+        let cause = cause.to_string();
+        if !story.contains(&cause) {
+            if !story.is_empty() {
+                story.push_str(": ");
+            }
+            story.push_str(&cause);
+        }
+        story
+    })
+}
+
+fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |error: &&'a (dyn Error + 'static)| (*error).source())
+}
