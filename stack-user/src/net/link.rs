@@ -34,9 +34,8 @@ impl Link {
     }
 
     /// Bytes in front of an IP payload to or from `address`: Ethernet's header and IP's.
-    pub const fn header_room(&self, address: IpAddr) -> usize {
-        let ip = if address.is_ipv4() { ipv4::LEN } else { IPV6_LEN };
-        self.ethernet_len() + ip
+    pub fn header_room(&self, address: IpAddr) -> usize {
+        self.ethernet_len() + ip_header_len(address)
     }
 
     /// Writes the IP header in front of the payload that is in `frame`; `false` when there is no payload, it is
@@ -94,6 +93,11 @@ impl Link {
         }
         Some(frame)
     }
+}
+
+/// Bytes of the IP header in front of a payload to or from `address`.
+pub(super) fn ip_header_len(address: IpAddr) -> usize {
+    if address.is_ipv4() { ipv4::LEN } else { IPV6_LEN }
 }
 
 #[cfg(test)]

@@ -9,7 +9,11 @@
 pub mod acd;
 pub mod arp;
 pub mod candidates;
+pub mod icmp;
 pub mod ipv4;
 pub mod link;
 pub mod neighbour;
+pub mod reassembly;
 pub mod route;
+pub mod token_bucket;
+pub mod udp;
