@@ -1,0 +1,19 @@
+//! End to end: the built `xstack` in a lab of its own, against the kernel's TCP and real programs.
+//!
+//! Run by `cargo xtask test`. Each test brings up a private lab, so none sees another's traffic, and takes it down
+//! again however it ends. A test that can't run here prints `SKIP name: reason`. `XSTACK_E2E_FULL=1` (which is
+//! `cargo xtask test --full`) turns the counts and sizes up to those of a release.
+
+// A helper that unwraps fails its test with a line number.
+#![allow(clippy::unwrap_used)]
+
+mod bad_input;
+mod beside_the_kernel;
+mod capture;
+mod conflict;
+mod fetch;
+mod kill;
+mod operator_program;
+mod queues;
+mod support;
+mod transfer;

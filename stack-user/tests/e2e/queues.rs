@@ -1,0 +1,15 @@
+//! An interface with several queues.
+
+use crate::support::{TestLab, assert_same_bytes};
+
+#[test]
+fn two_queues_carry_every_flow() {
+    let Some(lab) = TestLab::with_queues("two_queues_carry_every_flow", 2) else { return };
+    let url = "http://example.com/bytes/300000";
+    let expected = lab.curl(&[url]).body();
+    assert_eq!(expected.len(), 300_000);
+    // Ports are random, so a few flows land on either queue.
+    for round in 0..8 {
+        assert_same_bytes(&lab.curl(&[url]).body(), &expected, &format!("flow {round}"));
+    }
+}

@@ -1,0 +1,175 @@
+//! Real programs on the lab's hosts. Each ends with its value, also while a failed test unwinds.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, Command, Output, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tempfile::TempDir;
+
+use super::lab::{Host, TestLab, address};
+
+const STARTS_WITHIN: Duration = Duration::from_secs(10);
+const ENDS_WITHIN: Duration = Duration::from_secs(3);
+
+/// A child process that is ended when this is dropped.
+pub(crate) struct Running {
+    child: Option<Child>,
+}
+
+impl Running {
+    pub(crate) fn start(command: &mut Command) -> Self {
+        Self { child: Some(command.spawn().unwrap()) }
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        let child = self.child.as_ref().unwrap();
+        kill(Pid::from_raw(child.id().try_into().unwrap()), signal).unwrap();
+    }
+
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.as_mut().unwrap().try_wait().unwrap().is_some()
+    }
+
+    /// Waits for its end, and gives what it printed if that was piped.
+    pub(crate) fn finish(mut self) -> Output {
+        self.child.take().unwrap().wait_with_output().unwrap()
+    }
+
+    fn end(&mut self) {
+        let Some(mut child) = self.child.take() else { return };
+        let pid = Pid::from_raw(child.id().try_into().unwrap());
+        // Politely first: nginx's master takes its workers along only then.
+        let _ = kill(pid, Signal::SIGTERM);
+        let deadline = Instant::now() + ENDS_WITHIN;
+        while Instant::now() < deadline {
+            if !matches!(child.try_wait(), Ok(None)) {
+                return;
+            }
+            sleep(Duration::from_millis(5));
+        }
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// nginx on the web host, with a directory of its own.
+pub(crate) struct Nginx {
+    directory: TempDir,
+    _running: Running,
+}
+
+impl Nginx {
+    pub(crate) fn start(lab: &TestLab) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path();
+        fs::create_dir(root.join("www")).unwrap();
+        let configuration = root.join("nginx.conf");
+        fs::write(&configuration, Self::configuration(&root.display().to_string())).unwrap();
+        let running = Running::start(
+            lab.on(Host::Web, "nginx")
+                .arg("-c")
+                .arg(&configuration)
+                .arg("-p")
+                .arg(root)
+                .stderr(Stdio::null()),
+        );
+        wait_for_port(lab, &format!("{}:80", address::WEB));
+        Self { directory, _running: running }
+    }
+
+    /// Puts a file there for anybody to fetch.
+    pub(crate) fn serve(&self, name: &str, content: &[u8]) -> String {
+        fs::write(self.directory.path().join("www").join(name), content).unwrap();
+        format!("http://{}/{name}", address::WEB)
+    }
+
+    fn configuration(root: &str) -> String {
+        let web = address::WEB;
+        let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+            .map(|kind| format!("{kind}_temp_path {root}/{kind};"))
+            .join(" ");
+        format!(
+            "daemon off; user root; worker_processes 1; pid {root}/pid; error_log {root}/error.log;\n\
+             events {{ worker_connections 256; }}\n\
+             http {{ access_log off; sendfile on; default_type application/octet-stream; {temporary}\n\
+             server {{ listen {web}:80; root {root}/www; }} }}\n"
+        )
+    }
+}
+
+/// dnsmasq on the web host: it knows example.com and that nothing under .invalid exists.
+pub(crate) struct Dnsmasq {
+    _running: Running,
+}
+
+impl Dnsmasq {
+    pub(crate) fn start(lab: &TestLab) -> Self {
+        let running = Running::start(
+            lab.on(Host::Web, "dnsmasq")
+                .args(["--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts"])
+                .args(["--user=root", "--pid-file=", "--bind-interfaces", "--local=/invalid/"])
+                .arg(format!("--listen-address={}", address::DNS))
+                .arg(format!("--address=/example.com/{}", address::WEB))
+                .stderr(Stdio::null()),
+        );
+        wait_for_port(lab, &format!("{}:53", address::DNS));
+        Self { _running: running }
+    }
+}
+
+/// Waits until something on the web host listens on a TCP port.
+pub(crate) fn wait_for_port(lab: &TestLab, address: &str) {
+    let (ip, port) = address.split_once(':').unwrap();
+    let deadline = Instant::now() + STARTS_WITHIN;
+    loop {
+        let filter = format!("src {ip} and sport = :{port}");
+        if !lab.text(Host::Web, &["ss", "--no-header", "-ltn", &filter]).trim().is_empty() {
+            return;
+        }
+        assert!(Instant::now() < deadline, "nothing listens on {address}");
+        sleep(Duration::from_millis(10));
+    }
+}
+
+/// tcpdump on a host, from the moment it really listens.
+pub(crate) struct Tcpdump {
+    running: Running,
+}
+
+impl Tcpdump {
+    pub(crate) fn start(lab: &TestLab, host: Host, interface: &str, filter: &str) -> Self {
+        let mut command = lab.on(host, "tcpdump");
+        // Packet-buffered and immediate: what was seen is printed when it is seen, not when a buffer is full.
+        command.args(["-n", "-l", "--immediate-mode", "-i", interface, filter]);
+        let mut running = Running::start(command.stdout(Stdio::piped()).stderr(Stdio::piped()));
+        let stderr = running.child.as_mut().unwrap().stderr.take().unwrap();
+        let mut stderr = BufReader::new(stderr);
+        let mut line = String::new();
+        while !line.contains("listening on") {
+            line.clear();
+            assert!(stderr.read_line(&mut line).unwrap() > 0, "tcpdump ended at once");
+        }
+        // Its last words need a reader, or it would block on a full pipe.
+        std::thread::spawn(move || {
+            let _ = stderr.read_to_end(&mut Vec::new());
+        });
+        Self { running }
+    }
+
+    /// A line for each packet that it saw.
+    pub(crate) fn packets(self) -> Vec<String> {
+        self.running.signal(Signal::SIGINT);
+        let output = self.running.finish();
+        String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect()
+    }
+}
