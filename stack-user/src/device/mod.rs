@@ -5,6 +5,7 @@
 
 pub mod capture;
 pub mod fault;
+pub mod interface;
 pub mod memory;
 mod umem;
 pub mod xdp;

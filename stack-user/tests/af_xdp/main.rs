@@ -2,6 +2,7 @@
 //!
 //! Needs root; without it, each test skips and says so.
 
+mod interface;
 mod lab;
 mod redirect;
 

@@ -98,7 +98,7 @@ impl fmt::Display for FaultSpec {
                 write_fault(f, "tx.", name, (tx > 0.0).then_some(tx))?;
             }
         }
-        let delay = |faults: &Faults| (!faults.delay.is_zero()).then(|| DelayText(faults.delay));
+        let delay = |faults: &Faults| (!faults.delay.is_zero()).then_some(DelayText(faults.delay));
         if self.rx.delay == self.tx.delay {
             write_fault(f, "", "delay", delay(&self.rx))?;
         } else {
