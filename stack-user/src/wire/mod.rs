@@ -30,3 +30,4 @@ pub mod protocol {
 fn read_u16(bytes: &[u8], offset: usize) -> Option<u16> {
     bytes.get(offset..)?.first_chunk().map(|&two| u16::from_be_bytes(two))
 }
+pub mod tcp;
