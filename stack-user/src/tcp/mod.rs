@@ -1,2 +1,61 @@
-//! Protocol code.
+//! TCP (RFC 9293), without input or output: segments, time and calls go in, segments, points in time and events come
+//! out.
+//!
+//! A [`Connection`] is driven like this:
+//!
+//! ```text
+//!   handle_segment ─┐                    ┌─▶ poll_transmit   until None: the segments to send
+//!   handle_timeout ─┼─▶  Connection  ────┼─▶ poll_timeout    when to call handle_timeout
+//!   read, write, …  ┘                    └─▶ poll_event      until None: what the application should know
+//! ```
+//!
+//! After anything went in, whoever drives it polls all three. The bytes themselves stay in the frames that the NIC
+//! reads and writes; [`handle_completion`](Connection::handle_completion) brings a sent frame back, to be sent again
+//! if need be.
 #![forbid(unsafe_code)]
+
+pub mod ack;
+pub mod block;
+pub mod config;
+pub mod congestion;
+pub mod connection;
+pub mod error;
+pub mod event;
+mod input;
+pub mod isn;
+pub mod nagle;
+pub mod options;
+mod output;
+pub mod payload;
+pub mod persist;
+pub mod ports;
+pub mod reassembly;
+pub mod recovery;
+pub mod recv_queue;
+pub mod rtt;
+pub mod segment;
+pub mod send_queue;
+pub mod seq;
+pub mod state;
+mod timeout;
+pub mod timer;
+pub mod timestamps;
+mod unreachable;
+mod user;
+pub mod window;
+
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+
+pub use config::Config;
+pub use connection::{Connection, Info};
+pub use error::{Error, ReadError, Unreachable, WriteError};
+pub use event::Event;
+pub use isn::{SecretKey, Secrets};
+pub use output::Transmit;
+pub use ports::EphemeralPorts;
+pub use segment::Segment;
+pub use seq::SeqNumber;
+pub use state::State;

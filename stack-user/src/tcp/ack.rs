@@ -1,0 +1,111 @@
+//! When to acknowledge: delayed ACKs, and the limit of ACKs that an attacker can provoke.
+
+use crate::time::{Duration, Instant};
+
+/// How long an ACK may wait for data to travel with (RFC 9293 §3.8.6.3 allows 500 ms, MUST-40). As Linux: long enough
+/// for an application's answer, short enough for a peer that waits for each ACK.
+pub const DELAY: Duration = Duration::from_millis(40);
+
+/// Segments at a connection's start that are acknowledged at once: the peer is in slow start, and each ACK opens its
+/// window.
+const QUICK_ACKS: u8 = 16;
+
+/// What the peer is still to be told.
+#[derive(Debug)]
+pub struct AckState {
+    due: bool,
+    quick_left: u8,
+}
+
+/// How soon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Urgency {
+    /// Now.
+    Immediate,
+    /// Within [`DELAY`].
+    Delayed,
+}
+
+impl Default for AckState {
+    fn default() -> Self {
+        Self { due: false, quick_left: QUICK_ACKS }
+    }
+}
+
+impl AckState {
+    /// Data came in order; `unacknowledged` bytes have not been acknowledged yet. Every second full segment is
+    /// (RFC 9293 §3.8.6.3, SHLD-19).
+    pub fn on_data(&mut self, unacknowledged: usize, mss: usize) -> Urgency {
+        if self.quick_left > 0 {
+            self.quick_left -= 1;
+            self.due = true;
+        }
+        self.due |= unacknowledged >= 2 * mss;
+        if self.due { Urgency::Immediate } else { Urgency::Delayed }
+    }
+
+    /// An ACK has to go now.
+    pub fn require(&mut self) {
+        self.due = true;
+    }
+
+    /// Whether an ACK has to go now.
+    pub fn is_due(&self) -> bool {
+        self.due
+    }
+
+    /// A segment with the latest ACK goes out.
+    pub fn on_sent(&mut self) {
+        self.due = false;
+    }
+}
+
+/// ACKs in answer to segments that are not acceptable (RFC 5961 §7): without a limit, forged segments would make us
+/// send, and two confused peers would answer each other for ever.
+#[derive(Debug, Default)]
+pub struct ChallengeLimit {
+    window_start: Instant,
+    count: u32,
+}
+
+/// RFC 5961 §7 suggests 10 in 5 s.
+const CHALLENGES: u32 = 10;
+const CHALLENGE_WINDOW: Duration = Duration::from_secs(5);
+
+impl ChallengeLimit {
+    /// Whether one more may be sent; if so it counts.
+    pub fn allow(&mut self, now: Instant) -> bool {
+        if now.since(self.window_start) >= CHALLENGE_WINDOW {
+            self.window_start = now;
+            self.count = 0;
+        }
+        self.count += 1;
+        self.count <= CHALLENGES
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn after_the_quick_ones_every_second_full_segment_is_acknowledged_shld_19() {
+        let mut acks = AckState::default();
+        for _ in 0..QUICK_ACKS {
+            assert_eq!(acks.on_data(1000, 1000), Urgency::Immediate);
+            acks.on_sent();
+        }
+        assert_eq!(acks.on_data(1000, 1000), Urgency::Delayed);
+        assert!(!acks.is_due());
+        assert_eq!(acks.on_data(2000, 1000), Urgency::Immediate);
+        assert!(acks.is_due());
+    }
+
+    #[test]
+    fn challenges_are_limited_rfc5961_7() {
+        let mut limit = ChallengeLimit::default();
+        let at = |ms: u64| Instant::from_millis(10_000 + ms);
+        assert_eq!((0..100).filter(|&ms| limit.allow(at(ms))).count(), 10);
+        assert!(limit.allow(at(5_000)));
+    }
+}

@@ -1,0 +1,378 @@
+//! One connection: its parts, its birth and its end. What it does lies in the files beside this one.
+
+use std::net::{IpAddr, SocketAddr};
+
+use super::{
+    ack::{AckState, ChallengeLimit},
+    block::{ReceiveSpace, SendSpace},
+    config::Config,
+    congestion::CongestionControl,
+    error::{Error, Unreachable},
+    event::{Event, Events},
+    isn::Secrets,
+    options::TIMESTAMPS_LEN,
+    output::Reset,
+    persist::Persist,
+    reassembly::Reassembly,
+    recovery::{Phase, Recovery},
+    recv_queue::RecvQueue,
+    rtt::RttEstimator,
+    send_queue::{Layout, SendQueue},
+    seq::SeqNumber,
+    state::State,
+    timer::{Timer, Timers},
+    timestamps::TimestampState,
+};
+use crate::{
+    frame::{CompletedFrame, FramePool},
+    time::{Duration, Instant},
+    wire::tcp::Header,
+};
+
+/// A connection between two sockets.
+///
+/// Frames that the connection holds belong to one pool, and every call gets that pool. When it
+/// [is closed](Self::is_closed) and the application has let go of it, [`release_all`](Self::release_all) gives back what
+/// it still holds; frames that the NIC has at that time come back as completions for a connection that is no more, and
+/// go to the pool.
+#[derive(Debug)]
+pub struct Connection {
+    pub(super) config: Config,
+    pub(super) local: SocketAddr,
+    pub(super) remote: SocketAddr,
+    pub(super) state: State,
+    pub(super) snd: SendSpace,
+    pub(super) rcv: ReceiveSpace,
+    /// The peer understands SACK, and so do we.
+    pub(super) sack_enabled: bool,
+    pub(super) timestamps: TimestampState,
+    /// The largest payload that the path carries, once an ICMP error told of a smaller MTU.
+    pub(super) path_mss: usize,
+    pub(super) send: SendQueue,
+    pub(super) recv: RecvQueue,
+    pub(super) reassembly: Reassembly,
+    /// A range that came twice, to be told in the next ACK (RFC 2883).
+    pub(super) duplicate: Option<(SeqNumber, SeqNumber)>,
+    pub(super) acks: AckState,
+    pub(super) challenges: ChallengeLimit,
+    pub(super) rtt: RttEstimator,
+    pub(super) timers: Timers,
+    pub(super) persist: Persist,
+    pub(super) recovery: Recovery,
+    pub(super) congestion: Box<dyn CongestionControl>,
+    /// The congestion window has stopped us since the last ACK.
+    pub(super) cwnd_limited: bool,
+    pub(super) last_sent_at: Instant,
+    /// SYN, or SYN with ACK, waits to be sent.
+    pub(super) syn_due: bool,
+    pub(super) syn_transmissions: u32,
+    pub(super) syn_sent_at: Instant,
+    pub(super) reset_due: Option<Reset>,
+    /// The application reads no more.
+    pub(super) reads_closed: bool,
+    /// The peer's FIN has come, and all before it.
+    pub(super) fin_received: bool,
+    /// A write found no room, so the application waits for `Writable`.
+    pub(super) write_blocked: bool,
+    pub(super) events: Events,
+    pub(super) error: Option<Error>,
+    /// What an ICMP error said that is not the end yet, but explains one (RFC 1122 §4.2.3.9).
+    pub(super) soft_error: Option<Unreachable>,
+    pub(super) counts: Counts,
+}
+
+/// Counters for [`Info`].
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Counts {
+    pub(super) segments_sent: u64,
+    pub(super) segments_received: u64,
+    pub(super) bytes_acked: u64,
+    pub(super) bytes_received: u64,
+    pub(super) retransmissions: u64,
+    pub(super) timeouts: u64,
+    pub(super) out_of_order: u64,
+}
+
+/// What is known of a connection, for statistics.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Info {
+    /// The state.
+    pub state: State,
+    /// SRTT, once measured.
+    pub srtt: Option<Duration>,
+    /// RTTVAR, once measured.
+    pub rttvar: Option<Duration>,
+    /// The smallest round trip, once measured.
+    pub min_rtt: Option<Duration>,
+    /// RTO, backed off.
+    pub rto: Duration,
+    /// The congestion control algorithm.
+    pub congestion: &'static str,
+    /// The congestion window in bytes.
+    pub cwnd: usize,
+    /// The slow-start threshold in bytes; `usize::MAX` before the first loss.
+    pub ssthresh: usize,
+    /// Bytes that are believed to be on their way.
+    pub in_flight: usize,
+    /// How loss recovery fares.
+    pub recovery: Phase,
+    /// The largest payload that we send.
+    pub mss: usize,
+    /// The peer's window in bytes.
+    pub send_window: usize,
+    /// Our window in bytes.
+    pub receive_window: usize,
+    /// Window scaling is in use, with these shifts: the peer's, ours.
+    pub window_shifts: (u8, u8),
+    /// SACK is in use.
+    pub sack: bool,
+    /// Timestamps are in use.
+    pub timestamps: bool,
+    /// Segments sent, of any kind.
+    pub segments_sent: u64,
+    /// Segments received, of any kind.
+    pub segments_received: u64,
+    /// Bytes that the peer has acknowledged.
+    pub bytes_acked: u64,
+    /// Bytes that came in order.
+    pub bytes_received: u64,
+    /// Segments sent again.
+    pub retransmissions: u64,
+    /// Times that the retransmission timer expired.
+    pub timeouts: u64,
+    /// Segments that came out of order.
+    pub out_of_order: u64,
+    /// Bytes to read.
+    pub readable: usize,
+    /// Bytes written that are not acknowledged.
+    pub unacknowledged: usize,
+}
+
+impl Connection {
+    /// Opens a connection (RFC 9293 §3.10.1, active): SYN is sent at the next [`poll_transmit`](Self::poll_transmit).
+    pub fn connect(
+        now: Instant,
+        config: Config,
+        local: SocketAddr,
+        remote: SocketAddr,
+        secrets: Secrets,
+    ) -> Self {
+        let mut timers = Timers::default();
+        timers.set(Timer::Connect, now + config.connect_timeout);
+        Self {
+            local,
+            remote,
+            state: State::SynSent,
+            snd: SendSpace::new(secrets.isn),
+            rcv: ReceiveSpace::new(),
+            sack_enabled: false,
+            timestamps: TimestampState::new(secrets.timestamp_offset),
+            path_mss: usize::MAX,
+            send: SendQueue::default(),
+            recv: RecvQueue::default(),
+            reassembly: Reassembly::default(),
+            duplicate: None,
+            acks: AckState::default(),
+            challenges: ChallengeLimit::default(),
+            rtt: RttEstimator::default(),
+            timers,
+            persist: Persist::default(),
+            recovery: Recovery::default(),
+            congestion: config.congestion.build(config.mss.into()),
+            cwnd_limited: false,
+            last_sent_at: now,
+            syn_due: true,
+            syn_transmissions: 0,
+            syn_sent_at: now,
+            reset_due: None,
+            reads_closed: false,
+            fin_received: false,
+            write_blocked: false,
+            events: Events::default(),
+            error: None,
+            soft_error: None,
+            counts: Counts::default(),
+            config,
+        }
+    }
+
+    /// The NIC is done with a frame that [`Transmit::retained`](super::Transmit::retained) named.
+    pub fn handle_completion<P: FramePool>(
+        &mut self,
+        now: Instant,
+        pool: &mut P,
+        frame: CompletedFrame,
+        retained: u64,
+    ) {
+        self.send.complete(pool, frame, retained);
+        self.offer_room(now, pool);
+    }
+
+    /// When to call [`handle_timeout`](Self::handle_timeout), if ever.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.timers.next()
+    }
+
+    /// The next event that the application has not been told.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop()
+    }
+
+    /// The state.
+    pub fn state(&self) -> State {
+        self.state
+    }
+
+    /// Our end.
+    pub fn local(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// The peer's end.
+    pub fn remote(&self) -> SocketAddr {
+        self.remote
+    }
+
+    /// Whether the connection is over and has nothing more to send. It can then be taken out of whatever finds it by
+    /// address; what came before the end can be read until [`release_all`](Self::release_all).
+    pub fn is_closed(&self) -> bool {
+        self.state == State::Closed && self.reset_due.is_none()
+    }
+
+    /// Gives back all frames that the connection holds.
+    pub fn release_all<P: FramePool>(&mut self, pool: &mut P) {
+        self.send.clear(pool);
+        self.recv.clear(pool);
+        self.reassembly.clear(pool);
+    }
+
+    /// Statistics.
+    pub fn info(&self) -> Info {
+        Info {
+            state: self.state,
+            srtt: self.rtt.srtt(),
+            rttvar: self.rtt.rttvar(),
+            min_rtt: self.rtt.min(),
+            rto: self.rtt.rto(),
+            congestion: self.congestion.name(),
+            cwnd: self.congestion.cwnd(),
+            ssthresh: self.congestion.ssthresh(),
+            in_flight: self.recovery.pipe(&self.send, self.layout().mss),
+            recovery: self.recovery.phase(),
+            mss: self.layout().mss,
+            send_window: self.snd.wnd,
+            receive_window: self.rcv.wnd(),
+            window_shifts: (self.snd.window_shift, self.rcv.window_shift),
+            sack: self.sack_enabled,
+            timestamps: self.timestamps.enabled,
+            segments_sent: self.counts.segments_sent,
+            segments_received: self.counts.segments_received,
+            bytes_acked: self.counts.bytes_acked,
+            bytes_received: self.counts.bytes_received,
+            retransmissions: self.counts.retransmissions,
+            timeouts: self.counts.timeouts,
+            out_of_order: self.counts.out_of_order,
+            readable: self.recv.len(),
+            unacknowledged: self.send.bytes(),
+        }
+    }
+
+    /// Panics if the connection contradicts itself. Tests call it after every step.
+    pub fn check_invariants(&self) {
+        assert!(self.snd.una.at_or_before(self.snd.nxt), "SND.UNA is not beyond SND.NXT");
+        self.recv.check_invariants();
+        if self.state.is_synchronized() {
+            assert!(self.rcv.nxt.at_or_before(self.rcv.edge), "RCV.NXT is within the window");
+            assert_eq!(self.rcv.seq(self.rcv.nxt_offset), self.rcv.nxt, "RCV.NXT and its offset");
+            self.send.check_invariants(self.snd.una_offset, self.snd.offset(self.snd.nxt));
+            self.reassembly.check_invariants(self.rcv.nxt_offset);
+            let waits = self.send.has_outstanding();
+            assert_eq!(
+                waits,
+                self.timers.is_set(Timer::Retransmit),
+                "the timer runs while data is outstanding"
+            );
+            assert!(!waits || self.timers.is_set(Timer::User), "the peer has until some time to answer");
+            assert!(
+                !waits || !self.timers.is_set(Timer::Persist),
+                "persist and retransmit exclude each other"
+            );
+        }
+        let ends = self.state == State::Closed;
+        let waits_only_for_frames =
+            Timer::ALL.iter().all(|&t| t == Timer::FrameRetry || !self.timers.is_set(t));
+        assert!(!ends || waits_only_for_frames, "no timer outlives the connection");
+    }
+
+    /// Bytes of each data segment's header: the same for all, since the payload has a fixed place in its frame.
+    pub(super) fn data_header_len(&self) -> usize {
+        Header::LEN + if self.timestamps.enabled { TIMESTAMPS_LEN } else { 0 }
+    }
+
+    /// Eff.snd.MSS (RFC 9293 §3.7.1, MUST-16): the peer's MSS, or less if our link or the path carries less, minus the
+    /// options of every segment.
+    pub(super) fn layout(&self) -> Layout {
+        let options = self.data_header_len() - Header::LEN;
+        let mss = usize::from(self.snd.peer_mss.min(self.config.mss)).min(self.path_mss);
+        Layout {
+            payload_at: self.config.header_room + self.data_header_len(),
+            mss: mss.saturating_sub(options).max(1),
+        }
+    }
+
+    /// The largest payload that we expect: what we announced, less the options of every segment.
+    pub(super) fn receive_mss(&self) -> usize {
+        usize::from(self.config.mss).saturating_sub(self.data_header_len() - Header::LEN).max(1)
+    }
+
+    /// Free bytes of the receive buffer. What waits out of order lies inside the window, so it takes nothing.
+    pub(super) fn receive_room(&self) -> usize {
+        self.config.recv_buffer.saturating_sub(self.recv.len())
+    }
+
+    /// Bytes of the IP header in front of ours.
+    pub(super) fn ip_header_len(&self) -> usize {
+        match self.remote.ip() {
+            IpAddr::V4(_) => 20,
+            IpAddr::V6(_) => 40,
+        }
+    }
+
+    /// Tells the application that it can write, if it waits for that and can.
+    pub(super) fn offer_room<P: FramePool>(&mut self, now: Instant, pool: &P) {
+        if !self.write_blocked || !self.state.may_write() {
+            return;
+        }
+        let room = self.send.bytes() < self.config.send_buffer;
+        if room && SendQueue::may_allocate(pool) {
+            self.write_blocked = false;
+            self.events.push(Event::Writable);
+        } else if room {
+            // Other connections hold the chunks, and don't tell us when they let go.
+            self.timers.set_if_earlier(Timer::FrameRetry, now + FRAME_RETRY);
+        }
+    }
+
+    /// The end, with or without an error.
+    pub(super) fn finish(&mut self, error: Option<Error>) {
+        self.state = State::Closed;
+        self.timers.stop_all();
+        self.syn_due = false;
+        if let Some(error) = error {
+            self.error.get_or_insert(error);
+            self.events.push(Event::Failed(error));
+        }
+        self.events.push(Event::Closed);
+    }
+
+    /// The end by an error: nothing more is sent or awaited.
+    pub(super) fn fail<P: FramePool>(&mut self, pool: &mut P, error: Error) {
+        self.finish(Some(error));
+        self.send.clear(pool);
+        self.reassembly.clear(pool);
+    }
+}
+
+/// When to look for a free chunk again. Sooner costs wake-ups while others hold them; later leaves the NIC idle.
+pub(super) const FRAME_RETRY: Duration = Duration::from_millis(5);

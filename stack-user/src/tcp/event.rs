@@ -1,0 +1,65 @@
+//! What a connection tells its application.
+
+use super::error::Error;
+
+/// Something happened. Of each kind at most one waits; they come out in the order in which they stand here, which is
+/// the order in which an application wants to act upon them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event {
+    /// The handshake is complete: it can be written.
+    Connected,
+    /// There is more to read than before.
+    Readable,
+    /// There is room to write, after `write` had said [`WouldBlock`](super::WriteError::WouldBlock).
+    Writable,
+    /// The peer sends no more: after what is there, `read` returns 0.
+    PeerClosed,
+    /// The connection failed. What had come before can still be read.
+    Failed(Error),
+    /// All is done, and nothing more will happen. Comes last, after `Failed` or an orderly end.
+    Closed,
+}
+
+/// Events that wait.
+#[derive(Debug, Default)]
+pub(super) struct Events {
+    connected: bool,
+    readable: bool,
+    writable: bool,
+    peer_closed: bool,
+    failed: Option<Error>,
+    closed: bool,
+}
+
+impl Events {
+    pub(super) fn push(&mut self, event: Event) {
+        match event {
+            Event::Connected => self.connected = true,
+            Event::Readable => self.readable = true,
+            Event::Writable => self.writable = true,
+            Event::PeerClosed => self.peer_closed = true,
+            Event::Failed(error) => self.failed = Some(error),
+            Event::Closed => self.closed = true,
+        }
+    }
+
+    pub(super) fn pop(&mut self) -> Option<Event> {
+        let take = core::mem::take::<bool>;
+        if take(&mut self.connected) {
+            Some(Event::Connected)
+        } else if take(&mut self.readable) {
+            Some(Event::Readable)
+        } else if take(&mut self.writable) {
+            Some(Event::Writable)
+        } else if take(&mut self.peer_closed) {
+            Some(Event::PeerClosed)
+        } else if let Some(error) = self.failed.take() {
+            Some(Event::Failed(error))
+        } else if take(&mut self.closed) {
+            Some(Event::Closed)
+        } else {
+            None
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! The ACK of a segment (RFC 9293 §3.10.7.4, fifth step): what has arrived, what is lost, how large the peer's window is.
+
+use crate::{
+    frame::FramePool,
+    tcp::{
+        Connection, congestion::Acked, recovery::Phase, segment::Segment, send_queue::Acknowledged,
+        seq::SeqNumber, state::State, timer::Timer,
+    },
+    telemetry::DropReason,
+    time::Instant,
+};
+
+impl Connection {
+    pub(super) fn on_acknowledgment<P: FramePool>(
+        &mut self,
+        now: Instant,
+        pool: &mut P,
+        segment: &Segment,
+        ack: SeqNumber,
+        payload_len: usize,
+    ) -> Result<(), DropReason> {
+        // RFC 5961 §5: neither for what was never sent, nor older than any segment on the way could be.
+        let too_old = ack.before(self.snd.una - self.snd.max_wnd);
+        if ack.after(self.snd.nxt) || too_old {
+            self.challenge(now);
+            return Err(DropReason::TcpUnacceptableAck);
+        }
+        let old_window = self.snd.wnd;
+        if ack.at_or_after(self.snd.una) {
+            let shift = if segment.syn() { 0 } else { self.snd.window_shift };
+            self.snd.update_window(segment.seq, ack, usize::from(segment.window) << shift);
+        }
+        let in_flight = self.send.outstanding();
+        let news = self.sack_enabled && self.take_sack_blocks(segment);
+        if ack.after(self.snd.una) {
+            self.on_new_ack(now, pool, segment, ack, in_flight);
+        } else if !self.sack_enabled && self.is_duplicate_ack(segment, ack, payload_len, old_window) {
+            self.recovery.on_duplicate_ack(&self.send);
+        }
+        self.find_losses(now);
+        self.on_peer_alive(now);
+        if news || ack.at_or_after(self.snd.una) { Ok(()) } else { Err(DropReason::TcpDuplicateData) }
+    }
+
+    /// Marks what the peer has beyond SND.UNA; returns whether that is news.
+    fn take_sack_blocks(&mut self, segment: &Segment) -> bool {
+        if segment.options.sack.is_empty() {
+            return false;
+        }
+        let Self { snd, send, recovery, .. } = self;
+        let valid = |&(left, right): &(SeqNumber, SeqNumber)| {
+            left.at_or_after(snd.una) && left.before(right) && right.at_or_before(snd.nxt)
+        };
+        let blocks = segment.options.sack.iter().filter(valid);
+        recovery.on_sack(send, blocks.map(|(left, right)| snd.offset(left)..snd.offset(right)))
+    }
+
+    /// All five conditions of RFC 5681 §2. A window update is none, nor is data that happens to repeat the ACK.
+    fn is_duplicate_ack(
+        &self,
+        segment: &Segment,
+        ack: SeqNumber,
+        payload_len: usize,
+        old_window: usize,
+    ) -> bool {
+        ack == self.snd.una
+            && self.send.has_outstanding()
+            && segment.sequence_len(payload_len) == 0
+            && self.snd.wnd == old_window
+    }
+
+    fn on_new_ack<P: FramePool>(
+        &mut self,
+        now: Instant,
+        pool: &mut P,
+        segment: &Segment,
+        ack: SeqNumber,
+        in_flight: usize,
+    ) {
+        let bytes = self.snd.acknowledge(ack);
+        self.counts.bytes_acked += bytes as u64;
+        let acked = self.send.acknowledge(pool, self.snd.una_offset);
+        self.measure(now, segment, &acked);
+        self.recovery.on_ack(&mut self.send, self.snd.una_offset, &acked, self.sack_enabled);
+        // In fast recovery the window stays: it was set when the loss was found.
+        if self.recovery.phase() != Phase::FastRecovery && self.window_was_used(in_flight) {
+            self.congestion.on_ack(Acked { now, bytes, in_flight, srtt: self.rtt.srtt() });
+        }
+        self.cwnd_limited = false;
+        self.restart_timers(now);
+        if acked.fin {
+            self.on_fin_acknowledged(now);
+        }
+    }
+
+    /// A window that is not used must not grow (RFC 7661 §4.3). In slow start half of it is use enough, since ACKs come
+    /// in clumps.
+    fn window_was_used(&self, in_flight: usize) -> bool {
+        let cwnd = self.congestion.cwnd();
+        self.cwnd_limited || cwnd < self.congestion.ssthresh() && cwnd < 2 * in_flight
+    }
+
+    /// RTT by the clock if what is acknowledged was sent once (Karn's algorithm), else by the echoed timestamp.
+    fn measure(&mut self, now: Instant, segment: &Segment, acked: &Acknowledged) {
+        let echoed = || segment.options.timestamps.and_then(|ts| self.timestamps.round_trip(now, ts));
+        if let Some(rtt) = acked.sent_at.map(|sent_at| now.since(sent_at)).or_else(echoed) {
+            self.rtt.sample(rtt);
+        }
+    }
+
+    /// RFC 6298 §5.2 and §5.3: stop when all is acknowledged, else start again. The peer's time to show progress
+    /// likewise.
+    fn restart_timers(&mut self, now: Instant) {
+        if self.send.has_outstanding() {
+            self.timers.set(Timer::Retransmit, now + self.rtt.rto());
+            self.timers.set(Timer::User, now + self.config.user_timeout);
+        } else {
+            self.timers.stop(Timer::Retransmit);
+            self.timers.stop(Timer::User);
+        }
+    }
+
+    fn find_losses(&mut self, now: Instant) {
+        let una_nxt = self.snd.una_offset..self.snd.offset(self.snd.nxt);
+        let mss = self.layout().mss;
+        self.recovery.find_losses(now, &mut self.send, una_nxt, mss, self.congestion.as_mut());
+    }
+
+    /// The peer has answered. As long as it does, a closed window is no reason to give up (RFC 9293 §3.8.6.1, MUST-37).
+    fn on_peer_alive(&mut self, now: Instant) {
+        if self.snd.wnd == 0 || self.timers.is_set(Timer::Persist) {
+            if self.timers.is_set(Timer::User) {
+                self.timers.set(Timer::User, now + self.config.user_timeout);
+            }
+        }
+        if self.snd.wnd > 0 && self.persist.probes() > 0 && self.window_takes_next() {
+            self.persist.reset();
+            self.timers.stop(Timer::Persist);
+        }
+    }
+
+    /// Whether the window takes all of the segment that waits.
+    fn window_takes_next(&self) -> bool {
+        let usable = (self.snd.una + self.snd.wnd) - self.snd.nxt;
+        self.send.unsent().is_none_or(|entry| entry.len <= usable)
+    }
+
+    fn on_fin_acknowledged(&mut self, now: Instant) {
+        match self.state {
+            State::FinWait1 => {
+                self.state = State::FinWait2;
+                if self.reads_closed {
+                    self.timers.set(Timer::FinWait2, now + self.config.fin_wait_2);
+                }
+            }
+            State::Closing => self.enter_time_wait(now),
+            State::LastAck => self.finish(None),
+            _ => {}
+        }
+    }
+
+    pub(super) fn enter_time_wait(&mut self, now: Instant) {
+        self.state = State::TimeWait;
+        self.timers.stop_all();
+        self.timers.set(Timer::TimeWait, now + self.config.time_wait);
+    }
+}

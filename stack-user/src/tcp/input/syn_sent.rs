@@ -1,0 +1,108 @@
+//! SYN-SENT (RFC 9293 §3.10.7.3).
+
+use crate::{
+    frame::{FramePool, RxFrame},
+    tcp::{
+        Connection, Event, error::Error, output::Reset, segment::Segment, state::State, timer::Timer, window,
+    },
+    telemetry::DropReason,
+    time::Instant,
+};
+
+impl Connection {
+    pub(super) fn on_segment_in_syn_sent<P: FramePool>(
+        &mut self,
+        now: Instant,
+        pool: &mut P,
+        segment: &Segment,
+        payload: &mut Option<RxFrame>,
+    ) -> Result<(), DropReason> {
+        // First, ACK: only our SYN can be acknowledged.
+        let ack = segment.acknowledges();
+        if let Some(ack) = ack
+            && (ack.at_or_before(self.snd.iss) || ack.after(self.snd.nxt))
+        {
+            if !segment.rst() {
+                self.reset_due = Some(Reset { seq: ack, ack: None });
+            }
+            return Err(DropReason::TcpUnacceptableAck);
+        }
+        // Second, RST: without an acceptable ACK anybody could have sent it.
+        if segment.rst() {
+            return match ack {
+                Some(_) => {
+                    self.fail(pool, Error::Refused);
+                    Ok(())
+                }
+                None => Err(DropReason::TcpNoAck),
+            };
+        }
+        // Fourth, SYN.
+        if !segment.syn() {
+            return Err(DropReason::TcpNoAck);
+        }
+        self.synchronize(now, segment);
+        if ack.is_none() {
+            // Simultaneous open (RFC 9293 §3.5, MUST-10): both sides sent SYN. What data the SYN carries comes again.
+            self.state = State::SynReceived;
+            self.syn_due = true;
+            return Ok(());
+        }
+        self.establish(now, segment, segment.window.into());
+        self.acks.require();
+        self.receive(now, pool, segment, segment.seq + 1, payload)
+    }
+
+    /// Takes the peer's SYN: its sequence number and its options.
+    fn synchronize(&mut self, now: Instant, segment: &Segment) {
+        self.rcv.synchronize(segment.seq, window::for_syn(self.config.recv_buffer).into());
+        self.snd.peer_mss = segment.options.mss.unwrap_or(crate::tcp::block::DEFAULT_MSS).max(MIN_PEER_MSS);
+        // All our SYNs offer all options, so what the peer's SYN has is agreed.
+        if let Some(shift) = segment.options.window_scale {
+            self.snd.window_shift = shift;
+            self.rcv.window_shift = window::shift_for(self.config.recv_buffer);
+        }
+        self.sack_enabled = segment.options.sack_permitted;
+        if let Some(timestamps) = segment.options.timestamps {
+            self.timestamps.enable(now, timestamps);
+        }
+    }
+
+    /// SYN has been received and ours is acknowledged: ESTABLISHED. `window` is the peer's, scaled if it has to be.
+    pub(super) fn establish(&mut self, now: Instant, segment: &Segment, window: usize) {
+        self.snd.syn_acknowledged();
+        self.snd.wnd = window;
+        self.snd.max_wnd = window;
+        self.snd.wl1 = segment.seq;
+        self.snd.wl2 = segment.ack;
+        self.timers.stop(Timer::Connect);
+        self.timers.stop(Timer::Retransmit);
+        self.syn_due = false;
+        self.soft_error = None;
+        self.measure_handshake(now, segment);
+        let mss = self.layout().mss;
+        self.congestion = self.config.congestion.build(mss);
+        if self.syn_transmissions > 2 {
+            self.congestion.start_small();
+        }
+        self.last_sent_at = now;
+        self.state = if self.send.has_fin() { State::FinWait1 } else { State::Established };
+        self.events.push(Event::Connected);
+    }
+
+    /// The first round trip: by the clock if there was one SYN (Karn), by the echoed timestamp if there were more.
+    fn measure_handshake(&mut self, now: Instant, segment: &Segment) {
+        let echoed = segment.options.timestamps.and_then(|ts| self.timestamps.round_trip(now, ts));
+        if self.syn_transmissions == 1 {
+            self.rtt.sample(now.since(self.syn_sent_at));
+        } else if let Some(rtt) = echoed {
+            self.rtt.sample(rtt);
+        } else {
+            self.rtt.handshake_was_retransmitted();
+        }
+    }
+}
+
+/// The smallest MSS that we obey. RFC 9293 sets no bound; a peer that announces next to nothing would make us send a
+/// header for each byte (Linux has the same bound, FreeBSD one of 216).
+const MIN_PEER_MSS: u16 = 48;

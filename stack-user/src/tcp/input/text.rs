@@ -1,0 +1,168 @@
+//! The data of a segment, and its FIN (RFC 9293 §3.10.7.4, seventh and eighth step).
+
+use crate::{
+    frame::{FramePool, RxFrame},
+    tcp::{
+        Connection, Event,
+        ack::{self, Urgency},
+        error::Error,
+        output::Reset,
+        payload::Payload,
+        reassembly::Inserted,
+        segment::Segment,
+        seq::SeqNumber,
+        state::State,
+        timer::Timer,
+    },
+    telemetry::DropReason,
+    time::Instant,
+};
+
+impl Connection {
+    /// Takes the data that starts at `seq` and the FIN behind it. The urgent pointer says nothing to us: what it
+    /// points at is data like any other (RFC 6093 §6).
+    pub(super) fn receive<P: FramePool>(
+        &mut self,
+        now: Instant,
+        pool: &mut P,
+        segment: &Segment,
+        seq: SeqNumber,
+        payload: &mut Option<RxFrame>,
+    ) -> Result<(), DropReason> {
+        let Some(frame) = payload.take_if(|frame| !frame.is_empty() || segment.fin()) else { return Ok(()) };
+        if !self.state.may_receive() {
+            // The peer has sent FIN: data beyond it is none (§3.10.7.4), and what lies before it was received.
+            pool.release_rx(frame);
+            return Ok(());
+        }
+        let new_data = !frame.is_empty() && (seq + frame.len()).after(self.rcv.nxt);
+        if self.reads_closed && new_data {
+            pool.release_rx(frame);
+            self.reset_due = Some(Reset { seq: self.snd.nxt, ack: Some(self.rcv.nxt) });
+            self.fail(pool, Error::Aborted);
+            return Err(DropReason::TcpDataAfterClose);
+        }
+        let result = self.receive_text(now, pool, segment, seq, frame);
+        self.receive_fin(now, pool);
+        result
+    }
+
+    /// Trims what was received before and what lies beyond the window, and queues the rest.
+    fn receive_text<P: FramePool>(
+        &mut self,
+        now: Instant,
+        pool: &mut P,
+        segment: &Segment,
+        seq: SeqNumber,
+        mut frame: RxFrame,
+    ) -> Result<(), DropReason> {
+        let before = self.rcv.nxt - seq;
+        if before > 0 {
+            self.note_duplicate(seq, seq + before.min(frame.len()));
+        }
+        let end = seq + frame.len();
+        frame.trim_front(before);
+        let start = seq.max(self.rcv.nxt);
+        let beyond = end - self.rcv.edge;
+        if beyond > 0 {
+            // A peer that sends into a closed window wants to know whether it has opened.
+            self.acks.require();
+            frame.truncate(frame.len().saturating_sub(beyond));
+        } else if segment.fin() {
+            if let Some(offset) = self.rcv.offset(end) {
+                self.reassembly.set_fin(offset);
+            }
+        }
+        if frame.is_empty() {
+            pool.release_rx(frame);
+            return Ok(());
+        }
+        if start == self.rcv.nxt {
+            self.deliver(now, pool, frame)
+        } else {
+            self.put_aside(pool, start, frame)
+        }
+    }
+
+    /// Data in order: to the application, with all that waited for it.
+    fn deliver<P: FramePool>(
+        &mut self,
+        now: Instant,
+        pool: &mut P,
+        frame: RxFrame,
+    ) -> Result<(), DropReason> {
+        let filled_gap = !self.reassembly.is_empty();
+        self.queue(pool, Payload::Frame(frame));
+        while let Some(payload) = self.reassembly.take_next(pool, self.rcv.nxt_offset) {
+            self.queue(pool, payload);
+        }
+        self.reassembly.advance(self.rcv.nxt_offset);
+        self.events.push(Event::Readable);
+        let unacknowledged = self.rcv.nxt - self.rcv.last_ack_sent;
+        match self.acks.on_data(unacknowledged, self.receive_mss()) {
+            // A sender that repairs a loss waits for news of the gap (RFC 5681 §4.2).
+            _ if filled_gap => self.acks.require(),
+            Urgency::Delayed => self.timers.set_if_earlier(Timer::DelayedAck, now + ack::DELAY),
+            Urgency::Immediate => {}
+        }
+        Ok(())
+    }
+
+    fn queue<P: FramePool>(&mut self, pool: &mut P, payload: Payload) {
+        self.rcv.advance(payload.len());
+        self.counts.bytes_received += payload.len() as u64;
+        self.recv.push(pool, payload);
+    }
+
+    /// Data behind a gap: an immediate ACK tells the sender (RFC 5681 §4.2).
+    fn put_aside<P: FramePool>(
+        &mut self,
+        pool: &mut P,
+        start: SeqNumber,
+        frame: RxFrame,
+    ) -> Result<(), DropReason> {
+        self.acks.require();
+        self.counts.out_of_order += 1;
+        let end = start + frame.len();
+        let Some(offset) = self.rcv.offset(start) else {
+            pool.release_rx(frame);
+            return Err(DropReason::TcpOutOfWindow);
+        };
+        match self.reassembly.insert(pool, offset, Payload::Frame(frame)) {
+            Inserted::New => Ok(()),
+            Inserted::Duplicate => {
+                self.note_duplicate(start, end);
+                Err(DropReason::TcpDuplicateData)
+            }
+            Inserted::Full => Err(DropReason::TcpReassemblyFull),
+        }
+    }
+
+    /// The next ACK names a range that came twice (RFC 2883 §4), at once.
+    fn note_duplicate(&mut self, start: SeqNumber, end: SeqNumber) {
+        if start.before(end) {
+            self.duplicate = Some((start, end));
+            self.acks.require();
+        }
+    }
+
+    /// FIN counts when all before it has come (RFC 9293 §3.10.7.4, eighth step).
+    fn receive_fin<P: FramePool>(&mut self, now: Instant, pool: &mut P) {
+        if self.reassembly.fin() != Some(self.rcv.nxt_offset) || self.fin_received {
+            return;
+        }
+        self.fin_received = true;
+        self.rcv.advance(1);
+        // A peer that has sent beyond its own FIN contradicts itself.
+        self.reassembly.clear(pool);
+        self.acks.require();
+        self.events.push(Event::PeerClosed);
+        match self.state {
+            State::Established => self.state = State::CloseWait,
+            // Had our FIN been acknowledged, this were FIN-WAIT-2.
+            State::FinWait1 => self.state = State::Closing,
+            State::FinWait2 => self.enter_time_wait(now),
+            _ => {}
+        }
+    }
+}

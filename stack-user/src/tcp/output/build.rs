@@ -1,0 +1,164 @@
+//! Building the segments that carry no data, and what all segments have in common.
+
+use super::{Reset, Transmit};
+use crate::{
+    frame::{FramePool, TxFrame},
+    tcp::{
+        Connection,
+        connection::FRAME_RETRY,
+        options::{MAX_SACK_BLOCKS, MAX_SACK_BLOCKS_WITH_TIMESTAMPS, Options, SackBlocks},
+        segment::Segment,
+        seq::SeqNumber,
+        state::State,
+        timer::Timer,
+        window,
+    },
+    time::Instant,
+    wire::tcp::Flags,
+};
+
+/// The receive buffer takes at most this part of the pool's chunks, so that a few connections whose applications don't
+/// read leave chunks for others.
+const POOL_SHARE: usize = 4;
+
+impl Connection {
+    /// SYN, or SYN with ACK when the peer's SYN has come (simultaneous open).
+    pub(super) fn transmit_syn<P: FramePool>(&mut self, now: Instant, pool: &mut P) -> Option<Transmit> {
+        let frame = self.allocate(now, pool)?;
+        if self.syn_transmissions == 0 {
+            let share = pool.chunks() / POOL_SHARE * usize::from(self.config.mss);
+            self.config.recv_buffer = self.config.recv_buffer.min(share);
+        }
+        self.syn_due = false;
+        self.syn_transmissions += 1;
+        self.syn_sent_at = now;
+        self.snd.nxt = self.snd.iss + 1;
+        self.timers.set(Timer::Retransmit, now + self.rtt.rto());
+
+        let answers = self.state == State::SynReceived;
+        let mut segment = Segment::between(self.local.port(), self.remote.port());
+        segment.seq = self.snd.iss;
+        segment.flags = Flags::SYN;
+        segment.window = window::for_syn(self.config.recv_buffer);
+        segment.options = Options {
+            mss: Some(self.config.mss),
+            window_scale: Some(window::shift_for(self.config.recv_buffer)),
+            sack_permitted: true,
+            timestamps: Some(self.timestamps.option(now)),
+            sack: SackBlocks::default(),
+        };
+        if answers {
+            // A SYN with ACK has only the options that the peer's SYN had (RFC 7323 §2.2 and §3.2).
+            segment.flags = segment.flags.with(Flags::ACK);
+            segment.ack = self.rcv.nxt;
+            segment.options.window_scale =
+                (self.rcv.window_shift > 0 || self.snd.window_shift > 0).then_some(self.rcv.window_shift);
+            segment.options.sack_permitted = self.sack_enabled;
+            segment.options.timestamps = segment.options.timestamps.filter(|_| self.timestamps.enabled);
+        }
+        Some(Transmit { frame: self.build(pool, frame, &segment, 0), retained: None })
+    }
+
+    pub(super) fn transmit_reset<P: FramePool>(
+        &mut self,
+        now: Instant,
+        pool: &mut P,
+        reset: Reset,
+    ) -> Option<Transmit> {
+        let frame = self.allocate(now, pool)?;
+        self.reset_due = None;
+        let mut segment = Segment::between(self.local.port(), self.remote.port());
+        segment.seq = reset.seq;
+        segment.flags = Flags::RST;
+        if let Some(ack) = reset.ack {
+            segment.flags = segment.flags.with(Flags::ACK);
+            segment.ack = ack;
+        }
+        Some(Transmit { frame: self.build(pool, frame, &segment, 0), retained: None })
+    }
+
+    /// An ACK alone, with SACK blocks if there is something to tell.
+    pub(super) fn transmit_ack<P: FramePool>(&mut self, now: Instant, pool: &mut P) -> Option<Transmit> {
+        let frame = self.allocate(now, pool)?;
+        let segment = self.segment(now, self.snd.nxt, Flags::ACK, true);
+        Some(Transmit { frame: self.build(pool, frame, &segment, 0), retained: None })
+    }
+
+    /// A window probe: an old sequence number, which the peer must answer with an ACK that tells its window.
+    ///
+    /// RFC 9293 §3.8.6.1 has the probe carry a byte of data. Without one, as Linux does it, nothing has to be cut off
+    /// the queue, and a peer can't take the byte without opening its window.
+    pub(super) fn transmit_probe<P: FramePool>(&mut self, now: Instant, pool: &mut P) -> Option<Transmit> {
+        let frame = self.allocate(now, pool)?;
+        self.persist.on_sent();
+        if self.send.unsent().is_some() && !self.send.has_outstanding() {
+            self.timers.set(Timer::Persist, now + self.persist.interval(self.rtt.rto()));
+        }
+        let segment = self.segment(now, self.snd.una - 1usize, Flags::ACK, false);
+        Some(Transmit { frame: self.build(pool, frame, &segment, 0), retained: None })
+    }
+
+    /// A segment of a synchronized connection: it acknowledges all that has come, and offers the window.
+    pub(super) fn segment(&mut self, now: Instant, seq: SeqNumber, flags: Flags, alone: bool) -> Segment {
+        let mut segment = Segment::between(self.local.port(), self.remote.port());
+        segment.seq = seq;
+        segment.flags = flags;
+        segment.ack = self.rcv.nxt;
+        segment.window = self.offer_window();
+        segment.options.timestamps = self.timestamps.enabled.then(|| self.timestamps.option(now));
+        if alone && self.sack_enabled {
+            segment.options.sack = self.sack_blocks();
+        }
+        self.rcv.last_ack_sent = self.rcv.nxt;
+        self.acks.on_sent();
+        self.timers.stop(Timer::DelayedAck);
+        segment
+    }
+
+    /// The window field; what it says is what the peer may use from now on.
+    fn offer_window(&mut self) -> u16 {
+        let (room, buffer) = (self.receive_room(), self.config.recv_buffer);
+        let edge = window::edge_to_offer(&self.rcv, room, buffer, self.receive_mss());
+        let field = window::field(&self.rcv, edge);
+        let offered = self.rcv.nxt + (usize::from(field) << self.rcv.window_shift);
+        self.rcv.edge = self.rcv.edge.max(offered);
+        field
+    }
+
+    /// What waits out of order; a range that came twice comes first (RFC 2883 §4).
+    fn sack_blocks(&mut self) -> SackBlocks {
+        let mut blocks = SackBlocks::default();
+        let limit = if self.timestamps.enabled { MAX_SACK_BLOCKS_WITH_TIMESTAMPS } else { MAX_SACK_BLOCKS };
+        if let Some((left, right)) = self.duplicate.take() {
+            blocks.push(left, right);
+        }
+        for (start, end) in self.reassembly.sack_ranges(limit - blocks.len()) {
+            blocks.push(self.rcv.seq(start), self.rcv.seq(end));
+        }
+        blocks
+    }
+
+    /// A chunk to send from, or none: then we try again soon.
+    pub(super) fn allocate<P: FramePool>(&mut self, now: Instant, pool: &mut P) -> Option<TxFrame> {
+        let frame = pool.allocate();
+        if frame.is_none() {
+            self.timers.set_if_earlier(Timer::FrameRetry, now + FRAME_RETRY);
+        }
+        frame.map(|frame| frame.into_tx())
+    }
+
+    /// Writes the header in front of the payload that is in the frame.
+    pub(super) fn build<P: FramePool>(
+        &self,
+        pool: &mut P,
+        mut frame: TxFrame,
+        segment: &Segment,
+        payload_len: usize,
+    ) -> TxFrame {
+        let room = self.config.header_room;
+        let buffer = pool.tx_buffer(&mut frame).get_mut(room..).unwrap_or_default();
+        let len = segment.emit(self.local.ip(), self.remote.ip(), payload_len, buffer);
+        frame.set_len(room + len);
+        frame
+    }
+}

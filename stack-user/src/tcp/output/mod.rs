@@ -1,0 +1,203 @@
+//! Segments out: which is next, and how it is built.
+
+mod build;
+
+use super::{
+    Connection,
+    connection::FRAME_RETRY,
+    nagle::{self, Question},
+    segment::Segment,
+    seq::SeqNumber,
+    state::State,
+    timer::Timer,
+};
+use crate::{
+    frame::{FramePool, TxFrame},
+    time::Instant,
+    wire::tcp::Flags,
+};
+
+/// A segment to send.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use = "a frame that is not sent leaks its chunk"]
+pub struct Transmit {
+    /// The frame: the TCP header and payload, with their checksum, behind the room that was asked for.
+    pub frame: TxFrame,
+    /// If set, the connection wants the frame back when it was sent: hand it to
+    /// [`handle_completion`](Connection::handle_completion) with this.
+    pub retained: Option<u64>,
+}
+
+/// An RST that waits to be sent.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Reset {
+    pub(super) seq: SeqNumber,
+    pub(super) ack: Option<SeqNumber>,
+}
+
+impl Connection {
+    /// The next segment to send now, or `None` when there is none: call it until then.
+    ///
+    /// The order: RST, SYN, what was lost, what is new, and an ACK alone if none of these carried it.
+    pub fn poll_transmit<P: FramePool>(&mut self, now: Instant, pool: &mut P) -> Option<Transmit> {
+        let transmit = self.next_segment(now, pool)?;
+        self.counts.segments_sent += 1;
+        Some(transmit)
+    }
+
+    fn next_segment<P: FramePool>(&mut self, now: Instant, pool: &mut P) -> Option<Transmit> {
+        if let Some(reset) = self.reset_due {
+            return self.transmit_reset(now, pool, reset);
+        }
+        if self.syn_due {
+            return self.transmit_syn(now, pool);
+        }
+        if self.state.may_transmit() {
+            let data = self.retransmit(now, pool).or_else(|| self.transmit_new(now, pool));
+            if data.is_some() {
+                return data;
+            }
+            self.watch_window(now);
+        }
+        let answers = self.acks.is_due() && !matches!(self.state, State::SynSent | State::Closed);
+        if self.persist.is_due() {
+            return self.transmit_probe(now, pool);
+        }
+        if answers { self.transmit_ack(now, pool) } else { None }
+    }
+
+    /// What was lost, if the congestion window has room for it, or at once if it is the first of a recovery.
+    fn retransmit<P: FramePool>(&mut self, now: Instant, pool: &mut P) -> Option<Transmit> {
+        let (index, at_once) = self.recovery.next_retransmission(&self.send)?;
+        let layout = self.layout();
+        if self.send.get(index)?.len > layout.mss {
+            // The path carries less than it did.
+            self.send.split(pool, index, layout.mss, layout.payload_at);
+        }
+        let entry = self.send.get(index)?;
+        let window_end = self.snd.una_offset + self.snd.wnd as u64;
+        let fits = entry.end() <= window_end || index == 0;
+        if !(at_once || fits && self.congestion_allows(entry.sequence_len())) {
+            return None;
+        }
+        self.transmit_entry(now, pool, index)
+    }
+
+    /// What was never sent, as far as both windows and Nagle allow.
+    fn transmit_new<P: FramePool>(&mut self, now: Instant, pool: &mut P) -> Option<Transmit> {
+        let Some(entry) = self.send.unsent() else { return self.rescue(now, pool) };
+        let layout = self.layout();
+        let usable = (self.snd.una + self.snd.wnd) - self.snd.nxt;
+        let question = Question {
+            len: entry.len.min(layout.mss),
+            complete: self.send.has_more_unsent() || entry.len > layout.mss,
+            fin: entry.fin && entry.len <= layout.mss,
+            usable,
+            max_window: self.snd.max_wnd,
+            mss: layout.mss,
+            idle: !self.send.has_outstanding(),
+            nodelay: self.config.nodelay,
+            overridden: self.persist.is_due(),
+        };
+        let len = nagle::bytes_to_send(question);
+        let fin_alone = entry.len == 0;
+        if len == 0 && !fin_alone {
+            return None;
+        }
+        let entry_len = entry.len;
+        self.restart_after_idle(now);
+        if !self.congestion_allows(len) {
+            self.cwnd_limited = true;
+            return None;
+        }
+        let index = self.send.sent_entries();
+        if len < entry_len && !self.send.split(pool, index, len, layout.payload_at) {
+            self.timers.set_if_earlier(Timer::FrameRetry, now + FRAME_RETRY);
+            return None;
+        }
+        self.transmit_entry(now, pool, index)
+    }
+
+    fn rescue<P: FramePool>(&mut self, now: Instant, pool: &mut P) -> Option<Transmit> {
+        if !self.congestion_allows(self.layout().mss) {
+            return None;
+        }
+        let index = self.recovery.rescue(&self.send)?;
+        self.transmit_entry(now, pool, index)
+    }
+
+    /// Whether `len` more bytes may be on their way. One segment always may.
+    fn congestion_allows(&self, len: usize) -> bool {
+        let pipe = self.recovery.pipe(&self.send, self.layout().mss);
+        pipe == 0 || pipe + len <= self.congestion.cwnd()
+    }
+
+    /// RFC 5681 §4.1: what was known of the path is out of date after a pause longer than RTO.
+    fn restart_after_idle(&mut self, now: Instant) {
+        if !self.send.has_outstanding() && now.since(self.last_sent_at) > self.rtt.rto() {
+            self.congestion.on_idle();
+        }
+    }
+
+    /// Data waits, nothing is outstanding, so only the peer's window can be why: no ACK will come by itself.
+    fn watch_window(&mut self, now: Instant) {
+        let waits = self.send.unsent().is_some() && !self.send.has_outstanding();
+        if waits && !self.timers.is_set(Timer::Persist) && !self.persist.is_due() {
+            self.timers.set(Timer::Persist, now + self.persist.interval(self.rtt.rto()));
+            self.timers.set_if_earlier(Timer::User, now + self.config.user_timeout);
+        }
+    }
+
+    /// Sends an entry of the queue, for the first time or again.
+    fn transmit_entry<P: FramePool>(&mut self, now: Instant, pool: &mut P, index: usize) -> Option<Transmit> {
+        let entry = self.send.get(index).filter(|entry| entry.is_home())?;
+        let (start, end, len, fin) = (entry.start, entry.end(), entry.len, entry.fin);
+        let again = entry.transmissions > 0;
+        let spare = if len == 0 { Some(self.allocate(now, pool)?) } else { None };
+        let order = self.recovery.on_transmit(start, again);
+        let own = self.send.take_for_transmission(index, now, order);
+        let retained = own.is_some().then_some(start);
+        let Some(frame) = own.or(spare) else { return None };
+
+        if again {
+            self.counts.retransmissions += 1;
+        } else {
+            self.snd.nxt = self.snd.seq(end);
+        }
+        if !self.timers.is_set(Timer::Retransmit) {
+            self.timers.set(Timer::Retransmit, now + self.rtt.rto());
+        }
+        self.timers.set_if_earlier(Timer::User, now + self.config.user_timeout);
+        self.timers.stop(Timer::Persist);
+        self.persist.on_sent();
+        self.last_sent_at = now;
+
+        let mut flags = Flags::ACK;
+        if fin {
+            flags = flags.with(Flags::FIN);
+        }
+        // The last of what was written: the peer's application should get it (RFC 9293 §3.9.1.2).
+        if len > 0 && self.send.get(index + 1).is_none() {
+            flags = flags.with(Flags::PSH);
+        }
+        let segment = self.segment(now, self.snd.seq(start), flags, false);
+        let frame = self.build(pool, frame, &segment, len);
+        Some(Transmit { frame, retained })
+    }
+}
+
+impl Segment {
+    /// Nothing but ports: the start of every segment that a connection sends.
+    fn between(source_port: u16, destination_port: u16) -> Self {
+        Self {
+            source_port,
+            destination_port,
+            seq: SeqNumber(0),
+            ack: SeqNumber(0),
+            flags: Flags::default(),
+            window: 0,
+            urgent: 0,
+            options: super::options::Options::default(),
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! Data that arrived in order and that the application has not read yet.
+
+use std::collections::VecDeque;
+
+use super::payload::{COMPACT_LEN, Payload, under_pressure};
+use crate::frame::{FramePool, RxFrame};
+
+/// A queue of frames, and of bytes copied out of small frames.
+#[derive(Debug, Default)]
+pub struct RecvQueue {
+    parts: VecDeque<Part>,
+    /// The bytes of all `Part::Heap`s, in order.
+    heap: VecDeque<u8>,
+    len: usize,
+}
+
+#[derive(Debug)]
+enum Part {
+    Frame(RxFrame),
+    /// That many bytes of `heap`.
+    Heap(usize),
+}
+
+impl RecvQueue {
+    /// Bytes to read.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there is nothing to read.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Appends a payload.
+    pub fn push<P: FramePool>(&mut self, pool: &mut P, payload: Payload) {
+        self.len += payload.len();
+        match payload {
+            Payload::Frame(frame) if self.keeps(pool, &frame) => self.parts.push_back(Part::Frame(frame)),
+            payload => {
+                let bytes = payload.bytes(pool);
+                self.heap.extend(bytes);
+                match self.parts.back_mut() {
+                    Some(Part::Heap(len)) => *len += bytes.len(),
+                    _ => self.parts.push_back(Part::Heap(bytes.len())),
+                }
+                payload.release(pool);
+            }
+        }
+    }
+
+    /// Whether a frame may wait as it is.
+    fn keeps<P: FramePool>(&self, pool: &P, frame: &RxFrame) -> bool {
+        let small = frame.len() <= COMPACT_LEN && !self.parts.is_empty();
+        !small && !under_pressure(pool)
+    }
+
+    /// Moves bytes to `out` and releases the frames that are read to their end. Returns how many bytes.
+    pub fn read<P: FramePool>(&mut self, pool: &mut P, out: &mut [u8]) -> usize {
+        let mut done = 0;
+        while let Some(room) = out.get_mut(done..).filter(|room| !room.is_empty()) {
+            let Some(part) = self.parts.front_mut() else { break };
+            let (n, used_up) = match part {
+                Part::Frame(frame) => {
+                    let n = copy(pool.rx_bytes(frame), room);
+                    frame.trim_front(n);
+                    (n, frame.is_empty())
+                }
+                Part::Heap(len) => {
+                    let limit = room.len().min(*len);
+                    let n = read_heap(&mut self.heap, &mut room[..limit]);
+                    *len -= n;
+                    (n, *len == 0)
+                }
+            };
+            done += n;
+            if used_up && let Some(Part::Frame(frame)) = self.parts.pop_front() {
+                pool.release_rx(frame);
+            }
+        }
+        self.len -= done;
+        done
+    }
+
+    /// Throws everything away.
+    pub fn clear<P: FramePool>(&mut self, pool: &mut P) {
+        for part in self.parts.drain(..) {
+            if let Part::Frame(frame) = part {
+                pool.release_rx(frame);
+            }
+        }
+        self.heap = VecDeque::new();
+        self.len = 0;
+    }
+
+    /// Frames that the queue holds.
+    pub fn frames(&self) -> usize {
+        self.parts.iter().filter(|part| matches!(part, Part::Frame(_))).count()
+    }
+
+    /// Panics if the queue contradicts itself.
+    pub fn check_invariants(&self) {
+        let parts = self.parts.iter().map(|part| match part {
+            Part::Frame(frame) => frame.len(),
+            Part::Heap(len) => *len,
+        });
+        assert_eq!(parts.sum::<usize>(), self.len, "length of the receive queue");
+        let heap = self.parts.iter().map(|part| if let Part::Heap(len) = part { *len } else { 0 });
+        assert_eq!(heap.sum::<usize>(), self.heap.len(), "bytes on the heap");
+    }
+}
+
+fn copy(from: &[u8], to: &mut [u8]) -> usize {
+    let n = from.len().min(to.len());
+    to[..n].copy_from_slice(&from[..n]);
+    n
+}
+
+fn read_heap(heap: &mut VecDeque<u8>, out: &mut [u8]) -> usize {
+    let (first, second) = heap.as_slices();
+    let n = copy(first, out);
+    let n = n + copy(second, &mut out[n..]);
+    heap.drain(..n);
+    n
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{device::Umem, tcp::testing::rx_frame};
+
+    #[test]
+    fn bytes_come_out_as_they_went_in_and_frames_go_back() {
+        let mut pool = Umem::on_heap(16).expect("memory");
+        let mut queue = RecvQueue::default();
+        let data: Vec<u8> = (0..6000u32).map(|i| i as u8).collect();
+        for part in
+            [&data[..1400], &data[1400..1410], &data[1410..1420], &data[1420..2800], &data[2800..6000]]
+        {
+            let frame = rx_frame(&mut pool, part);
+            queue.push(&mut pool, Payload::Frame(frame));
+            queue.check_invariants();
+        }
+        assert_eq!(queue.frames(), 3, "two small ones were copied");
+        let mut out = Vec::new();
+        let mut buffer = [0; 777];
+        while !queue.is_empty() {
+            let n = queue.read(&mut pool, &mut buffer);
+            out.extend_from_slice(&buffer[..n]);
+            queue.check_invariants();
+        }
+        assert_eq!(out, data);
+        assert_eq!(pool.available(), 16);
+    }
+
+    #[test]
+    fn a_peer_that_sends_single_bytes_pins_one_frame() {
+        let mut pool = Umem::on_heap(16).expect("memory");
+        let mut queue = RecvQueue::default();
+        for _ in 0..1000 {
+            let frame = rx_frame(&mut pool, b"x");
+            queue.push(&mut pool, Payload::Frame(frame));
+        }
+        assert_eq!((queue.len(), queue.frames()), (1000, 1));
+        queue.clear(&mut pool);
+        assert_eq!(pool.available(), 16);
+    }
+
+    #[test]
+    fn under_pressure_nothing_is_pinned() {
+        let mut pool = Umem::on_heap(16).expect("memory");
+        let held: Vec<_> = (0..13).map(|_| pool.allocate().expect("a chunk")).collect();
+        let mut queue = RecvQueue::default();
+        let frame = rx_frame(&mut pool, &[7; 1400]);
+        queue.push(&mut pool, Payload::Frame(frame));
+        assert_eq!((queue.len(), queue.frames(), pool.available()), (1400, 0, 3));
+        held.into_iter().for_each(|frame| pool.release(frame));
+    }
+}

@@ -1,0 +1,135 @@
+//! Round-trip time and retransmission time-out (RFC 6298).
+
+use crate::time::Duration;
+
+/// Before the first sample (RFC 6298 §2.1).
+const INITIAL_RTO: Duration = Duration::from_secs(1);
+
+/// After a handshake that had to retransmit and gave no sample (RFC 6298 §5.7).
+const RTO_AFTER_LOST_SYN: Duration = Duration::from_secs(3);
+
+/// The shortest time-out. RFC 6298 §2.4 says 1 s; every host of today is below, since a loss at the end of a
+/// transfer would cost that second. Below 200 ms, peers that delay their ACKs cause spurious time-outs.
+const MIN_RTO: Duration = Duration::from_millis(200);
+
+/// The longest time-out (RFC 6298 §2.5 allows any bound of at least 60 s).
+const MAX_RTO: Duration = Duration::from_secs(120);
+
+/// The clock's granularity G. Ours is finer, but peers echo milliseconds.
+const GRANULARITY: Duration = Duration::from_millis(1);
+
+/// SRTT, RTTVAR, RTO and its back-off.
+#[derive(Clone, Debug)]
+pub struct RttEstimator {
+    smoothed: Option<(Duration, Duration)>,
+    latest: Duration,
+    min: Duration,
+    base_rto: Duration,
+    backoff: u32,
+}
+
+impl Default for RttEstimator {
+    fn default() -> Self {
+        Self { smoothed: None, latest: Duration::ZERO, min: Duration::MAX, base_rto: INITIAL_RTO, backoff: 0 }
+    }
+}
+
+impl RttEstimator {
+    /// Takes a sample, which must not be of something retransmitted unless a timestamp tells which copy was
+    /// answered (Karn's algorithm, RFC 6298 §3, MUST-18). A sample ends the back-off.
+    pub fn sample(&mut self, rtt: Duration) {
+        let (srtt, rttvar) = match self.smoothed {
+            // RFC 6298 §2.2.
+            None => (rtt, rtt / 2),
+            // RFC 6298 §2.3: beta is 1/4, alpha is 1/8.
+            Some((srtt, rttvar)) => ((srtt * 7 + rtt) / 8, (rttvar * 3 + srtt.abs_diff(rtt)) / 4),
+        };
+        self.smoothed = Some((srtt, rttvar));
+        self.latest = rtt;
+        self.min = self.min.min(rtt);
+        self.base_rto = (srtt + GRANULARITY.max(rttvar * 4)).clamp(MIN_RTO, MAX_RTO);
+        self.backoff = 0;
+    }
+
+    /// RTO, backed off.
+    pub fn rto(&self) -> Duration {
+        self.base_rto.saturating_mul(1u32.checked_shl(self.backoff).unwrap_or(u32::MAX)).min(MAX_RTO)
+    }
+
+    /// The timer expired: double RTO (RFC 6298 §5.5).
+    pub fn back_off(&mut self) {
+        self.backoff = (self.backoff + 1).min(16);
+    }
+
+    /// The SYN was retransmitted: what was backed off so far was about the handshake, and without a sample we
+    /// start cautiously (RFC 6298 §5.7).
+    pub fn handshake_was_retransmitted(&mut self) {
+        if self.smoothed.is_none() {
+            self.base_rto = RTO_AFTER_LOST_SYN;
+            self.backoff = 0;
+        }
+    }
+
+    /// SRTT, once there was a sample.
+    pub fn srtt(&self) -> Option<Duration> {
+        self.smoothed.map(|(srtt, _)| srtt)
+    }
+
+    /// RTTVAR, once there was a sample.
+    pub fn rttvar(&self) -> Option<Duration> {
+        self.smoothed.map(|(_, rttvar)| rttvar)
+    }
+
+    /// The smallest sample, once there was one.
+    pub fn min(&self) -> Option<Duration> {
+        self.smoothed.map(|_| self.min)
+    }
+
+    /// The latest sample, once there was one.
+    pub fn latest(&self) -> Option<Duration> {
+        self.smoothed.map(|_| self.latest)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    #[test]
+    fn estimates_follow_rfc6298_2() {
+        let mut rtt = RttEstimator::default();
+        assert_eq!(rtt.rto(), ms(1000));
+        rtt.sample(ms(100));
+        assert_eq!((rtt.srtt(), rtt.rttvar()), (Some(ms(100)), Some(ms(50))));
+        assert_eq!(rtt.rto(), ms(300));
+        rtt.sample(ms(180));
+        assert_eq!((rtt.srtt(), rtt.rttvar()), (Some(ms(110)), Some(Duration::from_micros(57_500))));
+        assert_eq!((rtt.min(), rtt.latest()), (Some(ms(100)), Some(ms(180))));
+    }
+
+    #[test]
+    fn rto_doubles_up_to_its_bound_and_a_sample_ends_that() {
+        let mut rtt = RttEstimator::default();
+        for _ in 0..100 {
+            rtt.back_off();
+        }
+        assert_eq!(rtt.rto(), MAX_RTO);
+        rtt.sample(ms(1));
+        assert_eq!(rtt.rto(), MIN_RTO);
+        rtt.back_off();
+        assert_eq!(rtt.rto(), 2 * MIN_RTO);
+    }
+
+    #[test]
+    fn a_lost_syn_leaves_three_seconds_rfc6298_5_7() {
+        let mut rtt = RttEstimator::default();
+        rtt.back_off();
+        rtt.back_off();
+        rtt.handshake_was_retransmitted();
+        assert_eq!(rtt.rto(), ms(3000));
+    }
+}

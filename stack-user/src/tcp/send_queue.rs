@@ -1,0 +1,404 @@
+//! What the application has written and the peer has not acknowledged: each entry is one segment in the frame that it
+//! is sent from, and sent again.
+
+use std::{collections::VecDeque, ops::Range};
+
+use crate::{
+    frame::{CompletedFrame, FramePool, TxFrame},
+    time::Instant,
+};
+
+/// Chunks that writing leaves in the pool, so that ACKs can be sent and frames received whatever applications write.
+/// Lower, and a burst of ACKs finds none; higher, and small pools can't be used to the full.
+pub const RESERVED_CHUNKS: usize = 64;
+
+/// The entries, by stream offset; those that were sent come first.
+#[derive(Debug, Default)]
+pub struct SendQueue {
+    entries: VecDeque<Entry>,
+    /// Index of the first entry that was never sent.
+    next: usize,
+    /// Where the next byte that is written goes.
+    end: u64,
+    /// Bytes of payload in all entries.
+    bytes: usize,
+    fin: bool,
+    /// Sequence numbers of the sent entries, and of those among them that are marked.
+    sent: usize,
+    sacked: usize,
+    lost: usize,
+}
+
+/// One segment.
+#[derive(Debug)]
+pub struct Entry {
+    /// Stream offset of the first byte.
+    pub start: u64,
+    /// Bytes of payload.
+    pub len: usize,
+    /// FIN follows the payload.
+    pub fin: bool,
+    /// What we believe of its last transmission.
+    pub mark: Mark,
+    /// How often it was sent.
+    pub transmissions: u32,
+    /// When it was sent last.
+    pub sent_at: Instant,
+    /// The number of its last transmission among all of the connection's.
+    pub order: u64,
+    slot: Slot,
+}
+
+/// What is believed of a segment that was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mark {
+    /// On its way.
+    InFlight,
+    /// The peer says by SACK that it has it.
+    Sacked,
+    /// Lost, and not sent again since.
+    Lost,
+}
+
+#[derive(Debug)]
+enum Slot {
+    /// The frame is here.
+    Home(TxFrame),
+    /// The NIC has the frame.
+    Away,
+    /// A FIN alone needs no frame of its own.
+    Empty,
+}
+
+/// Where payload goes in a frame, and how much of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Layout {
+    /// Bytes in front of the payload: room for lower headers, and the TCP header.
+    pub payload_at: usize,
+    /// The largest payload.
+    pub mss: usize,
+}
+
+/// What an acknowledgement took from the queue.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Acknowledged {
+    /// Entries that are acknowledged as a whole.
+    pub entries: usize,
+    /// When the latest of them was sent; `None` if one was sent more than once (Karn's algorithm) or all were sacked.
+    pub sent_at: Option<Instant>,
+    /// The highest transmission number among those sent once.
+    pub order: Option<u64>,
+    /// FIN is acknowledged.
+    pub fin: bool,
+    retransmitted: bool,
+}
+
+impl Entry {
+    /// Sequence numbers that the segment takes.
+    pub fn sequence_len(&self) -> usize {
+        self.len + usize::from(self.fin)
+    }
+
+    /// Stream offset behind it, FIN included.
+    pub fn end(&self) -> u64 {
+        self.start + self.sequence_len() as u64
+    }
+
+    /// Whether it can be sent now: the NIC doesn't have its frame.
+    pub fn is_home(&self) -> bool {
+        !matches!(self.slot, Slot::Away)
+    }
+}
+
+impl SendQueue {
+    /// Bytes of payload, sent or not.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Whether there is nothing, sent or not.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Entries that were sent.
+    pub fn sent_entries(&self) -> usize {
+        self.next
+    }
+
+    /// Whether something was sent and is not acknowledged.
+    pub fn has_outstanding(&self) -> bool {
+        self.next > 0
+    }
+
+    /// The first entry that was never sent.
+    pub fn unsent(&self) -> Option<&Entry> {
+        self.entries.get(self.next)
+    }
+
+    /// Whether something follows the first entry that was never sent.
+    pub fn has_more_unsent(&self) -> bool {
+        self.entries.len() > self.next + 1
+    }
+
+    /// An entry.
+    pub fn get(&self, index: usize) -> Option<&Entry> {
+        self.entries.get(index)
+    }
+
+    /// The index of the entry that starts at `start`.
+    pub fn find(&self, start: u64) -> Option<usize> {
+        self.entries.binary_search_by_key(&start, |entry| entry.start).ok()
+    }
+
+    /// The indices of the sent entries that lie in `range` as a whole.
+    pub fn sent_in(&self, range: Range<u64>) -> Range<usize> {
+        let first = self.entries.partition_point(|entry| entry.start < range.start);
+        let last = self.entries.partition_point(|entry| entry.end() <= range.end);
+        first..last.min(self.next).max(first)
+    }
+
+    /// Pipe (RFC 6675 §2): sequence numbers that are believed to be on their way.
+    pub fn in_flight(&self) -> usize {
+        self.sent - self.sacked - self.lost
+    }
+
+    /// Sequence numbers that were sent and are not acknowledged.
+    pub fn outstanding(&self) -> usize {
+        self.sent
+    }
+
+    /// Sequence numbers that are marked as lost.
+    pub fn lost(&self) -> usize {
+        self.lost
+    }
+
+    /// Sequence numbers that are sacked.
+    pub fn sacked(&self) -> usize {
+        self.sacked
+    }
+
+    /// Whether FIN is in the queue, or was.
+    pub fn has_fin(&self) -> bool {
+        self.fin
+    }
+
+    /// Whether writing may take another chunk. In a pool that is small itself, so is the reserve.
+    pub fn may_allocate<P: FramePool>(pool: &P) -> bool {
+        pool.available() > RESERVED_CHUNKS.min(pool.chunks() / 4)
+    }
+
+    /// Copies bytes into frames, the last one that was not sent first, and returns how many; less than all when the
+    /// pool is down to its reserve.
+    pub fn write<P: FramePool>(&mut self, pool: &mut P, layout: Layout, data: &[u8]) -> usize {
+        debug_assert!(!self.fin, "nothing follows FIN");
+        let mut done = 0;
+        while let Some(rest) = data.get(done..).filter(|rest| !rest.is_empty()) {
+            if !self.last_has_room(layout) && !self.push_empty(pool) {
+                break;
+            }
+            let Some(Entry { len, slot: Slot::Home(frame), .. }) = self.entries.back_mut() else { break };
+            let n = rest.len().min(layout.mss - *len);
+            let at = layout.payload_at + *len;
+            let Some(room) = pool.tx_buffer(frame).get_mut(at..at + n) else { break };
+            room.copy_from_slice(&rest[..n]);
+            *len += n;
+            done += n;
+            self.bytes += n;
+            self.end += n as u64;
+        }
+        done
+    }
+
+    fn last_has_room(&self, layout: Layout) -> bool {
+        self.next < self.entries.len() && self.entries.back().is_some_and(|entry| entry.len < layout.mss)
+    }
+
+    fn push_empty<P: FramePool>(&mut self, pool: &mut P) -> bool {
+        if !Self::may_allocate(pool) {
+            return false;
+        }
+        let Some(frame) = pool.allocate() else { return false };
+        self.push(Slot::Home(frame.into_tx()));
+        true
+    }
+
+    fn push(&mut self, slot: Slot) {
+        self.entries.push_back(Entry {
+            start: self.end,
+            len: 0,
+            fin: false,
+            mark: Mark::InFlight,
+            transmissions: 0,
+            sent_at: Instant::ZERO,
+            order: 0,
+            slot,
+        });
+    }
+
+    /// Ends the stream: FIN goes with the last data if that was not sent yet, else alone.
+    pub fn push_fin(&mut self) {
+        debug_assert!(!self.fin);
+        if self.next == self.entries.len() {
+            self.push(Slot::Empty);
+        }
+        if let Some(last) = self.entries.back_mut() {
+            last.fin = true;
+        }
+        self.fin = true;
+        self.end += 1;
+    }
+
+    /// Cuts an entry in two after `len` bytes, by copying the first part into another frame: the window or a smaller
+    /// path MTU forces it. Returns whether that was possible.
+    pub fn split<P: FramePool>(&mut self, pool: &mut P, index: usize, len: usize, payload_at: usize) -> bool {
+        let Some(entry) = self.entries.get_mut(index) else { return false };
+        let Slot::Home(tail) = &mut entry.slot else { return false };
+        debug_assert!(len > 0 && len < entry.len);
+        let Some(free) = pool.allocate() else { return false };
+        let mut head = free.into_tx();
+        // Through the stack, in pieces: two frames of one pool can't be borrowed at once.
+        let mut piece = [0; 256];
+        let mut at = 0;
+        while at < len {
+            let n = piece.len().min(len - at);
+            let from = payload_at + at;
+            piece[..n].copy_from_slice(&pool.tx_buffer(tail)[from..from + n]);
+            pool.tx_buffer(&mut head)[from..from + n].copy_from_slice(&piece[..n]);
+            at += n;
+        }
+        pool.tx_buffer(tail).copy_within(payload_at + len..payload_at + entry.len, payload_at);
+        let first = Entry { start: entry.start, len, fin: false, slot: Slot::Home(head), ..*entry };
+        entry.start += len as u64;
+        entry.len -= len;
+        self.entries.insert(index, first);
+        if index < self.next {
+            self.next += 1;
+        }
+        true
+    }
+
+    /// Gives out the frame of an entry to be sent, and notes the transmission. `None` for a FIN alone, and if the NIC
+    /// has the frame.
+    pub fn take_for_transmission(&mut self, index: usize, now: Instant, order: u64) -> Option<TxFrame> {
+        if self.entries.get(index).is_some_and(|entry| entry.transmissions > 0) {
+            self.set_mark(index, Mark::InFlight);
+        }
+        let entry = self.entries.get_mut(index)?;
+        if entry.transmissions == 0 {
+            debug_assert_eq!(index, self.next, "entries are sent in order");
+            self.next += 1;
+            self.sent += entry.sequence_len();
+        }
+        entry.transmissions += 1;
+        entry.sent_at = now;
+        entry.order = order;
+        match core::mem::replace(&mut entry.slot, Slot::Away) {
+            Slot::Home(frame) => Some(frame),
+            slot => {
+                entry.slot = slot;
+                None
+            }
+        }
+    }
+
+    /// The NIC is done with the frame of the entry that starts at `start`. If the entry is acknowledged, the frame goes
+    /// to the pool.
+    pub fn complete<P: FramePool>(&mut self, pool: &mut P, frame: CompletedFrame, start: u64) {
+        let entry = self.find(start).and_then(|index| self.entries.get_mut(index));
+        match entry {
+            Some(entry) if matches!(entry.slot, Slot::Away) => entry.slot = Slot::Home(frame.into_tx(0)),
+            _ => pool.release(frame.into_free()),
+        }
+    }
+
+    /// Changes what is believed of a sent entry.
+    pub fn set_mark(&mut self, index: usize, mark: Mark) {
+        let sent = index < self.next;
+        let Some(entry) = self.entries.get_mut(index).filter(|_| sent) else { return };
+        let (old, len) = (core::mem::replace(&mut entry.mark, mark), entry.sequence_len());
+        match old {
+            Mark::InFlight => {}
+            Mark::Sacked => self.sacked -= len,
+            Mark::Lost => self.lost -= len,
+        }
+        match mark {
+            Mark::InFlight => {}
+            Mark::Sacked => self.sacked += len,
+            Mark::Lost => self.lost += len,
+        }
+    }
+
+    /// Everything before `una` is acknowledged.
+    pub fn acknowledge<P: FramePool>(&mut self, pool: &mut P, una: u64) -> Acknowledged {
+        let mut acked = Acknowledged::default();
+        while self.next > 0 && self.entries.front().is_some_and(|entry| entry.end() <= una) {
+            self.set_mark_for_removal(&mut acked);
+            let Some(entry) = self.entries.pop_front() else { break };
+            self.next -= 1;
+            self.sent -= entry.sequence_len();
+            self.bytes -= entry.len;
+            acked.fin |= entry.fin;
+            acked.entries += 1;
+            if let Slot::Home(frame) = entry.slot {
+                pool.release_tx(frame);
+            }
+        }
+        if acked.retransmitted {
+            acked.sent_at = None;
+        }
+        acked
+    }
+
+    fn set_mark_for_removal(&mut self, acked: &mut Acknowledged) {
+        let Some(entry) = self.entries.front() else { return };
+        acked.retransmitted |= entry.transmissions > 1;
+        if entry.mark != Mark::Sacked && entry.transmissions == 1 {
+            acked.sent_at = acked.sent_at.max(Some(entry.sent_at));
+            acked.order = acked.order.max(Some(entry.order));
+        }
+        self.set_mark(0, Mark::InFlight);
+    }
+
+    /// Gives all frames that are here back.
+    pub fn clear<P: FramePool>(&mut self, pool: &mut P) {
+        for entry in self.entries.drain(..) {
+            if let Slot::Home(frame) = entry.slot {
+                pool.release_tx(frame);
+            }
+        }
+        (self.next, self.bytes, self.sent, self.sacked, self.lost) = (0, 0, 0, 0, 0);
+    }
+
+    /// Panics if the queue contradicts itself.
+    pub fn check_invariants(&self, una: u64, nxt: u64) {
+        let mut at = self.entries.front().map_or(self.end, |entry| entry.start);
+        let (mut bytes, mut sent, mut sacked, mut lost) = (0, 0, 0, 0);
+        for (index, entry) in self.entries.iter().enumerate() {
+            assert_eq!(entry.start, at, "entries follow each other");
+            assert!(entry.sequence_len() > 0, "no entry is empty");
+            assert!(!entry.fin || index + 1 == self.entries.len(), "FIN comes last");
+            at = entry.end();
+            bytes += entry.len;
+            assert_eq!(index < self.next, entry.transmissions > 0, "sent entries come first");
+            if index < self.next {
+                let len = entry.sequence_len();
+                sent += len;
+                sacked += if entry.mark == Mark::Sacked { len } else { 0 };
+                lost += if entry.mark == Mark::Lost { len } else { 0 };
+            } else {
+                assert_eq!(entry.mark, Mark::InFlight);
+            }
+        }
+        assert_eq!(at, self.end, "the queue ends where the next write goes");
+        assert_eq!((bytes, sent, sacked, lost), (self.bytes, self.sent, self.sacked, self.lost), "counters");
+        let first_unsent = self.entries.get(self.next).map_or(self.end, |entry| entry.start);
+        assert_eq!(first_unsent, nxt, "SND.NXT is where the unsent entries start");
+        if let Some(first) = self.entries.front() {
+            assert!(
+                first.start <= una && (una < first.end() || self.next == 0),
+                "SND.UNA is in the first entry"
+            );
+        }
+    }
+}

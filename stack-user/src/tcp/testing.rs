@@ -1,0 +1,209 @@
+//! What the tests of this layer share.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use super::{Config, Connection, Event, Secrets, Segment, SeqNumber, Transmit};
+use crate::{
+    device::Umem,
+    frame::{FramePool, RxFrame, TxFrame},
+    rng::Rng,
+    time::{Duration, Instant},
+};
+
+/// A received frame that holds `bytes`.
+pub(super) fn rx_frame(pool: &mut Umem, bytes: &[u8]) -> RxFrame {
+    let free = pool.allocate().expect("a chunk");
+    let mut frame = free.into_rx(256, bytes.len() as u16);
+    pool.rx_bytes_mut(&mut frame).copy_from_slice(bytes);
+    frame
+}
+
+/// What happens to segments on their way.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Faults {
+    pub(super) loss: f64,
+    pub(super) reorder: f64,
+    pub(super) duplicate: f64,
+    pub(super) corrupt: f64,
+}
+
+/// One end: a connection, its pool, its NIC, and what its application sent and got.
+pub(super) struct End {
+    pub(super) connection: Connection,
+    pub(super) pool: Umem,
+    /// Frames that the NIC has, with the time when it is done with them.
+    on_nic: Vec<(Instant, TxFrame, Option<u64>)>,
+    pub(super) to_send: Vec<u8>,
+    sent: usize,
+    shut: bool,
+    pub(super) received: Vec<u8>,
+    pub(super) events: Vec<Event>,
+}
+
+/// Two connections and the network between them, on virtual time.
+pub(super) struct World {
+    pub(super) now: Instant,
+    pub(super) ends: [End; 2],
+    rng: Rng,
+    faults: Faults,
+    delay: Duration,
+    /// Segments on their way: when they arrive, a number that keeps their order, to whom, and their bytes.
+    on_wire: Vec<(Instant, u64, usize, Vec<u8>)>,
+    sequence: u64,
+}
+
+pub(super) const HEADER_ROOM: usize = 34;
+const CHUNKS: u32 = 1024;
+
+pub(super) fn address(end: usize) -> SocketAddr {
+    (Ipv4Addr::new(192, 0, 2, 1 + end as u8), 4000 + end as u16).into()
+}
+
+impl World {
+    /// Two ends that open at the same time, and will send `len` bytes each.
+    pub(super) fn new(seed: u64, faults: Faults, len: usize, config: impl Fn(usize) -> Config) -> Self {
+        let mut rng = Rng::from_seed(seed);
+        let delay = Duration::from_micros(100 + rng.below(20_000));
+        let ends = [0, 1].map(|end| {
+            let secrets = Secrets { isn: SeqNumber(rng.next_u32()), timestamp_offset: rng.next_u32() };
+            let config = Config { header_room: HEADER_ROOM, ..config(end) };
+            let mut to_send = vec![0; len];
+            rng.fill(&mut to_send);
+            End {
+                connection: Connection::connect(
+                    Instant::ZERO,
+                    config,
+                    address(end),
+                    address(1 - end),
+                    secrets,
+                ),
+                pool: Umem::on_heap(CHUNKS).expect("memory"),
+                on_nic: Vec::new(),
+                to_send,
+                sent: 0,
+                shut: false,
+                received: Vec::new(),
+                events: Vec::new(),
+            }
+        });
+        Self { now: Instant::ZERO, ends, rng, faults, delay, on_wire: Vec::new(), sequence: 0 }
+    }
+
+    /// Runs until nothing is left to happen, or until `limit`.
+    pub(super) fn run(&mut self, limit: Duration) {
+        let end = self.now + limit;
+        loop {
+            for index in [0, 1] {
+                self.application(index);
+                self.transmit(index);
+                self.ends[index].connection.check_invariants();
+            }
+            let Some(next) = self.next_time().filter(|&next| next <= end) else { return };
+            self.now = self.now.max(next);
+            self.deliver();
+            for end in &mut self.ends {
+                end.complete(self.now);
+                end.connection.handle_timeout(self.now, &mut end.pool);
+                end.connection.check_invariants();
+            }
+        }
+    }
+
+    fn next_time(&self) -> Option<Instant> {
+        let wire = self.on_wire.iter().map(|&(at, ..)| at);
+        let nics = self.ends.iter().flat_map(|end| end.on_nic.iter().map(|&(at, ..)| at));
+        let timers = self.ends.iter().filter_map(|end| end.connection.poll_timeout());
+        wire.chain(nics).chain(timers).min()
+    }
+
+    /// The applications write and read in pieces of any size, and close when they have written all.
+    fn application(&mut self, index: usize) {
+        let end = &mut self.ends[index];
+        while let Some(event) = end.connection.poll_event() {
+            end.events.push(event);
+        }
+        let mut buffer = [0; 8192];
+        let size = 1 + self.rng.below(buffer.len() as u64) as usize;
+        while let Ok(n) = end.connection.read(self.now, &mut end.pool, &mut buffer[..size]) {
+            if n == 0 {
+                break;
+            }
+            end.received.extend_from_slice(&buffer[..n]);
+        }
+        while end.sent < end.to_send.len() {
+            let size = 1 + self.rng.below(10_000) as usize;
+            let to = (end.sent + size).min(end.to_send.len());
+            match end.connection.write(self.now, &mut end.pool, &end.to_send[end.sent..to]) {
+                Ok(n) => end.sent += n,
+                Err(_) => break,
+            }
+        }
+        if end.sent == end.to_send.len() && !end.shut && end.connection.state().is_synchronized() {
+            end.shut = true;
+            end.connection.shutdown_write(self.now);
+        }
+    }
+
+    fn transmit(&mut self, index: usize) {
+        while let Some(Transmit { frame, retained }) = {
+            let end = &mut self.ends[index];
+            end.connection.poll_transmit(self.now, &mut end.pool)
+        } {
+            let bytes = self.ends[index].pool.tx_bytes(&frame)[HEADER_ROOM..].to_vec();
+            let done = self.now + Duration::from_micros(self.rng.below(3_000));
+            self.ends[index].on_nic.push((done, frame, retained));
+            self.put_on_wire(1 - index, bytes);
+        }
+    }
+
+    fn put_on_wire(&mut self, to: usize, mut bytes: Vec<u8>) {
+        let rng = &mut self.rng;
+        if rng.chance(self.faults.loss) {
+            return;
+        }
+        if rng.chance(self.faults.corrupt) {
+            let at = rng.below(bytes.len() as u64) as usize;
+            bytes[at] ^= 1 << rng.below(8);
+        }
+        let copies = if rng.chance(self.faults.duplicate) { 2 } else { 1 };
+        for _ in 0..copies {
+            let late = if self.rng.chance(self.faults.reorder) { self.rng.below(5_000) } else { 0 };
+            self.sequence += 1;
+            let at = self.now + self.delay + Duration::from_micros(late);
+            self.on_wire.push((at, self.sequence, to, bytes.clone()));
+        }
+    }
+
+    fn deliver(&mut self) {
+        let now = self.now;
+        let (mut due, rest) =
+            core::mem::take(&mut self.on_wire).into_iter().partition::<Vec<_>, _>(|&(at, ..)| at <= now);
+        self.on_wire = rest;
+        due.sort_by_key(|&(at, sequence, ..)| (at, sequence));
+        for (_, _, to, bytes) in due {
+            let end = &mut self.ends[to];
+            let parsed = Segment::parse(address(1 - to).ip(), address(to).ip(), &bytes);
+            let Ok((segment, payload_at)) = parsed else { continue };
+            if end.pool.available() == 0 {
+                continue;
+            }
+            let payload = rx_frame(&mut end.pool, &bytes[payload_at..]);
+            let _ = end.connection.handle_segment(now, &mut end.pool, &segment, payload);
+            end.connection.check_invariants();
+        }
+    }
+}
+
+impl End {
+    fn complete(&mut self, now: Instant) {
+        while let Some(index) = self.on_nic.iter().position(|&(at, ..)| at <= now) {
+            let (_, frame, retained) = self.on_nic.swap_remove(index);
+            let done = frame.into_completed();
+            match retained {
+                Some(key) => self.connection.handle_completion(now, &mut self.pool, done, key),
+                None => self.pool.release(done.into_free()),
+            }
+            self.connection.check_invariants();
+        }
+    }
+}

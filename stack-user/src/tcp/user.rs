@@ -1,0 +1,134 @@
+//! The calls of the application (RFC 9293 §3.10.2 to §3.10.5).
+
+use super::{
+    Connection,
+    error::{Error, ReadError, WriteError},
+    output::Reset,
+    state::State,
+    timer::Timer,
+    window,
+};
+use crate::{frame::FramePool, time::Instant};
+
+impl Connection {
+    /// Queues bytes to be sent, as many as there is room for, and returns how many.
+    ///
+    /// # Errors
+    /// [`WriteError::WouldBlock`] when there is no room at all, and before the handshake is complete: an event tells
+    /// when to try again. Otherwise that the stream has ended.
+    pub fn write<P: FramePool>(
+        &mut self,
+        now: Instant,
+        pool: &mut P,
+        data: &[u8],
+    ) -> Result<usize, WriteError> {
+        if let Some(error) = self.error {
+            return Err(error.into());
+        }
+        match self.state {
+            _ if self.send.has_fin() => return Err(WriteError::Closed),
+            State::Established | State::CloseWait => {}
+            State::SynSent | State::SynReceived => return Err(WriteError::WouldBlock),
+            _ => return Err(WriteError::Closed),
+        }
+        if data.is_empty() {
+            return Ok(0);
+        }
+        let room = self.config.send_buffer.saturating_sub(self.send.bytes()).min(data.len());
+        let written = self.send.write(pool, self.layout(), data.get(..room).unwrap_or_default());
+        if written == 0 {
+            self.write_blocked = true;
+            self.offer_room(now, pool);
+            return Err(WriteError::WouldBlock);
+        }
+        Ok(written)
+    }
+
+    /// Moves received bytes to `out`. `Ok(0)` is the end of the stream, or an empty `out`.
+    ///
+    /// # Errors
+    /// [`ReadError::WouldBlock`] when nothing has come; and once all is read, why no more will.
+    pub fn read<P: FramePool>(
+        &mut self,
+        _now: Instant,
+        pool: &mut P,
+        out: &mut [u8],
+    ) -> Result<usize, ReadError> {
+        if self.reads_closed {
+            return Err(ReadError::Closed);
+        }
+        if !self.recv.is_empty() {
+            let n = self.recv.read(pool, out);
+            self.tell_window_if_due();
+            return Ok(n);
+        }
+        match self.error {
+            _ if self.fin_received => Ok(0),
+            Some(error) => Err(error.into()),
+            None if self.state == State::Closed => Err(ReadError::Closed),
+            None => Err(ReadError::WouldBlock),
+        }
+    }
+
+    /// The application has read, so there is room: the peer may have to know.
+    fn tell_window_if_due(&mut self) {
+        let room = self.receive_room();
+        let due = window::update_is_due(&self.rcv, room, self.config.recv_buffer, self.receive_mss());
+        if self.state.may_receive() && due {
+            self.acks.require();
+        }
+    }
+
+    /// Sends no more after what was written: FIN (RFC 9293 §3.10.4). Reading goes on.
+    pub fn shutdown_write(&mut self, _now: Instant) {
+        if self.send.has_fin() {
+            return;
+        }
+        match self.state {
+            // Before the handshake is complete FIN is queued, and sent after it.
+            State::SynSent | State::SynReceived => self.send.push_fin(),
+            State::Established => {
+                self.send.push_fin();
+                self.state = State::FinWait1;
+            }
+            State::CloseWait => {
+                self.send.push_fin();
+                self.state = State::LastAck;
+            }
+            _ => {}
+        }
+    }
+
+    /// The application is done: [`shutdown_write`](Self::shutdown_write), and no more reads.
+    ///
+    /// If it leaves something unread, or if more comes later, the peer gets RST instead of FIN: it must know that data
+    /// was lost (RFC 9293 §3.6.1, MUST-4 and SHLD-3).
+    pub fn close(&mut self, now: Instant) {
+        if self.reads_closed {
+            return;
+        }
+        self.reads_closed = true;
+        match self.state {
+            State::SynSent => self.finish(None),
+            State::Closed | State::TimeWait => {}
+            _ if !self.recv.is_empty() => self.abort(now),
+            _ => {
+                self.shutdown_write(now);
+                if self.state == State::FinWait2 {
+                    self.timers.set(Timer::FinWait2, now + self.config.fin_wait_2);
+                }
+            }
+        }
+    }
+
+    /// Ends the connection at once: RST (RFC 9293 §3.10.5).
+    pub fn abort(&mut self, _now: Instant) {
+        if self.state == State::Closed {
+            return;
+        }
+        if !matches!(self.state, State::SynSent | State::TimeWait) {
+            self.reset_due = Some(Reset { seq: self.snd.nxt, ack: Some(self.rcv.nxt) });
+        }
+        self.finish(Some(Error::Aborted));
+    }
+}
