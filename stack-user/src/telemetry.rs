@@ -2,6 +2,12 @@
 
 use core::fmt;
 
+/// The `tracing` target of the story that `-v` tells: attached, claimed, connected, state by state.
+///
+/// Any layer tells a line of it by `tracing::info!(target: STORY, "…")`; the command prints it as `* …` on stderr.
+/// One event is one line in plain words, for the user and not for us: what happened, to whom.
+pub const STORY: &str = "xstack::story";
+
 macro_rules! drop_reasons {
     ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
         /// Why a frame was dropped.

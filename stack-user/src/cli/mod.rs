@@ -1,1 +1,179 @@
-//! To come.
+//! The `xstack` command: one file or folder per subcommand, over any [`Network`].
+//!
+//! [`main`] parses the command line, sets up logging, runs the subcommand until it is done or a signal ends it,
+//! and returns its exit code. The network is opened by the subcommand, and only once it has something to send, so
+//! that a mistake on the command line costs nothing and touches no interface.
+
+pub mod console;
+pub mod curl;
+pub mod error;
+pub mod global;
+pub mod logging;
+pub mod network;
+
+use std::ffi::OsString;
+use std::io;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{SignalKind, signal};
+
+use console::Console;
+use error::{Exit, Failure};
+use global::GlobalOptions;
+use network::Network;
+
+/// A TCP/IP stack in user space, beside the kernel's own, on the same network card
+#[derive(Parser, Debug)]
+#[command(name = "xstack", version, after_long_help = exit_codes(), max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// With which network.
+    #[command(flatten)]
+    pub global: GlobalOptions,
+}
+
+/// The subcommands.
+#[derive(Subcommand, Debug)]
+#[non_exhaustive]
+pub enum Command {
+    /// Transfer a URL, with curl's options and curl's exit codes
+    Curl(Box<curl::CurlOptions>),
+}
+
+impl Command {
+    /// Whether the story is to be told.
+    fn is_verbose(&self) -> bool {
+        match self {
+            Self::Curl(options) => options.verbose,
+        }
+    }
+}
+
+/// How long the runtime may take to end after a command has: a thread may still sit in a write to a stuck pipe.
+const RUNTIME_SHUTDOWN: Duration = Duration::from_millis(500);
+
+/// Runs the command line of this process over the network that `open` brings up.
+pub fn main<N: Network>(open: impl AsyncFnOnce(&GlobalOptions) -> Result<N, Failure>) -> ExitCode {
+    let cli = match parse(std::env::args_os()) {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(Exit::Usage.code()));
+        }
+    };
+    let (console, runtime) = match start() {
+        Ok(started) => started,
+        Err(error) => {
+            eprintln!("xstack: ({}) Could not start: {error}", Exit::Usage.code());
+            return Exit::Usage.into();
+        }
+    };
+    let subscriber = logging::subscriber(&console.diagnostics, cli.global.log, cli.command.is_verbose());
+    // Nothing else in this process sets one.
+    let _ = tracing::subscriber::set_global_default(subscriber);
+    let exit = runtime.block_on(run(cli, console, open, stopped()));
+    runtime.shutdown_timeout(RUNTIME_SHUTDOWN);
+    exit.into()
+}
+
+fn start() -> io::Result<(Console, Runtime)> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    Ok((Console::standard()?, runtime))
+}
+
+/// Parses a command line, its first word being the program's name.
+pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
+    Cli::try_parse_from(arguments)
+}
+
+/// Runs a parsed command line. When `stop` returns, so does this, with its exit code and after cleaning up.
+pub async fn run<N: Network>(
+    cli: Cli,
+    console: Console,
+    open: impl AsyncFnOnce(&GlobalOptions) -> Result<N, Failure>,
+    stop: impl Future<Output = Exit>,
+) -> Exit {
+    let Cli { command, global } = cli;
+    let open = async || open(&global).await;
+    match command {
+        Command::Curl(options) => curl::run(*options, console, open, stop).await,
+    }
+}
+
+/// Returns when a signal asks the process to stop.
+async fn stopped() -> Exit {
+    let (Ok(mut interrupt), Ok(mut terminate)) =
+        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    else {
+        // Without handlers the signals keep their default action, which stops the process as well.
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = interrupt.recv() => Exit::Interrupted,
+        _ = terminate.recv() => Exit::Terminated,
+    }
+}
+
+fn exit_codes() -> String {
+    let mut text = String::from("Exit codes:\n");
+    for exit in Exit::ALL {
+        text.push_str(&format!("  {:>3}  {}\n", exit.code(), exit.meaning()));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_global_option_is_an_environment_variable_of_the_same_name() {
+        let command = Cli::command();
+        let globals: Vec<_> = command.get_arguments().filter(|argument| argument.is_global_set()).collect();
+        assert!(globals.len() >= 12);
+        for argument in globals {
+            let long = argument.get_long().expect("global options are long");
+            let expected = format!("XSTACK_{}", long.to_uppercase().replace('-', "_"));
+            assert_eq!(argument.get_env().and_then(|name| name.to_str()), Some(expected.as_str()));
+        }
+    }
+
+    #[test]
+    fn global_options_may_stand_before_and_after_the_subcommand() {
+        let words =
+            ["xstack", "--vlan", "7", "curl", "http://a/", "--interface", "xs-a", "--dns", "10.0.0.1"];
+        let cli = parse(words.map(OsString::from)).expect("parses");
+        assert_eq!(cli.global.vlan, Some(7));
+        assert_eq!(cli.global.interface.as_deref(), Some("xs-a"));
+        assert_eq!(cli.global.dns.len(), 1);
+    }
+
+    #[test]
+    fn bad_values_are_usage_errors() {
+        for words in [
+            &["curl"][..],
+            &["--vlan", "4095", "curl", "a"],
+            &["--address", "10.0.0.300", "curl", "a"],
+            &["--program", "here", "curl", "a"],
+            &["--log", "loud", "curl", "a"],
+            &["curl", "--max-time", "-1", "a"],
+            &["curl", "--max-time", "soon", "a"],
+            &["frobnicate"],
+        ] {
+            let words = std::iter::once("xstack").chain(words.iter().copied()).map(OsString::from);
+            let error = parse(words).expect_err("must not parse");
+            assert_eq!(error.exit_code(), i32::from(Exit::Usage.code()));
+        }
+    }
+}

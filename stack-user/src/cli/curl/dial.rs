@@ -1,0 +1,79 @@
+//! From a host's name to a connection: every address in turn, within the time there is.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout_at};
+
+use super::options::Override;
+use super::target::Origin;
+use crate::cli::error::Failure;
+use crate::cli::network::{ConnectError, Network, ResolveError};
+use crate::telemetry::STORY;
+
+/// curl's own limit on connecting. Less gives up on hosts behind slow links, more keeps scripts waiting for nothing.
+pub(super) const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// Connects to `origin` before `deadline`.
+pub(super) async fn dial<N: Network>(
+    network: &N,
+    origin: &Origin,
+    overrides: &[Override],
+    deadline: Instant,
+) -> Result<N::Stream, Failure> {
+    let start = Instant::now();
+    let elapsed_ms = || start.elapsed().as_millis();
+    let addresses = match timeout_at(deadline, addresses(network, origin, overrides)).await {
+        Ok(result) => result.map_err(|reason| Failure::Resolve { host: origin.host.clone(), reason })?,
+        Err(_) => return Err(Failure::ResolveTimedOut { elapsed_ms: elapsed_ms() }),
+    };
+    // A resolver that has no address says so by an error; an empty list must not look like a refusal.
+    let mut outcome = Err(Failure::Resolve { host: origin.host.clone(), reason: ResolveError::UnknownHost });
+    for (index, address) in addresses.iter().enumerate() {
+        let remote = SocketAddr::new(*address, origin.port);
+        tracing::info!(target: STORY, "  Trying {remote}...");
+        let share = share(deadline, addresses.len() - index);
+        outcome = match timeout_at(share, network.connect(remote)).await {
+            Ok(Ok(stream)) => {
+                tracing::info!(target: STORY, "Connected to {} ({address}) port {}", origin.host, origin.port);
+                return Ok(stream);
+            }
+            Ok(Err(reason)) => {
+                tracing::info!(target: STORY, "connect to {remote} failed: {reason}");
+                let (host, port) = (origin.host.clone(), origin.port);
+                Err(Failure::Connect { host, port, elapsed_ms: elapsed_ms(), reason })
+            }
+            Err(_) => {
+                tracing::info!(target: STORY, "connect to {remote} failed: {}", ConnectError::TimedOut);
+                Err(Failure::ConnectTimedOut { elapsed_ms: elapsed_ms() })
+            }
+        };
+    }
+    outcome
+}
+
+async fn addresses<N: Network>(
+    network: &N,
+    origin: &Origin,
+    overrides: &[Override],
+) -> Result<Vec<IpAddr>, ResolveError> {
+    // The last entry for a host counts, as with curl.
+    if let Some(entry) = overrides.iter().rev().find(|entry| entry.matches(origin)) {
+        tracing::info!(target: STORY, "{} port {} has its address from --resolve", origin.host, origin.port);
+        return Ok(entry.addresses.clone());
+    }
+    match origin.address() {
+        Some(address) => Ok(vec![address]),
+        None => network.resolve(&origin.host).await,
+    }
+}
+
+/// When to give up on an address that is followed by others: half of what is left, so that a first address which
+/// swallows every packet leaves time for the second, and the last one gets all the rest.
+fn share(deadline: Instant, addresses_left: usize) -> Instant {
+    if addresses_left <= 1 {
+        return deadline;
+    }
+    let now = Instant::now();
+    now + deadline.saturating_duration_since(now) / 2
+}

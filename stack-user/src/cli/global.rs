@@ -1,0 +1,156 @@
+//! The options that every subcommand has: where the stack runs, and as whom.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use clap::{Args, ValueEnum};
+use tracing::level_filters::LevelFilter;
+
+/// How to bring up the stack. Each option can also be given as an environment variable.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Network options")]
+pub struct GlobalOptions {
+    /// Run on this network interface [default: the one with the default route]
+    #[arg(long, global = true, env = "XSTACK_INTERFACE", value_name = "NAME")]
+    pub interface: Option<String>,
+
+    /// Claim this address, ADDR[/PREFIX], or `auto` for a free one of the interface's subnet
+    ///
+    /// The address is probed before it is used (RFC 5227): one that another host has is refused.
+    #[arg(long, global = true, env = "XSTACK_ADDRESS", value_name = "ADDR[/PREFIX]|auto")]
+    pub address: Option<AddressChoice>,
+
+    /// Send what is not on the subnet to this router [default: the interface's own gateway]
+    #[arg(long, global = true, env = "XSTACK_GATEWAY", value_name = "ADDR")]
+    pub gateway: Option<IpAddr>,
+
+    /// Ask this name server; repeat for several [default: the host's own]
+    #[arg(long, global = true, env = "XSTACK_DNS", value_name = "ADDR", value_delimiter = ',')]
+    pub dns: Vec<IpAddr>,
+
+    /// How to attach to the interface [default: the best that the driver can do]
+    #[arg(long, global = true, env = "XSTACK_MODE", value_name = "MODE")]
+    pub mode: Option<String>,
+
+    /// Bind this queue of the interface only [default: all of them]
+    #[arg(long, global = true, env = "XSTACK_QUEUE", value_name = "N")]
+    pub queue: Option<u32>,
+
+    /// Write every frame that we send and receive to FILE, as pcapng
+    #[arg(long, global = true, env = "XSTACK_PCAP", value_name = "FILE")]
+    pub pcap: Option<PathBuf>,
+
+    /// Damage our own traffic on purpose, for example loss=0.05,reorder=0.05,dup=0.02,seed=1
+    #[arg(long, global = true, env = "XSTACK_FAULT", value_name = "SPEC")]
+    pub fault: Option<String>,
+
+    /// Use the XDP program that `xdp-loader load -p DIR` pinned, instead of attaching our own
+    #[arg(long, global = true, env = "XSTACK_PROGRAM", value_name = "pinned:DIR")]
+    pub program: Option<ProgramChoice>,
+
+    /// How long to probe an address before claiming it
+    #[arg(long, global = true, env = "XSTACK_ACD", value_name = "SCHEDULE", value_enum, default_value_t)]
+    pub acd: AcdSchedule,
+
+    /// The VLAN that the address is on, where frames come tagged (IEEE 802.1Q)
+    #[arg(long, global = true, env = "XSTACK_VLAN", value_name = "ID",
+          value_parser = clap::value_parser!(u16).range(1..=4094))]
+    pub vlan: Option<u16>,
+
+    /// Log to stderr: off, error, warn, info, debug or trace
+    #[arg(long, global = true, env = "XSTACK_LOG", value_name = "LEVEL", default_value = "warn")]
+    pub log: LevelFilter,
+}
+
+/// The address to claim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AddressChoice {
+    /// A free one, found by probing.
+    Auto,
+    /// This one.
+    Given {
+        /// The address.
+        address: IpAddr,
+        /// The length of its subnet's prefix; without it, the interface's own subnet says.
+        prefix: Option<u8>,
+    },
+}
+
+impl FromStr for AddressChoice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "auto" {
+            return Ok(Self::Auto);
+        }
+        let (address, prefix) = match text.split_once('/') {
+            Some((address, prefix)) => (address, Some(prefix)),
+            None => (text, None),
+        };
+        let address: IpAddr =
+            address.parse().map_err(|_| format!("'{address}' is not an IP address, and not 'auto'"))?;
+        let longest = if address.is_ipv4() { 32 } else { 128 };
+        let prefix = prefix
+            .map(|prefix| match prefix.parse::<u8>() {
+                Ok(length) if (1..=longest).contains(&length) => Ok(length),
+                _ => Err(format!("the prefix length '{prefix}' is not a number from 1 to {longest}")),
+            })
+            .transpose()?;
+        Ok(Self::Given { address, prefix })
+    }
+}
+
+/// The XDP program to use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ProgramChoice {
+    /// One that is attached already, with its maps pinned in this directory.
+    Pinned(PathBuf),
+}
+
+impl FromStr for ProgramChoice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once(':') {
+            Some(("pinned", directory)) if !directory.is_empty() => Ok(Self::Pinned(directory.into())),
+            _ => Err(format!("'{text}' does not have the form pinned:DIR")),
+        }
+    }
+}
+
+/// How patiently a conflict about the address is looked for (RFC 5227 §2.1).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum AcdSchedule {
+    /// Under 300 ms: right for a wired LAN
+    #[default]
+    Fast,
+    /// The RFC's own timing, some six seconds
+    Rfc,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_may_carry_a_prefix() {
+        let address = IpAddr::from([10, 0, 0, 7]);
+        assert_eq!("auto".parse(), Ok(AddressChoice::Auto));
+        assert_eq!("10.0.0.7".parse(), Ok(AddressChoice::Given { address, prefix: None }));
+        assert_eq!("10.0.0.7/24".parse(), Ok(AddressChoice::Given { address, prefix: Some(24) }));
+        for bad in
+            ["", "Auto", "10.0.0", "10.0.0.7/", "10.0.0.7/0", "10.0.0.7/33", "10.0.0.7/24/24", "fd00::1/129"]
+        {
+            assert!(bad.parse::<AddressChoice>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_program_is_pinned_somewhere() {
+        assert_eq!("pinned:/sys/fs/bpf/x".parse(), Ok(ProgramChoice::Pinned("/sys/fs/bpf/x".into())));
+        for bad in ["", "pinned:", "/sys/fs/bpf/x", "loaded:/x"] {
+            assert!(bad.parse::<ProgramChoice>().is_err(), "{bad}");
+        }
+    }
+}

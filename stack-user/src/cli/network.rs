@@ -1,0 +1,66 @@
+//! What a command needs of a network: names become addresses, addresses become streams.
+//!
+//! Commands are written against this trait, not against our own stack, so that their tests run them over the
+//! kernel's sockets and compare them with the programs they take after.
+
+use std::future::Future;
+use std::net::{IpAddr, SocketAddr};
+
+use tokio::io::{AsyncRead, AsyncWrite};
+
+/// A TCP/IP stack, as far as an application sees it.
+pub trait Network: Send + Sync {
+    /// A connection. Dropping it resets it unless it was shut down.
+    type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+
+    /// The addresses of `host`, best first, never none. `host` is a name in its ASCII form, not an address.
+    fn resolve(&self, host: &str) -> impl Future<Output = Result<Vec<IpAddr>, ResolveError>> + Send;
+
+    /// Connects; the caller sets the time limit by dropping the future.
+    fn connect(&self, remote: SocketAddr) -> impl Future<Output = Result<Self::Stream, ConnectError>> + Send;
+
+    /// Ends what is left in order (FINs acknowledged, address released, program detached). The caller bounds
+    /// the time that this may take; dropping the network has to be enough to leave the host as it was.
+    fn close(self) -> impl Future<Output = ()> + Send
+    where
+        Self: Sized,
+    {
+        async {}
+    }
+}
+
+/// Why a name has no address.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ResolveError {
+    /// The name does not exist, or has no address of a family that we speak.
+    #[error("no such host")]
+    UnknownHost,
+    /// No name server gave an answer, or none is known: the text says which and why.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// Why there is no connection.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConnectError {
+    /// The host answered with RST.
+    #[error("connection refused")]
+    Refused,
+    /// No route, no answer from the neighbour, or an ICMP error says so.
+    #[error("host unreachable")]
+    Unreachable,
+    /// The SYN was repeated as often as is sensible, without an answer.
+    #[error("connection timed out")]
+    TimedOut,
+    /// The connection was established and reset before it could be used.
+    #[error("connection reset by peer")]
+    Reset,
+    /// IPv6, where it is not spoken.
+    #[error("IPv6 is not supported yet, use an IPv4 address")]
+    FamilyUnsupported,
+    /// Anything else: no port or no memory left, the stack stopped…
+    #[error("{0}")]
+    Other(String),
+}

@@ -1,0 +1,137 @@
+//! The kernel's sockets as a network, and runs of `xstack curl` over it.
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+
+use stack_user::cli::console::{Console, Diagnostics, Output};
+use stack_user::cli::error::Exit;
+use stack_user::cli::logging;
+use stack_user::cli::network::{ConnectError, Network, ResolveError};
+use tokio::io::AsyncWrite;
+use tokio::net::TcpStream;
+use tracing::instrument::WithSubscriber;
+use tracing::level_filters::LevelFilter;
+
+/// Loopback, with a few names.
+pub struct Kernel;
+
+/// An address that swallows every SYN, in place of a host that is down.
+pub const SILENT: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+
+impl Network for Kernel {
+    type Stream = TcpStream;
+
+    async fn resolve(&self, host: &str) -> Result<Vec<IpAddr>, ResolveError> {
+        let localhost = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        match host {
+            "localhost" | "other.test" | "xn--bcher-kva.test" => Ok(vec![localhost]),
+            // Nobody listens on 127.0.0.2 in these tests.
+            "second-works.test" => Ok(vec![IpAddr::from([127, 0, 0, 2]), localhost]),
+            "first-is-silent.test" => Ok(vec![SILENT, localhost]),
+            "dns-broken.test" => Err(ResolveError::Failed("no name server answered".into())),
+            "dns-silent.test" => std::future::pending().await,
+            _ => Err(ResolveError::UnknownHost),
+        }
+    }
+
+    async fn connect(&self, remote: SocketAddr) -> Result<TcpStream, ConnectError> {
+        if remote.ip() == SILENT {
+            return std::future::pending().await;
+        }
+        if remote.is_ipv6() {
+            return Err(ConnectError::FamilyUnsupported);
+        }
+        TcpStream::connect(remote).await.map_err(|error| match error.kind() {
+            io::ErrorKind::ConnectionRefused => ConnectError::Refused,
+            io::ErrorKind::TimedOut => ConnectError::TimedOut,
+            io::ErrorKind::ConnectionReset => ConnectError::Reset,
+            io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => ConnectError::Unreachable,
+            _ => ConnectError::Other(error.to_string()),
+        })
+    }
+}
+
+/// What a run gave.
+#[derive(Debug)]
+pub struct Outcome {
+    pub code: u8,
+    pub stdout: Vec<u8>,
+    pub stderr: String,
+}
+
+/// Runs `xstack curl ARGUMENTS` in this process, over the kernel.
+pub async fn curl(arguments: &[&str]) -> Outcome {
+    curl_on(arguments, Buffer::default(), false, std::future::pending()).await
+}
+
+/// The same, with stdout and the signal as the test wants them.
+pub async fn curl_on(
+    arguments: &[&str],
+    stdout: Buffer,
+    terminal: bool,
+    stop: impl Future<Output = Exit>,
+) -> Outcome {
+    let words = ["xstack", "curl"].iter().chain(arguments).map(OsString::from);
+    let cli = match stack_user::cli::parse(words) {
+        Ok(cli) => cli,
+        Err(error) => {
+            return Outcome { code: error.exit_code() as u8, stdout: vec![], stderr: error.to_string() };
+        }
+    };
+    let stderr = Buffer::default();
+    let diagnostics = Diagnostics::new(stderr.clone(), false);
+    let verbose = arguments.contains(&"-v");
+    let subscriber = logging::subscriber(&diagnostics, LevelFilter::WARN, verbose);
+    let console = Console { output: Output::new(stdout.clone(), terminal), diagnostics };
+    let exit =
+        stack_user::cli::run(cli, console, async |_: &_| Ok(Kernel), stop).with_subscriber(subscriber).await;
+    let stderr = String::from_utf8(stderr.bytes()).expect("stderr is text");
+    Outcome { code: exit.code(), stdout: stdout.bytes(), stderr }
+}
+
+/// A buffer in place of stdout or stderr; its clones are the same.
+#[derive(Clone, Default)]
+pub struct Buffer {
+    bytes: Arc<Mutex<Vec<u8>>>,
+    /// Fails with EPIPE from this length on.
+    pub breaks_at: Option<usize>,
+}
+
+impl Buffer {
+    pub fn bytes(&self) -> Vec<u8> {
+        self.bytes.lock().expect("buffer").clone()
+    }
+}
+
+impl Write for Buffer {
+    fn write(&mut self, new: &[u8]) -> io::Result<usize> {
+        let mut bytes = self.bytes.lock().expect("buffer");
+        if self.breaks_at.is_some_and(|limit| bytes.len() >= limit) {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        bytes.extend_from_slice(new);
+        Ok(new.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl AsyncWrite for Buffer {
+    fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Poll::Ready(self.write(bytes))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
