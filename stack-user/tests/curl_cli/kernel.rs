@@ -17,10 +17,10 @@ use tracing::instrument::WithSubscriber;
 use tracing::level_filters::LevelFilter;
 
 /// Loopback, with a few names.
-pub struct Kernel;
+pub(crate) struct Kernel;
 
 /// An address that swallows every SYN, in place of a host that is down.
-pub const SILENT: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+pub(crate) const SILENT: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 
 impl Network for Kernel {
     type Stream = TcpStream;
@@ -57,19 +57,19 @@ impl Network for Kernel {
 
 /// What a run gave.
 #[derive(Debug)]
-pub struct Outcome {
-    pub code: u8,
-    pub stdout: Vec<u8>,
-    pub stderr: String,
+pub(crate) struct Outcome {
+    pub(crate) code: u8,
+    pub(crate) stdout: Vec<u8>,
+    pub(crate) stderr: String,
 }
 
 /// Runs `xstack curl ARGUMENTS` in this process, over the kernel.
-pub async fn curl(arguments: &[&str]) -> Outcome {
+pub(crate) async fn curl(arguments: &[&str]) -> Outcome {
     curl_on(arguments, Buffer::default(), false, std::future::pending()).await
 }
 
 /// The same, with stdout and the signal as the test wants them.
-pub async fn curl_on(
+pub(crate) async fn curl_on(
     arguments: &[&str],
     stdout: Buffer,
     terminal: bool,
@@ -95,14 +95,14 @@ pub async fn curl_on(
 
 /// A buffer in place of stdout or stderr; its clones are the same.
 #[derive(Clone, Default)]
-pub struct Buffer {
-    bytes: Arc<Mutex<Vec<u8>>>,
+pub(crate) struct Buffer {
+    pub(crate) bytes: Arc<Mutex<Vec<u8>>>,
     /// Fails with EPIPE from this length on.
-    pub breaks_at: Option<usize>,
+    pub(crate) breaks_at: Option<usize>,
 }
 
 impl Buffer {
-    pub fn bytes(&self) -> Vec<u8> {
+    pub(crate) fn bytes(&self) -> Vec<u8> {
         self.bytes.lock().expect("buffer").clone()
     }
 }

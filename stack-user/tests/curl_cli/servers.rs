@@ -17,7 +17,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 /// How a scripted server ends a connection.
 #[derive(Clone, Copy, Debug)]
-pub enum End {
+pub(crate) enum End {
     /// FIN.
     Close,
     /// RST.
@@ -27,7 +27,7 @@ pub enum End {
 }
 
 /// A server that answers every connection's first request with `bytes` and then ends it. Returns `http://ADDRESS`.
-pub async fn scripted(bytes: impl Into<Vec<u8>>, end: End) -> String {
+pub(crate) async fn scripted(bytes: impl Into<Vec<u8>>, end: End) -> String {
     let (listener, address) = listen().await;
     let script = bytes.into();
     tokio::spawn(async move {
@@ -63,23 +63,23 @@ async fn reset(stream: TcpStream) {
 
 /// What hyper's server saw.
 #[derive(Clone, Debug)]
-pub struct Seen {
-    pub method: String,
-    pub path: String,
-    pub headers: http::HeaderMap,
-    pub body: Bytes,
+pub(crate) struct Seen {
+    pub(crate) method: String,
+    pub(crate) path: String,
+    pub(crate) headers: http::HeaderMap,
+    pub(crate) body: Bytes,
 }
 
 /// A well-behaved server.
-pub struct Web {
-    pub address: SocketAddr,
-    pub seen: Arc<Mutex<Vec<Seen>>>,
-    pub connections: Arc<AtomicUsize>,
+pub(crate) struct Web {
+    pub(crate) address: SocketAddr,
+    pub(crate) seen: Arc<Mutex<Vec<Seen>>>,
+    pub(crate) connections: Arc<AtomicUsize>,
 }
 
 impl Web {
     /// `/status/N[?LOCATION]`, `/bytes/N`, `/echo`; else a page.
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let (listener, address) = listen().await;
         let seen = Arc::<Mutex<Vec<Seen>>>::default();
         let connections = Arc::<AtomicUsize>::default();
@@ -97,15 +97,15 @@ impl Web {
         web
     }
 
-    pub fn url(&self, path: &str) -> String {
+    pub(crate) fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
     }
 
-    pub fn seen(&self) -> Vec<Seen> {
+    pub(crate) fn seen(&self) -> Vec<Seen> {
         self.seen.lock().expect("seen").clone()
     }
 
-    pub fn connections(&self) -> usize {
+    pub(crate) fn connections(&self) -> usize {
         self.connections.load(Ordering::Relaxed)
     }
 }
@@ -141,7 +141,7 @@ async fn serve(
 }
 
 /// Bytes of all values, in an order that shows a piece that is missing or twice there.
-pub fn pattern(count: usize) -> Vec<u8> {
+pub(crate) fn pattern(count: usize) -> Vec<u8> {
     (0..count).map(|index| (index * 31 + index / 251) as u8).collect()
 }
 
@@ -152,6 +152,6 @@ async fn listen() -> (TcpListener, SocketAddr) {
 }
 
 /// An address that refuses.
-pub async fn refusing() -> SocketAddr {
+pub(crate) async fn refusing() -> SocketAddr {
     listen().await.1
 }
