@@ -398,4 +398,27 @@ mod tests {
             (0..1000).filter(|n| reassembler.insert(ms(0), &header(1, 1, n * 16, true, 8), &[0; 8]).is_ok());
         assert_eq!(fragments.count(), MAX_FRAGMENTS);
     }
+
+    #[test]
+    fn hostile_fragments_never_break_the_accounts() {
+        for seed in 0..50 {
+            let mut rng = Rng::from_seed(seed);
+            let mut reassembler = Reassembler::new();
+            for step in 0..2_000 {
+                let offset = rng.below(8) as usize * 8;
+                let more = rng.chance(0.8);
+                let len = if more { 8 + rng.below(3) as usize * 8 } else { rng.below(24) as usize };
+                let payload = vec![rng.below(2) as u8; len];
+                let header = header(rng.below(4) as u8, rng.below(20) as u16, offset, more, len);
+                if let Ok(Some(whole)) = reassembler.insert(ms(step * 50), &header, &payload) {
+                    assert_eq!(whole.payload.len(), usize::from(whole.header.payload_len));
+                }
+                reassembler.handle_timeout(ms(step * 50));
+                let held = reassembler.partial.values().flat_map(|partial| partial.fragments.values());
+                assert_eq!(held.map(Vec::len).sum::<usize>(), reassembler.bytes);
+            }
+            reassembler.handle_timeout(ms(1_000_000));
+            assert_eq!((reassembler.bytes, reassembler.poll_timeout()), (0, None));
+        }
+    }
 }

@@ -57,7 +57,7 @@ pub enum Message {
     },
     /// A datagram could not be delivered.
     DestinationUnreachable {
-        /// Why; see [`unreachable`].
+        /// Why; see [`unreachable`](mod@unreachable).
         code: u8,
         /// What the next link can take, when the code is "fragmentation needed"; 0 from routers older than
         /// RFC 1191.
@@ -65,7 +65,7 @@ pub enum Message {
     },
     /// A datagram was too long on its way.
     TimeExceeded {
-        /// See [`time_exceeded`].
+        /// See [`time_exceeded`](mod@time_exceeded).
         code: u8,
     },
     /// A header makes no sense to somebody.

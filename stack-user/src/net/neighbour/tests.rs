@@ -281,3 +281,71 @@ fn one_in_twenty_frames_lost_each_way_never_fails() {
     }
     assert!(slow < 30, "{slow} of 10000 took more than 400 ms");
 }
+
+impl Cache {
+    fn check_invariants(&self) {
+        let timers: BTreeSet<_> =
+            self.entries.iter().filter_map(|(&ip, entry)| Some((entry.timer?, ip))).collect();
+        assert_eq!(timers, self.timers, "each timer belongs to an entry");
+        let waiting: Vec<_> = self
+            .entries
+            .values()
+            .filter_map(|entry| match &entry.state {
+                State::Incomplete { pending, .. } => Some(pending.len()),
+                _ => None,
+            })
+            .collect();
+        assert_eq!((waiting.iter().sum::<usize>(), waiting.len()), (self.pending, self.incomplete));
+        assert!(self.pending <= MAX_PENDING && self.incomplete <= MAX_INCOMPLETE);
+        assert!(waiting.iter().all(|&frames| frames <= MAX_PENDING_PER_NEIGHBOUR));
+        assert!(self.entries.len() <= MAX_NEIGHBOURS);
+        for entry in self.entries.values() {
+            let idle = matches!(entry.state, State::Stale(_));
+            assert_eq!(entry.timer.is_none(), idle, "only what nobody uses stands still: {entry:?}");
+        }
+    }
+}
+
+#[test]
+fn whatever_happens_in_whatever_order_frames_are_conserved() {
+    for seed in 0..15 {
+        let mut rng = crate::rng::Rng::from_seed(seed);
+        let mut pool = Umem::on_heap(300).expect("memory");
+        let mut cache = Cache::new();
+        let mut now = ms(0);
+        for _ in 0..2_000 {
+            let magnitude = rng.below(14);
+            now += Duration::from_millis(rng.below(1 << magnitude));
+            let target = ip(rng.below(100) as u16);
+            match rng.below(6) {
+                0 | 1 => {
+                    if cache.lookup(now, target) == Lookup::Pending
+                        && let Some(frame) = pool.allocate()
+                        && let Err(frame) = cache.park(target, frame.into_tx())
+                    {
+                        pool.release_tx(frame);
+                    }
+                }
+                2 => {
+                    let evidence = [Evidence::Reply, Evidence::Request, Evidence::Overheard];
+                    let mac = if rng.chance(0.8) { MAC } else { OTHER_MAC };
+                    cache.learn(now, target, mac, evidence[rng.below(3) as usize]);
+                }
+                3 => cache.confirm(now, target),
+                4 => cache.handle_timeout(now),
+                _ => {
+                    while cache.poll_transmit().is_some() {}
+                    while let Some((frame, _)) = cache.poll_ready() {
+                        pool.release_tx(frame);
+                    }
+                    if let Some(unreachable) = cache.poll_unreachable() {
+                        unreachable.frames.into_iter().for_each(|frame| pool.release_tx(frame));
+                    }
+                }
+            }
+            cache.check_invariants();
+        }
+        cache.clear(&mut pool);
+        assert_eq!(pool.available(), 300, "seed {seed}");
+    }
+}
