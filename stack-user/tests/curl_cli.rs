@@ -11,8 +11,11 @@ mod servers;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use kernel::{Buffer, curl, curl_on};
+use clap::CommandFactory;
+use kernel::{Buffer, Scripted, curl, curl_on, run_over};
+use proptest::prelude::{Just, any};
 use servers::{End, Web, pattern, refusing, scripted};
+use stack_user::cli::Cli;
 use stack_user::cli::error::Exit;
 
 const OK: &str = "HTTP/1.1 200 OK\r\n";
@@ -334,6 +337,52 @@ async fn side_by_side_with_the_real_curl() {
             assert_eq!(stdout.0, stdout.1, "curl {arguments:?}: {}", ours.stderr);
             assert_eq!(Some(i32::from(ours.code)), real.status.code(), "curl {arguments:?}: {}", ours.stderr);
         }
+    }
+}
+
+/// What a server sends is anybody's guess: any bytes, and near misses of a proper response.
+#[test]
+fn no_response_makes_curl_panic() {
+    let piece = proptest::prop_oneof![
+        Just(b"HTTP/1.1 200 OK\r\n".to_vec()),
+        Just(b"HTTP/1.1 302 Found\r\nLocation: ".to_vec()),
+        Just(b"HTTP/1.1 100 Continue\r\n\r\n".to_vec()),
+        Just(b"Content-Length: 5\r\n".to_vec()),
+        Just(b"Transfer-Encoding: chunked\r\n".to_vec()),
+        Just(b"\r\n".to_vec()),
+        Just(b"5\r\nhello\r\n".to_vec()),
+        Just(b"0\r\n\r\n".to_vec()),
+        proptest::collection::vec(any::<u8>(), 0..20),
+    ];
+    let responses = proptest::collection::vec(piece, 0..8);
+    proptest::proptest!(|(response in responses)| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let network = Scripted(response.concat());
+        let outcome = runtime.block_on(run_over(
+            network, &["-i", "-v", "-L", "--max-redirs", "3", "h"], Buffer::default(), false, std::future::pending(),
+        ));
+        let told = outcome.stderr.lines().filter(|line| line.starts_with("xstack: (")).count();
+        proptest::prop_assert_eq!(told, usize::from(outcome.code != 0), "{}", outcome.stderr);
+        proptest::prop_assert!(!outcome.stderr.contains(|c: char| c.is_control() && c != '\n' && c != '\t'));
+    });
+}
+
+#[test]
+fn the_help_is_as_it_was_last_seen() {
+    let mut command = Cli::command().term_width(100);
+    command.build();
+    let curl = command.find_subcommand_mut("curl").unwrap().clone().term_width(100);
+    for (name, mut command) in [("xstack", command), ("xstack-curl", curl)] {
+        let help = command.render_long_help().to_string();
+        let path = format!("{}/tests/curl_cli/{name}.help.txt", env!("CARGO_MANIFEST_DIR"));
+        if std::env::var_os("UPDATE_SNAPSHOTS").is_some() {
+            std::fs::write(&path, &help).unwrap();
+        }
+        let seen = std::fs::read_to_string(&path).unwrap_or_default();
+        assert!(
+            help == seen,
+            "the help has changed; if it should, run this again with UPDATE_SNAPSHOTS=1:\n{help}"
+        );
     }
 }
 

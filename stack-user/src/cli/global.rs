@@ -7,59 +7,97 @@ use std::str::FromStr;
 use clap::{Args, ValueEnum};
 use tracing::level_filters::LevelFilter;
 
+use crate::device::fault::FaultSpec;
+use crate::device::xdp::Mode;
+
 /// How to bring up the stack. Each option can also be given as an environment variable.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Network options")]
 pub struct GlobalOptions {
     /// Run on this network interface [default: the one with the default route]
-    #[arg(long, global = true, env = "XSTACK_INTERFACE", value_name = "NAME")]
+    #[arg(long, global = true, env = "XSTACK_INTERFACE", hide_env_values = true, value_name = "NAME")]
     pub interface: Option<String>,
 
     /// Claim this address, ADDR[/PREFIX], or `auto` for a free one of the interface's subnet
     ///
     /// The address is probed before it is used (RFC 5227): one that another host has is refused.
-    #[arg(long, global = true, env = "XSTACK_ADDRESS", value_name = "ADDR[/PREFIX]|auto")]
+    #[arg(
+        long,
+        global = true,
+        env = "XSTACK_ADDRESS",
+        hide_env_values = true,
+        value_name = "ADDR[/PREFIX]|auto"
+    )]
     pub address: Option<AddressChoice>,
 
     /// Send what is not on the subnet to this router [default: the interface's own gateway]
-    #[arg(long, global = true, env = "XSTACK_GATEWAY", value_name = "ADDR")]
+    #[arg(long, global = true, env = "XSTACK_GATEWAY", hide_env_values = true, value_name = "ADDR")]
     pub gateway: Option<IpAddr>,
 
     /// Ask this name server; repeat for several [default: the host's own]
-    #[arg(long, global = true, env = "XSTACK_DNS", value_name = "ADDR", value_delimiter = ',')]
+    #[arg(
+        long,
+        global = true,
+        env = "XSTACK_DNS",
+        hide_env_values = true,
+        value_name = "ADDR",
+        value_delimiter = ','
+    )]
     pub dns: Vec<IpAddr>,
 
-    /// How to attach to the interface [default: the best that the driver can do]
-    #[arg(long, global = true, env = "XSTACK_MODE", value_name = "MODE")]
-    pub mode: Option<String>,
+    /// How to drive the interface: auto (the best that works), native, native-zerocopy, native-copy or generic
+    #[arg(
+        long,
+        global = true,
+        env = "XSTACK_MODE",
+        hide_env_values = true,
+        value_name = "MODE",
+        default_value_t
+    )]
+    pub mode: Mode,
 
     /// Bind this queue of the interface only [default: all of them]
-    #[arg(long, global = true, env = "XSTACK_QUEUE", value_name = "N")]
+    #[arg(long, global = true, env = "XSTACK_QUEUE", hide_env_values = true, value_name = "N")]
     pub queue: Option<u32>,
 
     /// Write every frame that we send and receive to FILE, as pcapng
-    #[arg(long, global = true, env = "XSTACK_PCAP", value_name = "FILE")]
+    #[arg(long, global = true, env = "XSTACK_PCAP", hide_env_values = true, value_name = "FILE")]
     pub pcap: Option<PathBuf>,
 
     /// Damage our own traffic on purpose, for example loss=0.05,reorder=0.05,dup=0.02,seed=1
-    #[arg(long, global = true, env = "XSTACK_FAULT", value_name = "SPEC")]
-    pub fault: Option<String>,
+    #[arg(long, global = true, env = "XSTACK_FAULT", hide_env_values = true, value_name = "SPEC")]
+    pub fault: Option<FaultSpec>,
 
     /// Use the XDP program that `xdp-loader load -p DIR` pinned, instead of attaching our own
-    #[arg(long, global = true, env = "XSTACK_PROGRAM", value_name = "pinned:DIR")]
+    #[arg(long, global = true, env = "XSTACK_PROGRAM", hide_env_values = true, value_name = "pinned:DIR")]
     pub program: Option<ProgramChoice>,
 
     /// How long to probe an address before claiming it
-    #[arg(long, global = true, env = "XSTACK_ACD", value_name = "SCHEDULE", value_enum, default_value_t)]
+    #[arg(
+        long,
+        global = true,
+        env = "XSTACK_ACD",
+        hide_env_values = true,
+        value_name = "SCHEDULE",
+        value_enum,
+        default_value_t
+    )]
     pub acd: AcdSchedule,
 
     /// The VLAN that the address is on, where frames come tagged (IEEE 802.1Q)
-    #[arg(long, global = true, env = "XSTACK_VLAN", value_name = "ID",
+    #[arg(long, global = true, env = "XSTACK_VLAN", hide_env_values = true, value_name = "ID",
           value_parser = clap::value_parser!(u16).range(1..=4094))]
     pub vlan: Option<u16>,
 
     /// Log to stderr: off, error, warn, info, debug or trace
-    #[arg(long, global = true, env = "XSTACK_LOG", value_name = "LEVEL", default_value = "warn")]
+    #[arg(
+        long,
+        global = true,
+        env = "XSTACK_LOG",
+        hide_env_values = true,
+        value_name = "LEVEL",
+        default_value = "warn"
+    )]
     pub log: LevelFilter,
 }
 

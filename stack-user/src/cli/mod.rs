@@ -167,6 +167,8 @@ mod tests {
             &["--address", "10.0.0.300", "curl", "a"],
             &["--program", "here", "curl", "a"],
             &["--log", "loud", "curl", "a"],
+            &["--mode", "magic", "curl", "a"],
+            &["--fault", "loss=2", "curl", "a"],
             &["curl", "--max-time", "-1", "a"],
             &["curl", "--max-time", "soon", "a"],
             &["frobnicate"],

@@ -11,7 +11,7 @@ use stack_user::cli::console::{Console, Diagnostics, Output};
 use stack_user::cli::error::Exit;
 use stack_user::cli::logging;
 use stack_user::cli::network::{ConnectError, Network, ResolveError};
-use tokio::io::AsyncWrite;
+use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream};
 use tokio::net::TcpStream;
 use tracing::instrument::WithSubscriber;
 use tracing::level_filters::LevelFilter;
@@ -55,6 +55,28 @@ impl Network for Kernel {
     }
 }
 
+/// A network without sockets, on which every host sends these bytes to whoever connects, and closes.
+pub(crate) struct Scripted(pub(crate) Vec<u8>);
+
+impl Network for Scripted {
+    type Stream = DuplexStream;
+
+    async fn resolve(&self, _: &str) -> Result<Vec<IpAddr>, ResolveError> {
+        Ok(vec![IpAddr::V4(Ipv4Addr::LOCALHOST)])
+    }
+
+    async fn connect(&self, _: SocketAddr) -> Result<DuplexStream, ConnectError> {
+        let (ours, mut theirs) = tokio::io::duplex(64 * 1024);
+        let response = self.0.clone();
+        tokio::spawn(async move {
+            let mut request = [0; 4096];
+            let _ = theirs.read(&mut request).await;
+            let _ = theirs.write_all(&response).await;
+        });
+        Ok(ours)
+    }
+}
+
 /// What a run gave.
 #[derive(Debug)]
 pub(crate) struct Outcome {
@@ -75,6 +97,17 @@ pub(crate) async fn curl_on(
     terminal: bool,
     stop: impl Future<Output = Exit>,
 ) -> Outcome {
+    run_over(Kernel, arguments, stdout, terminal, stop).await
+}
+
+/// The same, over any network.
+pub(crate) async fn run_over<N: Network>(
+    network: N,
+    arguments: &[&str],
+    stdout: Buffer,
+    terminal: bool,
+    stop: impl Future<Output = Exit>,
+) -> Outcome {
     let words = ["xstack", "curl"].iter().chain(arguments).map(OsString::from);
     let cli = match stack_user::cli::parse(words) {
         Ok(cli) => cli,
@@ -87,8 +120,9 @@ pub(crate) async fn curl_on(
     let verbose = arguments.contains(&"-v");
     let subscriber = logging::subscriber(&diagnostics, LevelFilter::WARN, verbose);
     let console = Console { output: Output::new(stdout.clone(), terminal), diagnostics };
-    let exit =
-        stack_user::cli::run(cli, console, async |_: &_| Ok(Kernel), stop).with_subscriber(subscriber).await;
+    let exit = stack_user::cli::run(cli, console, async move |_: &_| Ok(network), stop)
+        .with_subscriber(subscriber)
+        .await;
     let stderr = String::from_utf8(stderr.bytes()).expect("stderr is text");
     Outcome { code: exit.code(), stdout: stdout.bytes(), stderr }
 }
@@ -124,7 +158,7 @@ impl Write for Buffer {
 
 impl AsyncWrite for Buffer {
     fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Poll::Ready(self.write(bytes))
+        Poll::Ready(Write::write(&mut *self, bytes))
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -116,6 +116,9 @@ struct Head {
 impl Head {
     /// Takes the next bytes; returns how many of them belong to the head.
     fn feed(&mut self, bytes: &[u8], is_response: bool, mut on_line: impl FnMut(&[u8])) -> usize {
+        if self.complete {
+            return 0;
+        }
         let mut taken = 0;
         for piece in bytes.split_inclusive(|&byte| byte == b'\n') {
             if self.complete {
