@@ -98,13 +98,13 @@ impl Reassembler {
         payload: &[u8],
     ) -> Result<Option<Reassembled>, DropReason> {
         check(header, payload)?;
+        if self.bytes + payload.len() > MAX_BYTES {
+            return Err(DropReason::FragmentQueueFull);
+        }
         let key = Key::of(header);
         if !self.partial.contains_key(&key) {
             self.make_room(header.source)?;
             self.partial.insert(key, Partial::new(now + TIMEOUT));
-        }
-        if self.bytes + payload.len() > MAX_BYTES {
-            return Err(DropReason::FragmentQueueFull);
         }
         let Some(partial) = self.partial.get_mut(&key) else { return Ok(None) };
         let before = partial.received;
