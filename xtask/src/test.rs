@@ -124,8 +124,9 @@ fn perform(step: TestStep) -> Result<Report> {
     report.took = started.elapsed();
     if report.failed > 0 {
         progress.done_quietly();
-        eprintln!("{output}");
-        eprintln!("xtask: {name}: FAILED; `{}` is how to run it alone", describe(&command));
+        eprintln!("{}", if report.passed > 0 { failures(&output) } else { output.clone() });
+        eprintln!("xtask: {name}: FAILED; all of its output is in target/test-{name}.log; run it alone by");
+        eprintln!("       {}", describe(&command));
     } else {
         progress.done("passed");
     }
@@ -174,6 +175,26 @@ fn read_counts(output: &str, report: &mut Report) {
     report.skipped.extend((0..ignored).map(|_| "ignored: marked #[ignore]".to_owned()));
 }
 
+/// The parts of a harness's output that are about failed tests, without what the good ones printed.
+fn failures(output: &str) -> String {
+    let mut kept = String::new();
+    let mut is_about_failures = false;
+    for line in output.lines() {
+        match line {
+            "failures:" => is_about_failures = true,
+            "successes:" => is_about_failures = false,
+            _ => {}
+        }
+        let is_error = line.starts_with("error") || line.starts_with("test result: FAILED");
+        if is_about_failures || is_error || line.trim_start().starts_with("Running ") {
+            kept.push_str(line);
+            kept.push('\n');
+        }
+        is_about_failures &= !line.starts_with("test result:");
+    }
+    kept
+}
+
 fn count_before(text: &str, word: &str) -> usize {
     text.split(word)
         .next()
@@ -213,6 +234,30 @@ fn summarise(reports: &[Report]) -> ExitCode {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_failed_is_shown_and_what_did_not_is_not() {
+        let output = "\
+     Running unittests src/lib.rs
+test a ... ok
+successes:
+---- a stdout ----
+chatter
+failures:
+---- b stdout ----
+panicked
+failures:
+    b
+test result: FAILED. 1 passed; 1 failed; 0 ignored
+trailing
+";
+        let shown = failures(output);
+        assert!(
+            shown.contains("panicked") && shown.contains("Running") && shown.contains("FAILED"),
+            "{shown}"
+        );
+        assert!(!shown.contains("chatter") && !shown.contains("trailing"), "{shown}");
+    }
 
     #[test]
     fn counts_and_skips_are_read_from_what_tests_print() {

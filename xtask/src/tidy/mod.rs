@@ -56,7 +56,7 @@ pub fn check(root: &Path) -> Result<Vec<Finding>> {
         let Ok(text) = std::fs::read_to_string(&path) else { continue };
         rules::check_text(relative, &text, &mut findings);
         match relative.extension().and_then(|extension| extension.to_str()) {
-            Some("rs") => {
+            Some("rs") if !source::is_test_file(root, relative) => {
                 let source = Source::parse(relative, &text);
                 layers::check(&source, &mut findings);
                 rules::check_rust(&source, &mut findings);
@@ -115,6 +115,19 @@ mod tests {
     fn tests_and_comments_may_mention_what_is_above() {
         is_fine("stack-user/src/tcp/mod.rs", "// See crate::stack for the rest.\n");
         is_fine("stack-user/src/tcp/mod.rs", "#[cfg(test)]\nmod tests {\n    use crate::device::pair;\n}\n");
+    }
+
+    #[test]
+    fn a_module_that_is_only_for_tests_is_a_test() {
+        let root = tempfile::tempdir().unwrap();
+        let tcp = root.path().join("stack-user/src/tcp");
+        fs::create_dir_all(&tcp).unwrap();
+        fs::write(tcp.join("testing.rs"), "use crate::device::pair;\n").unwrap();
+        fs::write(tcp.join("mod.rs"), "mod testing;\n").unwrap();
+        assert_eq!(check(root.path()).unwrap().len(), 1);
+        fs::write(tcp.join("mod.rs"), "#[cfg(test)]\nmod other;\n#[cfg(test)]\npub(crate) mod testing;\n")
+            .unwrap();
+        assert_eq!(check(root.path()).unwrap(), []);
     }
 
     #[test]

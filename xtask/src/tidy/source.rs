@@ -1,5 +1,6 @@
 //! A Rust file as the rules read it: comments and the insides of strings blanked out, tests apart.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -16,9 +17,6 @@ pub(super) struct Source<'a> {
 
 impl<'a> Source<'a> {
     pub(super) fn parse(path: &'a Path, text: &str) -> Self {
-        if is_test_file(path) {
-            return Self { path, code: Vec::new() };
-        }
         let blanked = blank_comments_and_strings(text);
         let lines: Vec<&str> = blanked.lines().collect();
         let tests = lines
@@ -36,10 +34,24 @@ impl<'a> Source<'a> {
     }
 }
 
-/// Files that hold nothing but tests.
-fn is_test_file(path: &Path) -> bool {
-    let mut words = path.components().map(|part| part.as_os_str().to_string_lossy());
-    words.any(|word| matches!(word.as_ref(), "tests" | "tests.rs" | "benches" | "fuzz"))
+/// Whether a file holds nothing but tests: by where it is, or since its parent says `#[cfg(test)] mod NAME;`.
+pub(super) fn is_test_file(root: &Path, path: &Path) -> bool {
+    let by_place = |word: &OsStr| matches!(word.to_str(), Some("tests" | "tests.rs" | "benches" | "fuzz"));
+    // The file itself, or any directory above it, can be the module that is for tests only.
+    path.iter().any(by_place) || path.ancestors().any(|module| is_declared_for_tests(root, module))
+}
+
+fn is_declared_for_tests(root: &Path, module: &Path) -> bool {
+    let (Some(name), Some(directory)) = (module.file_stem().and_then(OsStr::to_str), module.parent()) else {
+        return false;
+    };
+    let declaration = format!("mod {name};");
+    let parents = [directory.with_extension("rs"), directory.join("mod.rs"), directory.join("lib.rs")];
+    parents.iter().filter_map(|parent| fs::read_to_string(root.join(parent)).ok()).any(|text| {
+        let mut lines = text.lines().map(str::trim);
+        std::iter::from_fn(|| lines.find(|line| *line == "#[cfg(test)]").and_then(|_| lines.next()))
+            .any(|next| next.ends_with(&declaration))
+    })
 }
 
 fn is_inline_module(line: &str) -> bool {
