@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use clap::CommandFactory;
 use kernel::{Buffer, Scripted, curl, curl_on, run_over};
 use proptest::prelude::{Just, any};
-use servers::{End, Web, pattern, refusing, scripted};
+use servers::{End, Refusing, Web, pattern, scripted};
 use stack_user::cli::Cli;
 use stack_user::cli::error::Exit;
 
@@ -51,7 +51,7 @@ async fn a_file_is_made_only_if_something_came() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
     assert_eq!(curl(&["-f", "-o", &path("failed"), &web.url("/status/404")]).await.code, 22);
-    assert_eq!(curl(&["-o", &path("refused"), &format!("http://{}/", refusing().await)]).await.code, 7);
+    assert_eq!(curl(&["-o", &path("refused"), &Refusing::new().url]).await.code, 7);
     assert!(!Path::new(&path("failed")).exists() && !Path::new(&path("refused")).exists());
     assert_eq!(curl(&["-o", &path("empty"), &web.url("/bytes/0")]).await.code, 0);
     assert_eq!(std::fs::read(path("empty")).unwrap(), b"");
@@ -205,10 +205,11 @@ async fn ipv6_is_refused_with_a_clear_word() {
 
 #[tokio::test]
 async fn errors_are_silent_on_request() {
-    let url = format!("http://{}/", refusing().await);
-    assert!(curl(&[&url]).await.stderr.starts_with("xstack: (7) Failed to connect to 127.0.0.1 port "));
-    assert_eq!(curl(&["-s", &url]).await.stderr, "");
-    assert!(curl(&["-sS", &url]).await.stderr.contains("connection refused"));
+    let refusing = Refusing::new();
+    let url = &refusing.url;
+    assert!(curl(&[url]).await.stderr.starts_with("xstack: (7) Failed to connect to 127.0.0.1 port "));
+    assert_eq!(curl(&["-s", url]).await.stderr, "");
+    assert!(curl(&["-sS", url]).await.stderr.contains("connection refused"));
 }
 
 #[tokio::test]
@@ -296,6 +297,7 @@ async fn side_by_side_with_the_real_curl() {
         return;
     }
     let hi = |head: &str| format!("{head}\r\nContent-Length: 2\r\n\r\nhi");
+    let refusing = Refusing::new();
     let servers = [
         scripted(hi("HTTP/1.1 200 OK\r\nsOmE-CaSe:  x "), End::Close).await,
         scripted(hi("HTTP/1.1 404 Not Found"), End::Close).await,
@@ -312,7 +314,7 @@ async fn side_by_side_with_the_real_curl() {
         scripted("", End::Close).await,
         scripted("", End::Reset).await,
         scripted("garbage\r\n\r\n", End::Close).await,
-        format!("http://{}", refusing().await),
+        refusing.url.clone(),
         Web::start().await.url("/bytes/300000"),
         Web::start().await.url("/status/302?/echo"),
         Web::start().await.url("/status/303?/status/301?/echo"),
@@ -336,6 +338,7 @@ async fn side_by_side_with_the_real_curl() {
             let stdout = (without_date(&ours.stdout), without_date(&real.stdout));
             assert_eq!(stdout.0, stdout.1, "curl {arguments:?}: {}", ours.stderr);
             assert_eq!(Some(i32::from(ours.code)), real.status.code(), "curl {arguments:?}: {}", ours.stderr);
+            assert_eq!(opening(&ours.stderr), opening(&String::from_utf8_lossy(&real.stderr)));
         }
     }
 }
@@ -390,6 +393,11 @@ async fn real_curl(arguments: &[&str]) -> std::process::Output {
     let mut command = std::process::Command::new("curl");
     command.arg("--disable").args(arguments).env_remove("http_proxy").env_remove("ALL_PROXY");
     tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
+}
+
+/// The code and the first words of a message, which is what people search the web for.
+fn opening(stderr: &str) -> Vec<&str> {
+    stderr.split_whitespace().skip(1).take(4).collect()
 }
 
 /// The two runs may see two different seconds.

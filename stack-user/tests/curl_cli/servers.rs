@@ -13,7 +13,7 @@ use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 /// How a scripted server ends a connection.
 #[derive(Clone, Copy, Debug)]
@@ -151,7 +151,17 @@ async fn listen() -> (TcpListener, SocketAddr) {
     (listener, address)
 }
 
-/// An address that refuses.
-pub(crate) async fn refusing() -> SocketAddr {
-    listen().await.1
+/// An address that refuses, for as long as this lives: bound, so that no other test gets it, and not listening.
+pub(crate) struct Refusing {
+    _socket: TcpSocket,
+    pub(crate) url: String,
+}
+
+impl Refusing {
+    pub(crate) fn new() -> Self {
+        let socket = TcpSocket::new_v4().expect("socket");
+        socket.bind((Ipv4Addr::LOCALHOST, 0).into()).expect("bind");
+        let url = format!("http://{}/", socket.local_addr().expect("address"));
+        Self { _socket: socket, url }
+    }
 }
