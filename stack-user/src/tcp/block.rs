@@ -91,8 +91,8 @@ impl SendSpace {
     }
 }
 
-/// The receive sequence space.
-#[derive(Clone, Debug)]
+/// The receive sequence space; by default, nothing has been received.
+#[derive(Clone, Debug, Default)]
 pub struct ReceiveSpace {
     /// IRS.
     pub irs: SeqNumber,
@@ -109,12 +109,6 @@ pub struct ReceiveSpace {
 }
 
 impl ReceiveSpace {
-    /// Nothing received yet.
-    pub fn new() -> Self {
-        let zero = SeqNumber(0);
-        Self { irs: zero, nxt: zero, nxt_offset: 0, edge: zero, last_ack_sent: zero, window_shift: 0 }
-    }
-
     /// The peer's SYN came with this number.
     pub fn synchronize(&mut self, irs: SeqNumber, window: usize) {
         self.irs = irs;
@@ -168,7 +162,7 @@ mod tests {
     use super::*;
 
     fn space(window: usize) -> ReceiveSpace {
-        let mut space = ReceiveSpace::new();
+        let mut space = ReceiveSpace::default();
         space.synchronize(SeqNumber(u32::MAX - 1), window);
         assert_eq!(space.nxt, SeqNumber(u32::MAX));
         space

@@ -51,6 +51,8 @@ pub struct Connection {
     pub(super) send: SendQueue,
     pub(super) recv: RecvQueue,
     pub(super) reassembly: Reassembly,
+    /// The largest payload that came: what a full segment of this peer is.
+    pub(super) largest_payload: usize,
     /// A range that came twice, to be told in the next ACK (RFC 2883).
     pub(super) duplicate: Option<(SeqNumber, SeqNumber)>,
     pub(super) acks: AckState,
@@ -66,6 +68,7 @@ pub struct Connection {
     /// SYN, or SYN with ACK, waits to be sent.
     pub(super) syn_due: bool,
     pub(super) syn_transmissions: u32,
+    pub(super) syn_timeouts: u32,
     pub(super) syn_sent_at: Instant,
     pub(super) reset_due: Option<Reset>,
     /// The application reads no more.
@@ -165,13 +168,14 @@ impl Connection {
             remote,
             state: State::SynSent,
             snd: SendSpace::new(secrets.isn),
-            rcv: ReceiveSpace::new(),
+            rcv: ReceiveSpace::default(),
             sack_enabled: false,
             timestamps: TimestampState::new(secrets.timestamp_offset),
             path_mss: usize::MAX,
             send: SendQueue::default(),
             recv: RecvQueue::default(),
             reassembly: Reassembly::default(),
+            largest_payload: 0,
             duplicate: None,
             acks: AckState::default(),
             challenges: ChallengeLimit::default(),
@@ -184,6 +188,7 @@ impl Connection {
             last_sent_at: now,
             syn_due: true,
             syn_transmissions: 0,
+            syn_timeouts: 0,
             syn_sent_at: now,
             reset_due: None,
             reads_closed: false,

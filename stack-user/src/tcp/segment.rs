@@ -7,7 +7,8 @@ use crate::{
     telemetry::DropReason,
     wire::{
         checksum::Sum,
-        tcp::{Flags, Header, PROTOCOL},
+        protocol,
+        tcp::{Flags, Header},
     },
 };
 
@@ -39,16 +40,10 @@ impl Segment {
     /// # Errors
     /// [`DropReason::TcpMalformed`] or [`DropReason::TcpBadChecksum`].
     pub fn parse(source: IpAddr, destination: IpAddr, bytes: &[u8]) -> Result<(Self, usize), DropReason> {
-        let (segment, payload) = Self::parse_quoted(bytes)?;
-        if Sum::pseudo_header(source, destination, PROTOCOL, bytes.len()).bytes(bytes).finish() != 0 {
+        let (header, options, payload) = Header::parse(bytes)?;
+        if Sum::pseudo_header(source, destination, protocol::TCP, bytes.len()).bytes(bytes).finish() != 0 {
             return Err(DropReason::TcpBadChecksum);
         }
-        Ok((segment, payload))
-    }
-
-    /// Parses a segment whose checksum is not to be looked at.
-    fn parse_quoted(bytes: &[u8]) -> Result<(Self, usize), DropReason> {
-        let (header, options, payload) = Header::parse(bytes)?;
         let segment = Self {
             source_port: header.source,
             destination_port: header.destination,
@@ -86,7 +81,7 @@ impl Segment {
         }
         let len = Header::LEN + options_len + payload_len;
         let segment = bytes.get(..len).unwrap_or_default();
-        let checksum = Sum::pseudo_header(source, destination, PROTOCOL, len).bytes(segment).finish();
+        let checksum = Sum::pseudo_header(source, destination, protocol::TCP, len).bytes(segment).finish();
         Header::set_checksum(bytes, checksum);
         len
     }

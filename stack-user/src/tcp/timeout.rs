@@ -12,7 +12,7 @@ impl Connection {
                 Timer::User => self.fail(pool, self.timeout_error(Error::TimedOut)),
                 Timer::FinWait2 | Timer::TimeWait => self.finish(None),
                 Timer::Retransmit => self.on_retransmission_timeout(now),
-                Timer::Persist => self.on_persist_timeout(),
+                Timer::Persist => self.persist.on_timer(),
                 Timer::DelayedAck => self.acks.require(),
                 // Polling for segments to send is what follows anyway.
                 Timer::FrameRetry => self.offer_room(now, pool),
@@ -31,15 +31,12 @@ impl Connection {
         self.counts.timeouts += 1;
         if matches!(self.state, State::SynSent | State::SynReceived) {
             self.syn_due = true;
+            self.syn_timeouts += 1;
             return;
         }
         let nxt = self.snd.offset(self.snd.nxt);
         self.recovery.on_timeout(now, &mut self.send, nxt, self.congestion.as_mut());
         // Started here and not with the retransmission, which waits while the NIC still has the frame.
         self.timers.set(Timer::Retransmit, now + self.rtt.rto());
-    }
-
-    fn on_persist_timeout(&mut self) {
-        self.persist.on_timer();
     }
 }

@@ -79,6 +79,11 @@ impl Connection {
         }
     }
 
+    /// Switches Nagle's algorithm off, or on again (RFC 9293 §3.7.4, MUST-17).
+    pub fn set_nodelay(&mut self, nodelay: bool) {
+        self.config.nodelay = nodelay;
+    }
+
     /// Sends no more after what was written: FIN (RFC 9293 §3.10.4). Reading goes on.
     pub fn shutdown_write(&mut self, _now: Instant) {
         if self.send.has_fin() {

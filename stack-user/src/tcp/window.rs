@@ -41,7 +41,7 @@ mod tests {
     use super::*;
 
     fn space(offered: usize, shift: u8) -> ReceiveSpace {
-        let mut rcv = ReceiveSpace::new();
+        let mut rcv = ReceiveSpace::default();
         rcv.synchronize(SeqNumber(0), offered);
         rcv.window_shift = shift;
         rcv

@@ -10,6 +10,7 @@ pub mod ethernet;
 pub mod icmpv4;
 pub mod ipv4;
 mod mac;
+pub mod tcp;
 pub mod udp;
 
 pub use mac::{MacAddr, ParseMacError};
@@ -30,4 +31,3 @@ pub mod protocol {
 fn read_u16(bytes: &[u8], offset: usize) -> Option<u16> {
     bytes.get(offset..)?.first_chunk().map(|&two| u16::from_be_bytes(two))
 }
-pub mod tcp;

@@ -4,9 +4,6 @@ use core::fmt;
 
 use crate::telemetry::DropReason;
 
-/// The protocol's number in the IP header.
-pub const PROTOCOL: u8 = 6;
-
 /// The fixed part of a header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {

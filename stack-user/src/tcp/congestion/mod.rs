@@ -52,8 +52,9 @@ pub trait CongestionControl: fmt::Debug + Send {
     /// The largest payload became another (RFC 5681 calls it SMSS).
     fn set_mss(&mut self, mss: usize);
 
-    /// The SYN was lost more than once: start with one segment (RFC 6928 §2).
-    fn start_small(&mut self);
+    /// Start with one segment: the SYN was lost more than once (RFC 6928 §2), or the timer expired again for data that
+    /// had been retransmitted (RFC 5681 §3.1: the threshold stays).
+    fn restart_from_one_segment(&mut self);
 }
 
 /// The algorithms to choose from.

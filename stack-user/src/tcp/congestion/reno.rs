@@ -75,7 +75,7 @@ impl CongestionControl for Reno {
         self.mss = mss;
     }
 
-    fn start_small(&mut self) {
+    fn restart_from_one_segment(&mut self) {
         self.cwnd = self.mss;
     }
 }

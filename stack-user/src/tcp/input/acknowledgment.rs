@@ -128,21 +128,15 @@ impl Connection {
 
     /// The peer has answered. As long as it does, a closed window is no reason to give up (RFC 9293 §3.8.6.1, MUST-37).
     fn on_peer_alive(&mut self, now: Instant) {
-        if self.snd.wnd == 0 || self.timers.is_set(Timer::Persist) {
-            if self.timers.is_set(Timer::User) {
-                self.timers.set(Timer::User, now + self.config.user_timeout);
-            }
+        let waits_for_window = self.snd.wnd == 0 || self.timers.is_set(Timer::Persist);
+        if waits_for_window && self.timers.is_set(Timer::User) {
+            self.timers.set(Timer::User, now + self.config.user_timeout);
         }
-        if self.snd.wnd > 0 && self.persist.probes() > 0 && self.window_takes_next() {
+        if self.snd.wnd > 0 && self.persist.probes() > 0 {
+            // Open, if only by a crack: the next probe, which would send what fits, is not a minute away.
             self.persist.reset();
             self.timers.stop(Timer::Persist);
         }
-    }
-
-    /// Whether the window takes all of the segment that waits.
-    fn window_takes_next(&self) -> bool {
-        let usable = (self.snd.una + self.snd.wnd) - self.snd.nxt;
-        self.send.unsent().is_none_or(|entry| entry.len <= usable)
     }
 
     fn on_fin_acknowledged(&mut self, now: Instant) {

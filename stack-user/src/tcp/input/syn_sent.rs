@@ -82,8 +82,8 @@ impl Connection {
         self.measure_handshake(now, segment);
         let mss = self.layout().mss;
         self.congestion = self.config.congestion.build(mss);
-        if self.syn_transmissions > 2 {
-            self.congestion.start_small();
+        if self.syn_timeouts > 1 {
+            self.congestion.restart_from_one_segment();
         }
         self.last_sent_at = now;
         self.state = if self.send.has_fin() { State::FinWait1 } else { State::Established };
@@ -97,7 +97,7 @@ impl Connection {
             self.rtt.sample(now.since(self.syn_sent_at));
         } else if let Some(rtt) = echoed {
             self.rtt.sample(rtt);
-        } else {
+        } else if self.syn_timeouts > 0 {
             self.rtt.handshake_was_retransmitted();
         }
     }

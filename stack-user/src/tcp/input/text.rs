@@ -68,15 +68,20 @@ impl Connection {
             // A peer that sends into a closed window wants to know whether it has opened.
             self.acks.require();
             frame.truncate(frame.len().saturating_sub(beyond));
-        } else if segment.fin() {
-            if let Some(offset) = self.rcv.offset(end) {
-                self.reassembly.set_fin(offset);
-            }
+        } else if segment.fin()
+            && let Some(offset) = self.rcv.offset(end)
+        {
+            self.reassembly.set_fin(offset);
         }
         if frame.is_empty() {
             pool.release_rx(frame);
-            return Ok(());
+            if start != self.rcv.nxt {
+                // FIN alone, and something before it is missing.
+                self.acks.require();
+            }
+            return if beyond > 0 { Err(DropReason::TcpOutOfWindow) } else { Ok(()) };
         }
+        self.largest_payload = self.largest_payload.max(frame.len());
         if start == self.rcv.nxt {
             self.deliver(now, pool, frame)
         } else {
@@ -99,7 +104,7 @@ impl Connection {
         self.reassembly.advance(self.rcv.nxt_offset);
         self.events.push(Event::Readable);
         let unacknowledged = self.rcv.nxt - self.rcv.last_ack_sent;
-        match self.acks.on_data(unacknowledged, self.receive_mss()) {
+        match self.acks.on_data(unacknowledged, self.largest_payload) {
             // A sender that repairs a loss waits for news of the gap (RFC 5681 §4.2).
             _ if filled_gap => self.acks.require(),
             Urgency::Delayed => self.timers.set_if_earlier(Timer::DelayedAck, now + ack::DELAY),

@@ -14,7 +14,7 @@ use crate::{
         window,
     },
     time::Instant,
-    wire::tcp::Flags,
+    wire::tcp::{Flags, Header},
 };
 
 /// The receive buffer takes at most this part of the pool's chunks, so that a few connections whose applications don't
@@ -26,6 +26,8 @@ impl Connection {
     pub(super) fn transmit_syn<P: FramePool>(&mut self, now: Instant, pool: &mut P) -> Option<Transmit> {
         let frame = self.allocate(now, pool)?;
         if self.syn_transmissions == 0 {
+            let largest = pool.tx_capacity().saturating_sub(self.config.header_room + Header::LEN);
+            self.config.mss = self.config.mss.min(largest.try_into().unwrap_or(u16::MAX));
             let share = pool.chunks() / POOL_SHARE * usize::from(self.config.mss);
             self.config.recv_buffer = self.config.recv_buffer.min(share);
         }

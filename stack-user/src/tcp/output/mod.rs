@@ -58,11 +58,11 @@ impl Connection {
                 return data;
             }
             self.watch_window(now);
+            if self.persist.is_due() {
+                return self.transmit_probe(now, pool);
+            }
         }
         let answers = self.acks.is_due() && !matches!(self.state, State::SynSent | State::Closed);
-        if self.persist.is_due() {
-            return self.transmit_probe(now, pool);
-        }
         if answers { self.transmit_ack(now, pool) } else { None }
     }
 
@@ -157,7 +157,7 @@ impl Connection {
         let order = self.recovery.on_transmit(start, again);
         let own = self.send.take_for_transmission(index, now, order);
         let retained = own.is_some().then_some(start);
-        let Some(frame) = own.or(spare) else { return None };
+        let frame = own.or(spare)?;
 
         if again {
             self.counts.retransmissions += 1;

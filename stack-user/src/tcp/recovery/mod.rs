@@ -61,7 +61,11 @@ impl Recovery {
 
     /// The peer's SACK blocks, as stream offsets. Returns whether they tell something new.
     pub fn on_sack(&mut self, queue: &mut SendQueue, blocks: impl Iterator<Item = Range<u64>>) -> bool {
-        blocks.fold(false, |news, block| self.scoreboard.sack(queue, block) || news)
+        let mut news = false;
+        for block in blocks {
+            news |= self.scoreboard.sack(queue, block);
+        }
+        news
     }
 
     /// A duplicate ACK as RFC 5681 §2 defines it, from a peer without SACK.
@@ -125,7 +129,9 @@ impl Recovery {
         nxt: u64,
         congestion: &mut dyn CongestionControl,
     ) {
-        if self.phase != Phase::Loss {
+        if self.phase == Phase::Loss {
+            congestion.restart_from_one_segment();
+        } else {
             congestion.on_timeout(now, queue.outstanding());
         }
         for index in 0..queue.sent_entries() {
