@@ -16,7 +16,16 @@ const BPF_LINK_CREATE: libc::c_int = 28;
 const BPF_MAP_TYPE_XSKMAP: u32 = 17;
 const BPF_PROG_TYPE_XDP: u32 = 6;
 const BPF_XDP: u32 = 37;
-const XDP_FLAGS_DRV_MODE: u32 = 1 << 2;
+
+/// Where the program runs, as `XDP_FLAGS_*`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Attach {
+    /// In the driver.
+    Native = 1 << 2,
+    /// After it.
+    Generic = 1 << 1,
+}
+
 /// Sockets that the map has room for.
 const QUEUES: u32 = 64;
 
@@ -70,6 +79,7 @@ struct LinkCreate {
 impl Redirect {
     pub(crate) fn attach<'a>(
         interface: &str,
+        attach: Attach,
         sockets: impl Iterator<Item = (u32, BorrowedFd<'a>)>,
     ) -> io::Result<Self> {
         let map = MapCreate {
@@ -95,7 +105,7 @@ impl Redirect {
                 program: program.as_raw_fd() as u32,
                 ifindex,
                 attach_type: BPF_XDP,
-                flags: XDP_FLAGS_DRV_MODE,
+                flags: attach as u32,
             },
         )?;
         Ok(Self { _link: owned(link), _map: map })

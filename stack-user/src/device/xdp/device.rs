@@ -29,6 +29,10 @@ const TX_RETRY: Duration = Duration::from_micros(200);
 ///
 /// All frames leave by the first queue, so that those of one connection stay in order; the others are there to receive.
 /// The queues are given back when the device *and* its [`Umem`] are dropped.
+///
+/// # Panics
+/// Each call that takes a [`Umem`] wants the one that the device was opened with: with another, the kernel would write
+/// to chunks that somebody else owns.
 pub struct XdpDevice {
     name: String,
     queues: Vec<Queue>,
@@ -101,7 +105,6 @@ impl XdpDevice {
         self.receiving.iter().sum::<usize>() + self.sending
     }
 
-    /// A handle of another UMEM would let the kernel write to a chunk that somebody else owns.
     fn check_umem(&self, umem: &Umem) {
         assert_eq!(
             umem.as_shared().map(|region| region.base()),
