@@ -14,7 +14,7 @@ pub trait Cursor {
     /// The next `N` bytes, or `None` if there aren't as many (in the part of the frame that can be read).
     fn take<const N: usize>(&mut self) -> Option<[u8; N]>;
 
-    /// Moves over the next bytes. `None` if there aren't as many.
+    /// Moves over the next bytes. `None` if there aren't as many, at once or when the next byte is taken.
     fn skip(&mut self, bytes: usize) -> Option<()>;
 
     /// Whether the frame is at least so long, counted from its start, those parts included that can't be read
@@ -230,8 +230,7 @@ impl Ipv4 {
     /// Moves the cursor over the options.
     #[inline(always)]
     fn skip_options<C: Cursor>(&self, frame: &mut C) -> Result<(), Verdict> {
-        // At most 40 bytes. The mask changes no value; it is what tells the verifier so.
-        frame.skip((self.header_len - IPV4_LEN) & 0x3c).ok_or(Verdict::PassTruncated)
+        frame.skip(self.header_len - IPV4_LEN).ok_or(Verdict::PassTruncated)
     }
 }
 
@@ -241,16 +240,16 @@ fn ipv4<C: Cursor, P: Policy>(frame: &mut C, policy: &P, vlan: u16, link_header_
     if packet.total_len < packet.header_len {
         return Ok(Verdict::PassMalformed);
     }
+    let claim = match policy.claim(&ClaimKey::v4(packet.destination, vlan)) {
+        Some(claim) => claim,
+        None if vlan == 0 => return Ok(Verdict::PassAddress),
+        None => return Ok(Verdict::PassVlan),
+    };
     // Longer is fine: short frames are padded to the link's minimum.
     if !frame.frame_has(link_header_len + packet.total_len) {
         return Ok(Verdict::PassTruncated);
     }
-    match policy.claim(&ClaimKey::v4(packet.destination, vlan)) {
-        None if vlan == 0 => Ok(Verdict::PassAddress),
-        None => Ok(Verdict::PassVlan),
-        Some(claim) if claim.is_whole() => Ok(to_whole_address(&packet)),
-        Some(claim) => to_shared_address(frame, &packet, claim),
-    }
+    if claim.is_whole() { Ok(to_whole_address(&packet)) } else { to_shared_address(frame, &packet, claim) }
 }
 
 /// Everything to a claimed address is ours. The rest of the packet is the stack's to judge.

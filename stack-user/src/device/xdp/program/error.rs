@@ -153,14 +153,15 @@ pub enum ProgramError {
 impl ProgramError {
     pub(super) fn load(source: &(dyn Error + 'static)) -> Self {
         let reason = whole_story(source);
+        let verifier_said_nothing = reason.trim_end().ends_with("Verifier output:");
         match os_error(source) {
             Some(libc::EPERM | libc::EACCES) if !missing().is_empty() => {
                 Self::Privilege { missing: missing().join(" and ") }
             }
             Some(libc::ENOSYS) => Self::Unsupported { reason },
             // The flag for programs that take frames in several buffers is unknown before 5.18.
-            Some(libc::EINVAL) if reason.len() < 200 => Self::Unsupported { reason },
-            _ => Self::Load { reason },
+            Some(libc::EINVAL) if verifier_said_nothing => Self::Unsupported { reason },
+            _ => Self::Load { reason: ends(&reason) },
         }
     }
 
@@ -227,6 +228,40 @@ fn whole_story(error: &(dyn Error + 'static)) -> String {
     })
 }
 
+/// The beginning of a long text, which is the error, and its end, where the verifier tells what it did not like. All
+/// in one line.
+fn ends(text: &str) -> String {
+    const LINES: usize = 4;
+    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    if lines.len() <= 2 * LINES {
+        return lines.join("; ");
+    }
+    format!("{}; ...; {}", lines[0], lines[lines.len() - LINES..].join("; "))
+}
+
 fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     std::iter::successors(Some(error), |error: &&'a (dyn Error + 'static)| (*error).source())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_verifier_log_becomes_a_line() {
+        let log = (0..100).map(|line| format!("{line}: r0 = 0\n")).collect::<String>();
+        let line = ends(&format!("refused: {log}"));
+        assert_eq!(line, "refused: 0: r0 = 0; ...; 96: r0 = 0; 97: r0 = 0; 98: r0 = 0; 99: r0 = 0");
+        assert_eq!(ends("refused"), "refused");
+    }
+
+    #[test]
+    fn the_story_is_told_once() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("outer: {0}")]
+        struct Outer(#[from] io::Error);
+        let error = Outer(io::Error::from_raw_os_error(libc::EPERM));
+        assert_eq!(os_error(&error), Some(libc::EPERM));
+        assert_eq!(whole_story(&error).matches("not permitted").count(), 1);
+    }
 }
