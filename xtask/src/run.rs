@@ -35,10 +35,11 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<ExitCode> {
     let profile = if args.debug { build::Profile::Debug } else { build::Profile::Release };
     let binary = build::xstack(profile)?;
-    if args.lab {
+    let needs_root = needs_root(&args.arguments);
+    if args.lab && needs_root {
         return in_lab(&binary, &args.arguments);
     }
-    let mut command = if needs_root(&args.arguments) { as_root(&binary)? } else { Command::new(&binary) };
+    let mut command = if needs_root { as_root(&binary)? } else { Command::new(&binary) };
     command.args(&args.arguments);
     Ok(exit_code(supervise(command)?))
 }
