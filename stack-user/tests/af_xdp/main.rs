@@ -306,6 +306,39 @@ fn the_kernel_refuses_by_name() {
     });
 }
 
+/// Not a test of its own: what `missing_privileges_are_named` runs under a low limit of locked memory.
+#[test]
+fn child_that_may_not_lock_memory() {
+    if std::env::var_os("XS_DEV_CHILD").is_none() {
+        return;
+    }
+    caps::drop(None, caps::CapSet::Effective, caps::Capability::CAP_IPC_LOCK)
+        .expect("giving up a capability");
+    let error = xdp::open(lab::ONE, &[0], &Options::default()).map(|_| ()).expect_err("must be refused");
+    assert!(matches!(error, OpenError::LockedMemory { bytes: 16_777_216 }), "{error}");
+}
+
+#[test]
+fn missing_privileges_are_named() {
+    let Some(lab) = Lab::new("caps", 1) else { return };
+    lab.inside(|| {
+        let child = Command::new("prlimit")
+            .args(["--memlock=1048576:1048576"])
+            .arg(std::env::current_exe().expect("our own path"))
+            .args(["--exact", "child_that_may_not_lock_memory", "--nocapture"])
+            .env("XS_DEV_CHILD", "1")
+            .output()
+            .expect("running prlimit");
+        assert!(child.status.success(), "{}", String::from_utf8_lossy(&child.stderr));
+
+        // Capabilities are a thread's own.
+        caps::drop(None, caps::CapSet::Effective, caps::Capability::CAP_NET_RAW)
+            .expect("giving up a capability");
+        let error = xdp::open(lab::ONE, &[0], &Options::default()).map(|_| ()).expect_err("must be refused");
+        assert!(matches!(error, OpenError::Privilege), "{error}");
+    });
+}
+
 #[test]
 fn a_dropped_device_can_be_opened_again_at_once() {
     let Some(lab) = Lab::new("again", 1) else { return };
