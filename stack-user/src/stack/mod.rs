@@ -1,1 +1,176 @@
-//! To come.
+//! One shard's protocol world: sans-IO, on whatever time it is told.
+//!
+//! A [`Stack`] owns the frames of one UMEM and everything that TCP/IP has to remember. It is driven from outside:
+//!
+//! | call | when |
+//! |---|---|
+//! | [`handle_frame`](Stack::handle_frame) | a frame came |
+//! | [`handle_completion`](Stack::handle_completion) | a frame has been sent |
+//! | [`handle_timeout`](Stack::handle_timeout) | the time of [`poll_timeout`](Stack::poll_timeout) has come |
+//! | [`poll_transmit`](Stack::poll_transmit) | after any of these, and after an application's call, until `None` |
+//! | [`poll_event`](Stack::poll_event) | likewise: who can go on now |
+//!
+//! It never blocks, reads no clock, and draws its randomness from the generator that it was given. [`ingress`] and
+//! [`egress`] hold the two journeys of a frame; [`tcp`] and [`udp`] the verbs that applications call.
+#![forbid(unsafe_code)]
+
+mod address;
+mod connections;
+mod demux;
+mod egress;
+mod event;
+mod icmp;
+mod ingress;
+mod tcp;
+mod timers;
+mod udp;
+
+use std::{collections::VecDeque, net::IpAddr};
+
+pub use address::AddressEvent;
+use connections::Connections;
+use egress::Owner;
+pub use event::{Event, TcpId, UdpId};
+pub use tcp::ConnectError;
+pub use udp::{UdpBindError, UdpSendError};
+
+use crate::{
+    frame::{FramePool, RxFrame},
+    net::{icmp::Responder, link::Link, neighbour, reassembly, route::Route, udp::Sockets},
+    rng::Rng,
+    tcp::{EphemeralPorts, SecretKey},
+    telemetry::{DropCounters, DropReason},
+    time::Instant,
+    wire::MacAddr,
+};
+
+/// A TCP/IP stack on one link.
+#[derive(Debug)]
+pub struct Stack<P> {
+    pool: P,
+    link: Link,
+    address: Option<address::Address>,
+    /// Claims on this link that were refused so far (RFC 5227 §2.1.1).
+    conflicts: u32,
+    neighbours: neighbour::Cache,
+    fragments: reassembly::Reassembler,
+    icmp: Responder,
+    udp: Sockets,
+    connections: Connections,
+    ports: EphemeralPorts,
+    secret: SecretKey,
+    tcp_config: crate::tcp::Config,
+    /// Frames that are ready: answers to others.
+    outgoing: VecDeque<crate::frame::TxFrame>,
+    /// Who wants a chunk back that is on the TX ring, by chunk.
+    owners: Box<[Option<Owner>]>,
+    events: VecDeque<Event>,
+    drops: DropCounters,
+    rng: Rng,
+}
+
+impl<P: FramePool> Stack<P> {
+    /// A stack without an address, on the interface `mac`; frames carry the tag of `vlan` if there is one.
+    pub fn new(now: Instant, mac: MacAddr, vlan: Option<u16>, pool: P, mut rng: Rng) -> Self {
+        let chunks = pool.chunks();
+        Self {
+            link: Link { mac, vlan },
+            address: None,
+            conflicts: 0,
+            neighbours: neighbour::Cache::new(),
+            fragments: reassembly::Reassembler::new(),
+            icmp: Responder::new(rng.fork()),
+            udp: Sockets::new(),
+            connections: Connections::new(now, &mut rng),
+            ports: EphemeralPorts::new(&mut rng),
+            secret: SecretKey::new(&mut rng),
+            tcp_config: crate::tcp::Config::default(),
+            outgoing: VecDeque::new(),
+            owners: vec![None; chunks].into_boxed_slice(),
+            events: VecDeque::new(),
+            drops: DropCounters::default(),
+            pool,
+            rng,
+        }
+    }
+
+    /// Lets time pass: does what is due.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.handle_address_timeout(now);
+        if self.neighbours.poll_timeout().is_some_and(|at| at <= now) {
+            self.neighbours.handle_timeout(now);
+        }
+        self.handle_fragment_timeout(now);
+        while let Some(id) = self.connections.pop_due(now) {
+            if let Some(connection) = self.connections.get_mut(id) {
+                connection.handle_timeout(now, &mut self.pool);
+            }
+            self.connections.worked_on(id, &mut self.pool, &mut self.events);
+        }
+    }
+
+    /// When something is due, if ever.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let address = self.address.as_ref().and_then(|address| address.claim.poll_timeout());
+        [
+            address,
+            self.neighbours.poll_timeout(),
+            self.fragments.poll_timeout(),
+            self.connections.poll_timeout(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    /// The next thing that somebody may wait for.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// The frames.
+    pub fn pool(&self) -> &P {
+        &self.pool
+    }
+
+    /// The frames, for the device.
+    pub fn pool_mut(&mut self) -> &mut P {
+        &mut self.pool
+    }
+
+    /// Our link-layer address.
+    pub fn mac(&self) -> MacAddr {
+        self.link.mac
+    }
+
+    /// How many frames were dropped, and why.
+    pub fn drops(&self) -> &DropCounters {
+        &self.drops
+    }
+
+    /// The link-layer address of a neighbour, if it is known.
+    pub fn neighbour(&self, ip: IpAddr) -> Option<MacAddr> {
+        self.neighbours.peek(ip)
+    }
+
+    /// Finds out the gateway's link-layer address before anybody waits for it.
+    pub fn find_gateway(&mut self, now: Instant) {
+        if let Some(gateway) = self.route().and_then(Route::gateway) {
+            self.neighbours.lookup(now, gateway);
+        }
+    }
+
+    /// The configuration of a connection from our address.
+    fn tcp_config(&self, local: IpAddr, mtu: u16) -> crate::tcp::Config {
+        let room = self.link.header_room(local);
+        let ip_header = (room - self.link.ethernet_len()) as u16;
+        let mss = mtu.saturating_sub(ip_header + crate::wire::tcp::Header::LEN as u16);
+        crate::tcp::Config { header_room: room, mss, ..self.tcp_config.clone() }
+    }
+
+    /// Counts a received frame that is of no use, and gives it back.
+    fn drop_received(&mut self, frame: RxFrame, reason: DropReason) {
+        self.drops.count(reason);
+        self.pool.release_rx(frame);
+    }
+}

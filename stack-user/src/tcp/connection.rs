@@ -229,6 +229,11 @@ impl Connection {
         self.state
     }
 
+    /// Why the connection failed, if it did.
+    pub fn error(&self) -> Option<Error> {
+        self.error
+    }
+
     /// Our end.
     pub fn local(&self) -> SocketAddr {
         self.local

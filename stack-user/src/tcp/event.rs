@@ -21,6 +21,18 @@ pub enum Event {
     Closed,
 }
 
+impl Event {
+    /// Whether a `read` that found nothing should be tried again.
+    pub fn is_readable(self) -> bool {
+        matches!(self, Self::Readable | Self::PeerClosed | Self::Failed(_) | Self::Closed)
+    }
+
+    /// Whether a `write` that found no room, or a wait for the connection, should be tried again.
+    pub fn is_writable(self) -> bool {
+        matches!(self, Self::Connected | Self::Writable | Self::Failed(_) | Self::Closed)
+    }
+}
+
 /// Events that wait.
 #[derive(Debug, Default)]
 pub(super) struct Events {

@@ -18,6 +18,7 @@ const TABLE_LEN: usize = 64;
 ///
 /// Each destination has its own starting point, which a keyed hash hides, and ports then go up one by one: the same
 /// port comes back to the same destination as late as possible, while two destinations learn nothing from each other.
+#[derive(Debug)]
 pub struct EphemeralPorts {
     key: SecretKey,
     table: [u16; TABLE_LEN],

@@ -1,0 +1,119 @@
+//! Our address: claiming it, keeping it, losing it.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use super::Stack;
+use crate::{
+    frame::FramePool,
+    net::{
+        acd::{Claim, Event as ClaimEvent, Policy, Schedule},
+        route::{Prefix, Route, RouteError},
+    },
+    telemetry::STORY,
+    time::Instant,
+    wire::{MacAddr, arp::Packet},
+};
+
+/// An address on our link, claimed or about to be.
+#[derive(Debug)]
+pub(super) struct Address {
+    pub(super) route: Route,
+    pub(super) claim: Claim,
+    pub(super) state: AddressEvent,
+}
+
+/// How a claim stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AddressEvent {
+    /// Others are being asked whether they have it.
+    Probing,
+    /// It is ours.
+    Claimed,
+    /// Somebody has it.
+    Refused {
+        /// Their link-layer address.
+        mac: MacAddr,
+    },
+    /// Somebody insisted on it, and we gave it up (RFC 5227 §2.4).
+    Lost {
+        /// Their link-layer address.
+        mac: MacAddr,
+    },
+}
+
+impl<P: FramePool> Stack<P> {
+    /// Starts to claim an address, in place of the one before. [`address_state`](Self::address_state) tells how it
+    /// goes, and an [`Event::Changed`](super::Event::Changed) when to look.
+    ///
+    /// # Errors
+    /// When the address can't be used on this link.
+    pub fn claim(
+        &mut self,
+        now: Instant,
+        address: Ipv4Addr,
+        prefix: Prefix,
+        gateway: Option<Ipv4Addr>,
+        mtu: u16,
+        schedule: Schedule,
+    ) -> Result<(), RouteError> {
+        let route = Route::new(address.into(), prefix, gateway.map(IpAddr::V4), mtu)?;
+        self.abort_all(now);
+        let mac = self.link.mac;
+        let claim = Claim::new(now, address, mac, schedule, Policy::default(), self.conflicts, &mut self.rng);
+        self.address = Some(Address { route, claim, state: AddressEvent::Probing });
+        Ok(())
+    }
+
+    /// How the claim stands; `None` before the first.
+    pub fn address_state(&self) -> Option<AddressEvent> {
+        self.address.as_ref().map(|address| address.state)
+    }
+
+    /// Our address, once it is ours and as long as it is.
+    pub fn address(&self) -> Option<IpAddr> {
+        self.route().map(Route::address)
+    }
+
+    /// How datagrams go out, once we have an address and as long as we have it.
+    pub(super) fn route(&self) -> Option<&Route> {
+        self.address.as_ref().filter(|address| address.claim.is_claimed()).map(|address| &address.route)
+    }
+
+    pub(super) fn handle_address_timeout(&mut self, now: Instant) {
+        if let Some(address) = &mut self.address {
+            address.claim.handle_timeout(now);
+            self.handle_claim_events(now);
+        }
+    }
+
+    /// What the claim has to say to the link.
+    pub(super) fn poll_claim_packet(&mut self) -> Option<Packet> {
+        self.address.as_mut()?.claim.poll_transmit()
+    }
+
+    pub(super) fn handle_claim_events(&mut self, now: Instant) {
+        while let Some(event) = self.address.as_mut().and_then(|address| address.claim.poll_event()) {
+            let state = match event {
+                ClaimEvent::Claimed => AddressEvent::Claimed,
+                ClaimEvent::Refused { mac } => {
+                    self.conflicts += 1;
+                    AddressEvent::Refused { mac }
+                }
+                ClaimEvent::Defended { mac } => {
+                    tracing::warn!("{mac} uses our address too: told it that it is ours");
+                    continue;
+                }
+                ClaimEvent::Lost { mac } => {
+                    tracing::error!(target: STORY, "address lost: {mac} insists on it");
+                    // RFC 5227 §2.4 (b): stop using it at once.
+                    self.abort_all(now);
+                    AddressEvent::Lost { mac }
+                }
+            };
+            if let Some(address) = &mut self.address {
+                address.state = state;
+            }
+            self.changed();
+        }
+    }
+}

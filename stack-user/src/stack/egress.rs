@@ -1,0 +1,199 @@
+//! A byte's way out: connections and sockets, then the next hop's headers, then the TX ring.
+
+use std::net::{IpAddr, SocketAddr};
+
+use super::{Event, Stack, TcpId};
+use crate::{
+    frame::{CompletedFrame, FramePool, TxFrame},
+    net::{arp, neighbour, route::NextHop},
+    tcp::Unreachable,
+    telemetry::{DropReason, STORY},
+    time::Instant,
+    wire::{MacAddr, arp::Packet, ethernet::ethertype, ipv4, protocol},
+};
+
+/// Who gets a frame back when the NIC is done with it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Owner {
+    id: TcpId,
+    /// What the connection knows the frame by, if it wants it back to retransmit from.
+    retained: Option<u64>,
+}
+
+impl<P: FramePool> Stack<P> {
+    /// The next frame to send, all headers written. The caller sends it, and gives it back by
+    /// [`handle_completion`](Self::handle_completion).
+    ///
+    /// The order: what answers others (ARP, ICMP, RST), frames whose neighbour was just found, and then connections
+    /// in turn.
+    pub fn poll_transmit(&mut self, now: Instant) -> Option<TxFrame> {
+        loop {
+            self.handle_unreachable_neighbours(now);
+            if let Some(frame) = self.outgoing.pop_front() {
+                return Some(frame);
+            }
+            if let Some((mut frame, mac)) = self.neighbours.poll_ready() {
+                self.link.write_ethernet(&mut self.pool, &mut frame, mac, ethertype::IPV4);
+                return Some(frame);
+            }
+            if let Some(frame) = self.poll_arp() {
+                return Some(frame);
+            }
+            let id = self.connections.next_ready()?;
+            if let Some(frame) = self.poll_connection(now, id) {
+                return Some(frame);
+            }
+        }
+    }
+
+    /// The NIC is done with a frame: it goes back to its connection, to retransmit from, or to the pool.
+    pub fn handle_completion(&mut self, now: Instant, frame: CompletedFrame) {
+        let owner = self.owners.get_mut(frame.chunk() as usize).and_then(Option::take);
+        match owner {
+            Some(Owner { id, retained: Some(key) }) if self.connections.get(id).is_some() => {
+                if let Some(connection) = self.connections.get_mut(id) {
+                    connection.handle_completion(now, &mut self.pool, frame, key);
+                }
+                self.connections.worked_on(id, &mut self.pool, &mut self.events);
+            }
+            _ => self.pool.release(frame.into_free()),
+        }
+    }
+
+    /// A segment of the connection that is first in line. `None` when it has none, or its neighbour is not known yet.
+    fn poll_connection(&mut self, now: Instant, id: TcpId) -> Option<TxFrame> {
+        let connection = self.connections.get_mut(id)?;
+        let (local, remote) = (connection.local().ip(), connection.remote().ip());
+        let Some(transmit) = connection.poll_transmit(now, &mut self.pool) else {
+            self.connections.sent_all(&mut self.pool, &mut self.events);
+            return None;
+        };
+        self.connections.rotate();
+        if let Some(owner) = self.owners.get_mut(transmit.frame.chunk() as usize) {
+            *owner = Some(Owner { id, retained: transmit.retained });
+        }
+        self.send_ip(now, transmit.frame, local, remote, protocol::TCP)
+    }
+
+    /// Writes the headers of a datagram whose payload is in place. `None` when the frame waits for its neighbour, or
+    /// can't be sent.
+    pub(super) fn send_ip(
+        &mut self,
+        now: Instant,
+        mut frame: TxFrame,
+        source: IpAddr,
+        destination: IpAddr,
+        protocol: u8,
+    ) -> Option<TxFrame> {
+        let next_hop = self.route().and_then(|route| route.next_hop(destination));
+        let Some(next_hop) = next_hop else {
+            self.drop_unsent(now, frame, DropReason::NoRoute);
+            return None;
+        };
+        if !self.link.write_ip(&mut self.pool, &mut frame, source, destination, protocol) {
+            self.drop_unsent(now, frame, DropReason::NoRoute);
+            return None;
+        }
+        let mac = match next_hop {
+            NextHop::Group(mac) => mac,
+            NextHop::Neighbour(ip) => match self.neighbours.lookup(now, ip) {
+                neighbour::Lookup::Found(mac) => mac,
+                neighbour::Lookup::Pending => {
+                    if let Err(older) = self.neighbours.park(ip, frame) {
+                        self.drop_unsent(now, older, DropReason::NeighbourQueueFull);
+                    }
+                    return None;
+                }
+                neighbour::Lookup::Failed => {
+                    self.fail_unsent(now, frame);
+                    return None;
+                }
+            },
+        };
+        self.link.write_ethernet(&mut self.pool, &mut frame, mac, ethertype::IPV4);
+        Some(frame)
+    }
+
+    /// Sends a datagram that no connection waits for, as soon as its neighbour is known.
+    pub(super) fn send_ip_later(
+        &mut self,
+        now: Instant,
+        frame: TxFrame,
+        source: IpAddr,
+        destination: IpAddr,
+        protocol: u8,
+    ) {
+        let frame = self.send_ip(now, frame, source, destination, protocol);
+        self.outgoing.extend(frame);
+    }
+
+    /// An ARP question, or what address conflict detection has to say.
+    fn poll_arp(&mut self) -> Option<TxFrame> {
+        if let Some(packet) = self.poll_claim_packet() {
+            return self.arp_frame(&packet, MacAddr::BROADCAST);
+        }
+        while let Some(request) = self.neighbours.poll_transmit() {
+            let address = self.address.as_ref()?;
+            if let Some((packet, to)) = arp::request(&request, self.link.mac, &address.claim) {
+                return self.arp_frame(&packet, to);
+            }
+        }
+        None
+    }
+
+    /// A frame with an ARP packet, or a drop when no chunk is left: whoever asks will ask again.
+    pub(super) fn arp_frame(&mut self, packet: &Packet, to: MacAddr) -> Option<TxFrame> {
+        let frame = self.link.arp_frame(&mut self.pool, packet, to);
+        if frame.is_none() {
+            self.drops.count(DropReason::NoFrame);
+        }
+        frame
+    }
+
+    /// Neighbours that did not answer: the connections whose frames waited are told.
+    fn handle_unreachable_neighbours(&mut self, now: Instant) {
+        while let Some(unreachable) = self.neighbours.poll_unreachable() {
+            tracing::info!(target: STORY, "{} does not answer ARP", unreachable.neighbour);
+            for frame in unreachable.frames {
+                self.fail_unsent(now, frame);
+            }
+        }
+    }
+
+    /// A frame that can't be sent because its neighbour does not answer.
+    fn fail_unsent(&mut self, now: Instant, frame: TxFrame) {
+        let owner = self.owners.get(frame.chunk() as usize).copied().flatten();
+        let datagram = self.udp_flow(&frame);
+        self.drop_unsent(now, frame, DropReason::NeighbourUnreachable);
+        if let Some(Owner { id, .. }) = owner {
+            self.tell_unreachable(now, id, Unreachable::NoNeighbour, None);
+        } else if let Some((local, remote)) = datagram
+            && let Some(id) = self.udp.handle_no_neighbour(local, remote)
+        {
+            self.events.push_back(Event::Udp { id });
+        }
+    }
+
+    /// From where to where a frame's datagram goes, if it is UDP's.
+    fn udp_flow(&self, frame: &TxFrame) -> Option<(SocketAddr, SocketAddr)> {
+        let datagram = self.pool.tx_bytes(frame).get(self.link.ethernet_len()..)?;
+        let (header, payload) = ipv4::Header::parse(datagram).ok()?;
+        if header.protocol != protocol::UDP {
+            return None;
+        }
+        let [s0, s1, d0, d1] = *datagram.get(payload)?.first_chunk()?;
+        let local = SocketAddr::new(header.source.into(), u16::from_be_bytes([s0, s1]));
+        Some((local, SocketAddr::new(header.destination.into(), u16::from_be_bytes([d0, d1]))))
+    }
+
+    /// Counts a frame that is not going to be sent, and gives it back as if it had been.
+    fn drop_unsent(&mut self, now: Instant, frame: TxFrame, reason: DropReason) {
+        self.drops.count(reason);
+        self.handle_completion(now, frame.into_completed());
+    }
+
+    /// Something can be told to whoever waits for the stack as a whole.
+    pub(super) fn changed(&mut self) {
+        self.events.push_back(Event::Changed);
+    }
+}

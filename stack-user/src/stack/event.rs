@@ -1,0 +1,39 @@
+//! What the stack tells those who run it.
+
+/// A connection of a [`Stack`](super::Stack). Not reused: a later connection in the same row has another generation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct TcpId {
+    pub(super) row: u32,
+    pub(super) generation: u32,
+}
+
+impl TcpId {
+    /// The row in the stack's table: small, dense, and reused.
+    pub fn index(self) -> usize {
+        self.row as usize
+    }
+}
+
+/// A UDP socket of a [`Stack`](super::Stack).
+pub use crate::net::udp::SocketId as UdpId;
+
+/// Something happened that somebody may wait for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A connection can do what it could not before. Its end makes it both: the next read and write tell.
+    Tcp {
+        /// The connection.
+        id: TcpId,
+        /// Data, the end of the stream, or an error can be read.
+        readable: bool,
+        /// There is room to write, or an error to find by writing; or the connection is established.
+        writable: bool,
+    },
+    /// A socket has a datagram, or an error.
+    Udp {
+        /// The socket.
+        id: UdpId,
+    },
+    /// An address was claimed or lost, or a connection went.
+    Changed,
+}

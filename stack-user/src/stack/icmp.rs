@@ -1,0 +1,92 @@
+//! ICMP messages, and the errors that we answer with.
+
+use std::net::IpAddr;
+
+use super::{Event, Stack, demux::Flow};
+use crate::{
+    frame::{FramePool, RxFrame},
+    net::{
+        icmp::{self, ErrorKind, IcmpError, Input, Problem, Quote},
+        ipv4::Datagram,
+    },
+    tcp::{SeqNumber, Unreachable},
+    telemetry::DropReason,
+    time::Instant,
+    wire::protocol,
+};
+
+impl<P: FramePool> Stack<P> {
+    /// An ICMP message, `frame` being all of it.
+    pub(super) fn handle_icmp_frame(&mut self, now: Instant, datagram: &Datagram, frame: RxFrame) {
+        let result = match icmp::receive(self.pool.rx_bytes(&frame)) {
+            Ok(Input::EchoRequest) => self.answer_echo(now, datagram, &frame),
+            Ok(Input::Error(error)) => self.handle_icmp_error(now, &error),
+            // Nobody here pings (yet).
+            Ok(Input::EchoReply { .. }) => Err(DropReason::IcmpUnmatched),
+            Err(reason) => Err(reason),
+        };
+        if let Err(reason) = result {
+            self.drops.count(reason);
+        }
+        self.pool.release_rx(frame);
+    }
+
+    fn answer_echo(
+        &mut self,
+        now: Instant,
+        datagram: &Datagram,
+        request: &RxFrame,
+    ) -> Result<(), DropReason> {
+        let (source, destination) =
+            (IpAddr::V4(datagram.header.source), IpAddr::V4(datagram.header.destination));
+        let room = self.link.header_room(destination);
+        let reply = self.icmp.echo_reply(now, &mut self.pool, request, datagram.cast, room)?;
+        self.send_ip_later(now, reply, destination, source, protocol::ICMPV4);
+        Ok(())
+    }
+
+    /// Tells the flow that an error quotes. Whether it is believed is the flow's business (RFC 5927).
+    fn handle_icmp_error(&mut self, now: Instant, error: &IcmpError) -> Result<(), DropReason> {
+        if Some(error.local.ip()) != self.address() {
+            return Err(DropReason::IcmpUnmatched);
+        }
+        match error.protocol {
+            protocol::TCP => {
+                let flow = Flow { local: error.local, remote: error.remote };
+                let id = self.connections.find(&flow).ok_or(DropReason::IcmpUnmatched)?;
+                self.tell_unreachable(now, id, unreachable(error.kind)?, Some(SeqNumber(error.sequence)));
+                Ok(())
+            }
+            protocol::UDP => {
+                let id = self.udp.handle_error(error)?;
+                self.events.push_back(Event::Udp { id });
+                Ok(())
+            }
+            _ => Err(DropReason::IcmpUnmatched),
+        }
+    }
+
+    /// Answers a datagram with an error, if it may be.
+    pub(super) fn send_error(&mut self, now: Instant, problem: Problem, quote: Option<&Quote>, to: IpAddr) {
+        let (Some(quote), Some(source)) = (quote, self.address()) else { return };
+        let room = self.link.header_room(source);
+        match self.icmp.error(now, &mut self.pool, problem, quote, room) {
+            Ok(frame) => self.send_ip_later(now, frame, source, to, protocol::ICMPV4),
+            Err(reason) => self.drops.count(reason),
+        }
+    }
+}
+
+/// What an ICMP error means to TCP (RFC 1122 §4.2.3.9).
+fn unreachable(kind: ErrorKind) -> Result<Unreachable, DropReason> {
+    Ok(match kind {
+        ErrorKind::NetUnreachable => Unreachable::Network,
+        ErrorKind::HostUnreachable => Unreachable::Host,
+        ErrorKind::ProtocolUnreachable => Unreachable::Protocol,
+        ErrorKind::PortUnreachable => Unreachable::Port,
+        ErrorKind::Prohibited => Unreachable::Admin,
+        ErrorKind::FragmentationNeeded { mtu } => Unreachable::FragmentationNeeded { mtu: mtu.unwrap_or(0) },
+        ErrorKind::TimeExceeded => Unreachable::TimeExceeded,
+        ErrorKind::ParameterProblem => return Err(DropReason::IcmpIgnored),
+    })
+}

@@ -1,0 +1,148 @@
+//! A frame's way in: Ethernet, then ARP or IP, then ICMP, UDP or TCP.
+
+use std::net::IpAddr;
+
+use super::Stack;
+use crate::{
+    frame::{FramePool, RxFrame},
+    net::{
+        arp,
+        icmp::{Problem, Quote},
+        ipv4::{self, Cast, Datagram},
+        route::NextHop,
+    },
+    telemetry::DropReason,
+    time::Instant,
+    wire::{
+        arp as wire_arp,
+        ethernet::{self, ethertype},
+        ipv4::Header,
+        protocol,
+    },
+};
+
+impl<P: FramePool> Stack<P> {
+    /// Takes in a received frame. It is kept as long as its data waits to be read, or given back to the pool.
+    pub fn handle_frame(&mut self, now: Instant, mut frame: RxFrame) {
+        let (ethernet, payload) = match ethernet::Header::parse(self.pool.rx_bytes(&frame)) {
+            Ok(parsed) => parsed,
+            Err(reason) => return self.drop_received(frame, reason),
+        };
+        if let Err(reason) = self.check_ethernet(&ethernet) {
+            return self.drop_received(frame, reason);
+        }
+        frame.trim_front(payload);
+        match ethernet.ethertype {
+            ethertype::ARP => self.handle_arp(now, frame),
+            ethertype::IPV4 => self.handle_ipv4(now, frame, ethernet.destination.is_multicast()),
+            _ => self.drop_received(frame, DropReason::EthernetUnknownType),
+        }
+    }
+
+    fn check_ethernet(&self, header: &ethernet::Header) -> Result<(), DropReason> {
+        if header.vlan != self.link.vlan {
+            return Err(DropReason::EthernetWrongVlan);
+        }
+        // A group address is checked again by what is inside: ARP asks everybody, IP broadcasts.
+        if header.destination != self.link.mac && !header.destination.is_multicast() {
+            return Err(DropReason::EthernetNotForUs);
+        }
+        Ok(())
+    }
+
+    fn handle_arp(&mut self, now: Instant, frame: RxFrame) {
+        let packet = wire_arp::Packet::parse(self.pool.rx_bytes(&frame));
+        self.pool.release_rx(frame);
+        let answer = packet.and_then(|packet| {
+            let address = self.address.as_mut().ok_or(DropReason::ArpNotForUs)?;
+            let mac = self.link.mac;
+            arp::receive(now, &packet, mac, &address.route, &mut address.claim, &mut self.neighbours)
+        });
+        match answer {
+            Ok(Some(reply)) => {
+                let to = reply.target_mac;
+                let frame = self.arp_frame(&reply, to);
+                self.outgoing.extend(frame);
+            }
+            Ok(None) => {}
+            Err(reason) => self.drops.count(reason),
+        }
+        self.handle_claim_events(now);
+    }
+
+    fn handle_ipv4(&mut self, now: Instant, mut frame: RxFrame, link_group: bool) {
+        let Some(route) = self.route() else { return self.drop_received(frame, DropReason::Ipv4NotForUs) };
+        let datagram = match ipv4::receive(self.pool.rx_bytes(&frame), route, link_group) {
+            Ok(datagram) => datagram,
+            Err(reason) => return self.drop_received(frame, reason),
+        };
+        if datagram.header.is_fragment() {
+            return self.handle_fragment(now, &datagram, frame);
+        }
+        let header_len = datagram.payload.start;
+        frame.truncate(datagram.payload.end);
+        let (source, destination) =
+            (IpAddr::V4(datagram.header.source), IpAddr::V4(datagram.header.destination));
+        match datagram.header.protocol {
+            protocol::TCP if datagram.cast == Cast::Unicast => {
+                frame.trim_front(header_len);
+                self.handle_tcp(now, source, destination, frame);
+            }
+            // RFC 9293 §3.10.7.2, MUST-57: TCP is for two hosts.
+            protocol::TCP => self.drop_received(frame, DropReason::TcpBadAddress),
+            protocol::UDP => {
+                frame.trim_front(header_len);
+                self.handle_udp_frame(now, &datagram, frame);
+            }
+            protocol::ICMPV4 => {
+                frame.trim_front(header_len);
+                self.handle_icmp_frame(now, &datagram, frame);
+            }
+            _ => {
+                let quote = Quote::of(self.pool.rx_bytes(&frame), datagram.cast);
+                self.send_error(now, Problem::ProtocolUnreachable, quote.as_ref(), source);
+                self.drop_received(frame, DropReason::Ipv4UnknownProtocol);
+            }
+        }
+    }
+
+    /// A part of a datagram: kept until the others have come. TCP never cuts its segments, nor do we; what comes in
+    /// parts is UDP and pings.
+    fn handle_fragment(&mut self, now: Instant, datagram: &Datagram, frame: RxFrame) {
+        let payload = self.pool.rx_bytes(&frame).get(datagram.payload.clone()).unwrap_or_default();
+        let inserted = self.fragments.insert(now, &datagram.header, payload);
+        self.pool.release_rx(frame);
+        match inserted {
+            Ok(Some(whole)) if whole.header.protocol == protocol::UDP => {
+                self.handle_udp_reassembled(whole, datagram.cast);
+            }
+            Ok(Some(_)) => self.drops.count(DropReason::Ipv4UnknownProtocol),
+            Ok(None) => {}
+            Err(reason) => self.drops.count(reason),
+        }
+    }
+
+    pub(super) fn handle_fragment_timeout(&mut self, now: Instant) {
+        if self.fragments.poll_timeout().is_none_or(|at| at > now) {
+            return;
+        }
+        self.fragments.handle_timeout(now);
+        while let Some(expired) = self.fragments.poll_expired() {
+            self.drops.count(DropReason::FragmentTimeout);
+            let Some(first) = expired.first else { continue };
+            // Its first fragment came to us alone, or it would not have been kept.
+            let quote = Quote::of(&first, Cast::Unicast);
+            if let Ok((header, _)) = Header::parse(&first) {
+                let source = IpAddr::V4(header.source);
+                self.send_error(now, Problem::ReassemblyTimeExceeded, quote.as_ref(), source);
+            }
+        }
+    }
+
+    /// A segment of ours, or a reply to one, showed that the way to `ip` works.
+    pub(super) fn confirm_neighbour(&mut self, now: Instant, ip: IpAddr) {
+        if let Some(NextHop::Neighbour(neighbour)) = self.route().and_then(|route| route.next_hop(ip)) {
+            self.neighbours.confirm(now, neighbour);
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! What applications ask of TCP, and segments on their way to their connections.
+
+use std::net::{IpAddr, SocketAddr};
+
+use super::{Stack, TcpId, demux::Flow};
+use crate::{
+    frame::{FramePool, RxFrame},
+    tcp::{self, Connection, SeqNumber, Unreachable, segment, segment::Segment},
+    telemetry::DropReason,
+    time::Instant,
+    wire::protocol,
+};
+
+/// Why a connection can't even be attempted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConnectError {
+    /// No address has been claimed.
+    #[error("the stack has no address (yet): claim one first")]
+    NoAddress,
+    /// Nobody can forward to the destination.
+    #[error("no route to {0}: it is not on our link and there is no gateway; name one with --gateway")]
+    NoRoute(IpAddr),
+    /// The destination is not one host, or port 0.
+    #[error("{0} is not an address that TCP can connect to")]
+    BadRemote(SocketAddr),
+    /// There is no ephemeral port left.
+    #[error("all ephemeral ports to {0} are in use: close connections, or claim another address")]
+    NoPort(SocketAddr),
+}
+
+impl<P: FramePool> Stack<P> {
+    /// Opens a connection; its SYN is the next thing that it has to send.
+    ///
+    /// # Errors
+    /// See [`ConnectError`].
+    pub fn tcp_connect(&mut self, now: Instant, remote: SocketAddr) -> Result<TcpId, ConnectError> {
+        let route = *self.route().ok_or(ConnectError::NoAddress)?;
+        if remote.port() == 0
+            || !crate::net::route::is_unicast(remote.ip())
+            || route.is_broadcast(remote.ip())
+        {
+            return Err(ConnectError::BadRemote(remote));
+        }
+        if route.next_hop(remote.ip()).is_none() {
+            return Err(ConnectError::NoRoute(remote.ip()));
+        }
+        let local = route.address();
+        let connections = &self.connections;
+        let is_used = |port| connections.is_in_use(&Flow { local: SocketAddr::new(local, port), remote });
+        let port = self.ports.pick(local, remote, is_used).ok_or(ConnectError::NoPort(remote))?;
+        let local = SocketAddr::new(local, port);
+        let secrets = self.secret.for_connection(now, local, remote);
+        let config = self.tcp_config(local.ip(), route.mtu());
+        let connection = Connection::connect(now, config, local, remote, secrets);
+        let id = self.connections.insert(connection);
+        self.connections.worked_on(id, &mut self.pool, &mut self.events);
+        Ok(id)
+    }
+
+    /// A connection, to look at.
+    pub fn tcp(&self, id: TcpId) -> Option<&Connection> {
+        self.connections.get(id)
+    }
+
+    /// Writes to a connection: see [`Connection::write`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn tcp_write(&mut self, now: Instant, id: TcpId, bytes: &[u8]) -> Result<usize, tcp::WriteError> {
+        let connection = self.connections.get_mut(id).ok_or(tcp::WriteError::Closed)?;
+        let written = connection.write(now, &mut self.pool, bytes);
+        self.connections.worked_on(id, &mut self.pool, &mut self.events);
+        written
+    }
+
+    /// Reads from a connection: see [`Connection::read`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn tcp_read(&mut self, now: Instant, id: TcpId, bytes: &mut [u8]) -> Result<usize, tcp::ReadError> {
+        let connection = self.connections.get_mut(id).ok_or(tcp::ReadError::Closed)?;
+        let read = connection.read(now, &mut self.pool, bytes);
+        self.connections.worked_on(id, &mut self.pool, &mut self.events);
+        read
+    }
+
+    /// Closes our direction of a connection.
+    pub fn tcp_shutdown_write(&mut self, now: Instant, id: TcpId) {
+        self.work_on(id, |connection, _| connection.shutdown_write(now));
+    }
+
+    /// The application is done with a connection: what it wrote is still delivered, what comes is refused.
+    pub fn tcp_close(&mut self, now: Instant, id: TcpId) {
+        self.connections.let_go(id);
+        self.work_on(id, |connection, _| connection.close(now));
+    }
+
+    /// Resets a connection.
+    pub fn tcp_abort(&mut self, now: Instant, id: TcpId) {
+        self.work_on(id, |connection, _| connection.abort(now));
+    }
+
+    /// Resets all connections.
+    pub fn abort_all(&mut self, now: Instant) {
+        for id in self.connections.ids() {
+            self.tcp_abort(now, id);
+        }
+    }
+
+    /// Whether a connection is left whose peer still expects something: one that is neither closed nor in TIME-WAIT.
+    pub fn has_unfinished_connections(&self) -> bool {
+        self.connections.has_unfinished()
+    }
+
+    /// A TCP segment, `frame` being all of it.
+    pub(super) fn handle_tcp(
+        &mut self,
+        now: Instant,
+        source: IpAddr,
+        destination: IpAddr,
+        mut frame: RxFrame,
+    ) {
+        let (segment, payload) = match Segment::parse(source, destination, self.pool.rx_bytes(&frame)) {
+            Ok(parsed) => parsed,
+            Err(reason) => return self.drop_received(frame, reason),
+        };
+        frame.trim_front(payload);
+        let local = SocketAddr::new(destination, segment.destination_port);
+        let remote = SocketAddr::new(source, segment.source_port);
+        let Some(id) = self.connections.find(&Flow { local, remote }) else {
+            self.answer_with_reset(now, &segment, frame.len(), local, remote);
+            return self.drop_received(frame, DropReason::TcpNoConnection);
+        };
+        let Some(connection) = self.connections.get_mut(id) else { return self.pool.release_rx(frame) };
+        match connection.handle_segment(now, &mut self.pool, &segment, frame) {
+            // RFC 1122 §2.3.2.1: a segment that fits into a connection is proof that its neighbour is there.
+            Ok(()) => self.confirm_neighbour(now, source),
+            Err(reason) => self.drops.count(reason),
+        }
+        self.connections.worked_on(id, &mut self.pool, &mut self.events);
+    }
+
+    /// An ICMP error about a segment that we sent (RFC 5927): its connection decides what to believe.
+    pub(super) fn tell_unreachable(
+        &mut self,
+        now: Instant,
+        id: TcpId,
+        what: Unreachable,
+        quoted: Option<SeqNumber>,
+    ) {
+        self.work_on(id, |connection, pool| connection.handle_unreachable(now, pool, what, quoted));
+    }
+
+    /// RFC 9293 §3.10.7.1: a segment for no connection is answered with a reset.
+    fn answer_with_reset(
+        &mut self,
+        now: Instant,
+        segment: &Segment,
+        payload_len: usize,
+        local: SocketAddr,
+        remote: SocketAddr,
+    ) {
+        let Some(reset) = segment::reset_for(segment, payload_len) else { return };
+        let Some(frame) = self.pool.allocate() else { return self.drops.count(DropReason::NoFrame) };
+        let mut frame = frame.into_tx();
+        let room = self.link.header_room(local.ip());
+        let Some(bytes) = self.pool.tx_buffer(&mut frame).get_mut(room..) else {
+            return self.pool.release_tx(frame);
+        };
+        let len = reset.emit(local.ip(), remote.ip(), 0, bytes);
+        frame.set_len(room + len);
+        self.send_ip_later(now, frame, local.ip(), remote.ip(), protocol::TCP);
+    }
+
+    fn work_on(&mut self, id: TcpId, work: impl FnOnce(&mut Connection, &mut P)) {
+        if let Some(connection) = self.connections.get_mut(id) {
+            work(connection, &mut self.pool);
+            self.connections.worked_on(id, &mut self.pool, &mut self.events);
+        }
+    }
+}

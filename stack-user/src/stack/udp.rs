@@ -1,0 +1,146 @@
+//! What applications ask of UDP, and datagrams on their way to their sockets.
+
+use std::net::{IpAddr, SocketAddr};
+
+use super::{Event, Stack, UdpId};
+use crate::{
+    frame::{FramePool, RxFrame},
+    net::{
+        icmp::{Problem, Quote},
+        ipv4::{Cast, Datagram},
+        reassembly::Reassembled,
+        udp::{BindError, Path, Payload, RecvError, SendError},
+    },
+    telemetry::DropReason,
+    time::Instant,
+    wire::{ipv4, protocol, udp::Header},
+};
+
+/// Why there is no UDP socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum UdpBindError {
+    /// No address has been claimed.
+    #[error("the stack has no address (yet): claim one first")]
+    NoAddress,
+    /// The port can't be had.
+    #[error(transparent)]
+    Port(#[from] BindError),
+}
+
+/// Why a datagram was not sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum UdpSendError {
+    /// The address was lost.
+    #[error("the stack has no address (any more)")]
+    NoAddress,
+    /// Nobody can forward to the destination.
+    #[error("no route to {0}: it is not on our link and there is no gateway; name one with --gateway")]
+    NoRoute(IpAddr),
+    /// The socket can't send it.
+    #[error(transparent)]
+    Socket(#[from] SendError),
+}
+
+impl<P: FramePool> Stack<P> {
+    /// Opens a socket on our address; port 0 asks for a random one (RFC 6056).
+    ///
+    /// # Errors
+    /// See [`UdpBindError`].
+    pub fn udp_bind(&mut self, port: u16) -> Result<(UdpId, SocketAddr), UdpBindError> {
+        let address = self.address().ok_or(UdpBindError::NoAddress)?;
+        let id = self.udp.bind(SocketAddr::new(address, port), &mut self.rng)?;
+        Ok((id, self.udp.local(id).unwrap_or(SocketAddr::new(address, port))))
+    }
+
+    /// Sends a datagram.
+    ///
+    /// # Errors
+    /// See [`UdpSendError`].
+    pub fn udp_send_to(
+        &mut self,
+        now: Instant,
+        id: UdpId,
+        remote: SocketAddr,
+        payload: &[u8],
+    ) -> Result<(), UdpSendError> {
+        let route = self.route().ok_or(UdpSendError::NoAddress)?;
+        if route.next_hop(remote.ip()).is_none() {
+            return Err(UdpSendError::NoRoute(remote.ip()));
+        }
+        let source = route.address();
+        let path = Path { source, header_room: self.link.header_room(source), mtu: route.mtu() };
+        let sent = self.udp.send(&mut self.pool, id, Some(remote), path, payload)?;
+        self.send_ip_later(now, sent.frame, sent.source.ip(), sent.destination.ip(), protocol::UDP);
+        Ok(())
+    }
+
+    /// Receives a datagram: how many bytes were copied, and its sender.
+    ///
+    /// # Errors
+    /// See [`RecvError`].
+    pub fn udp_recv_from(&mut self, id: UdpId, buf: &mut [u8]) -> Result<(usize, SocketAddr), RecvError> {
+        self.udp.recv(&mut self.pool, id, buf)
+    }
+
+    /// Closes a socket.
+    pub fn udp_close(&mut self, id: UdpId) {
+        self.udp.close(&mut self.pool, id);
+    }
+
+    /// A whole datagram, `frame` being UDP's part of it.
+    pub(super) fn handle_udp_frame(&mut self, now: Instant, datagram: &Datagram, mut frame: RxFrame) {
+        let (source, destination) =
+            (IpAddr::V4(datagram.header.source), IpAddr::V4(datagram.header.destination));
+        let (header, payload) = match Header::parse(source, destination, self.pool.rx_bytes(&frame)) {
+            Ok(parsed) => parsed,
+            Err(reason) => return self.drop_received(frame, reason),
+        };
+        let local = SocketAddr::new(destination, header.destination_port);
+        let remote = SocketAddr::new(source, header.source_port);
+        let Some(id) = self.udp.lookup(local, remote) else {
+            let quote = self.quote(datagram, &frame);
+            self.send_error(now, Problem::PortUnreachable, quote.as_ref(), source);
+            return self.drop_received(frame, DropReason::UdpNoSocket);
+        };
+        frame.truncate(payload.end);
+        frame.trim_front(payload.start);
+        self.confirm_neighbour(now, source);
+        self.deliver_udp(id, remote, Payload::Frame(frame));
+    }
+
+    /// A datagram that came in parts.
+    pub(super) fn handle_udp_reassembled(&mut self, whole: Reassembled, cast: Cast) {
+        let (source, destination) = (IpAddr::V4(whole.header.source), IpAddr::V4(whole.header.destination));
+        let (header, payload) = match Header::parse(source, destination, &whole.payload) {
+            Ok(parsed) if cast == Cast::Unicast => parsed,
+            Ok(_) => return self.drops.count(DropReason::UdpNoSocket),
+            Err(reason) => return self.drops.count(reason),
+        };
+        let local = SocketAddr::new(destination, header.destination_port);
+        let remote = SocketAddr::new(source, header.source_port);
+        match self.udp.lookup(local, remote) {
+            Some(id) => {
+                let data = whole.payload.get(payload).unwrap_or_default().to_vec();
+                self.deliver_udp(id, remote, Payload::Heap(data));
+            }
+            None => self.drops.count(DropReason::UdpNoSocket),
+        }
+    }
+
+    fn deliver_udp(&mut self, id: UdpId, remote: SocketAddr, payload: Payload) {
+        match self.udp.deliver(&mut self.pool, id, remote, payload) {
+            Ok(()) => self.events.push_back(Event::Udp { id }),
+            Err(reason) => self.drops.count(reason),
+        }
+    }
+
+    /// The beginning of a datagram whose header was cut off the front of `frame`, written anew.
+    fn quote(&self, datagram: &Datagram, frame: &RxFrame) -> Option<Quote> {
+        let mut bytes = vec![0; ipv4::LEN];
+        datagram.header.emit(&mut bytes);
+        bytes.extend_from_slice(self.pool.rx_bytes(frame));
+        Quote::of(&bytes, datagram.cast)
+    }
+}
