@@ -7,7 +7,7 @@ use std::{
     collections::VecDeque,
     fmt, fs,
     io::{self, BufWriter, Write},
-    os::fd::RawFd,
+    os::fd::OwnedFd,
     path::Path,
 };
 
@@ -209,7 +209,7 @@ impl Device for Capture {
         has_more
     }
 
-    fn fds(&self) -> Vec<RawFd> {
+    fn fds(&self) -> io::Result<Vec<OwnedFd>> {
         self.device.fds()
     }
 

@@ -7,7 +7,7 @@
 use std::{
     collections::VecDeque,
     io,
-    os::fd::RawFd,
+    os::fd::OwnedFd,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -129,8 +129,8 @@ impl Device for MemoryDevice {
         }
     }
 
-    fn fds(&self) -> Vec<RawFd> {
-        Vec::new()
+    fn fds(&self) -> io::Result<Vec<OwnedFd>> {
+        Ok(Vec::new())
     }
 
     fn describe(&self) -> String {

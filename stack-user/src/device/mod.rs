@@ -7,11 +7,13 @@ pub mod capture;
 pub mod fault;
 pub mod interface;
 pub mod memory;
+mod readable;
 mod umem;
 pub mod xdp;
 
-use std::{collections::VecDeque, io, os::fd::RawFd};
+use std::{collections::VecDeque, io, os::fd::OwnedFd};
 
+pub use readable::Readable;
 pub use umem::{CHUNK_SIZE, TX_OFFSET, Umem};
 
 use crate::{
@@ -54,8 +56,12 @@ pub trait Device: Send {
         false
     }
 
-    /// File descriptors that become readable when a frame has come. None for a device in memory.
-    fn fds(&self) -> Vec<RawFd>;
+    /// File descriptors that become readable when a frame has come: duplicates, for whoever waits to keep. None for a
+    /// device in memory.
+    ///
+    /// # Errors
+    /// When the process has too many open files.
+    fn fds(&self) -> io::Result<Vec<OwnedFd>>;
 
     /// The device and how it was bound, in a line for `-v`: driver mode, copy mode, queues.
     fn describe(&self) -> String;

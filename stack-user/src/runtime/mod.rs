@@ -1,1 +1,11 @@
-//! To come.
+//! From protocol code to a running shard: the lock, the driver task, the real clock.
+
+mod clock;
+mod driver;
+mod shard;
+mod waiters;
+
+pub use clock::Clock;
+pub use driver::drive;
+pub use shard::{Core, Shard};
+pub use waiters::Waiters;

@@ -189,7 +189,7 @@ fn two_queues_share_one_umem() {
     lab.inside(|| {
         let mut a = End::open(lab::ONE, &[0, 1], &Options::default());
         let mut b = End::open(lab::OTHER, &[0, 1], &Options::default());
-        assert_eq!(a.device.fds().len(), 2);
+        assert_eq!(a.device.fds().expect("descriptors").len(), 2);
         exchange(&mut a, &mut b, FRAMES, 256, true);
         // What comes in on the second queue arrives too: sent from the second queue of a device of that queue only.
         let sent = a.sent;

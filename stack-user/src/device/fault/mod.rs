@@ -7,7 +7,7 @@
 mod lane;
 mod spec;
 
-use std::{collections::VecDeque, fmt, io, mem, os::fd::RawFd};
+use std::{collections::VecDeque, fmt, io, mem, os::fd::OwnedFd};
 
 use lane::Lane;
 pub use spec::{FaultSpec, FaultSpecError, Faults};
@@ -174,7 +174,7 @@ impl Device for Fault {
         device_has_more || !self.rx.ready.is_empty() || !self.lost.is_empty()
     }
 
-    fn fds(&self) -> Vec<RawFd> {
+    fn fds(&self) -> io::Result<Vec<OwnedFd>> {
         self.device.fds()
     }
 

@@ -291,7 +291,7 @@ fn default_route(route: &RouteMessage) -> Option<DefaultRoute> {
                 default.gateway = Some((*gateway).into())
             }
             // Another table is used by rules of its own only.
-            RouteAttribute::Table(table) if *table != libc::RT_TABLE_MAIN.into() => return None,
+            RouteAttribute::Table(table) if *table != u32::from(libc::RT_TABLE_MAIN) => return None,
             _ => {}
         }
     }

@@ -3,7 +3,7 @@
 use std::{
     collections::VecDeque,
     io,
-    os::fd::{AsRawFd, BorrowedFd, RawFd},
+    os::fd::{BorrowedFd, OwnedFd},
 };
 
 use super::{Bound, OpenError, queue::Queue};
@@ -215,8 +215,8 @@ impl Device for XdpDevice {
         sends_more || has_frames || !self.refused.is_empty()
     }
 
-    fn fds(&self) -> Vec<RawFd> {
-        self.queues.iter().map(|queue| queue.fd().as_raw_fd()).collect()
+    fn fds(&self) -> io::Result<Vec<OwnedFd>> {
+        self.queues.iter().map(|queue| queue.fd().try_clone_to_owned()).collect()
     }
 
     fn describe(&self) -> String {

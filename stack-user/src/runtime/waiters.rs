@@ -1,0 +1,84 @@
+//! Which tasks wait for which connection, socket or address.
+
+use std::{
+    collections::HashMap,
+    task::{Context, Waker},
+};
+
+use crate::stack::{Event, TcpId, UdpId};
+
+/// The wakers of a shard. Those of connections are indexed like the stack's own table, so a wake-up costs no search.
+#[derive(Debug, Default)]
+pub struct Waiters {
+    tcp: Vec<TcpWaiters>,
+    udp: HashMap<UdpId, Waker>,
+    /// Tasks that wait for an address to be claimed, or for connections to be gone.
+    other: Vec<Waker>,
+    /// Those to wake as soon as the lock is released.
+    pub(super) woken: Vec<Waker>,
+}
+
+#[derive(Debug, Default)]
+struct TcpWaiters {
+    read: Option<Waker>,
+    write: Option<Waker>,
+}
+
+impl Waiters {
+    /// The task wants to know when the connection has something to read, or has ended.
+    pub fn wait_to_read(&mut self, id: TcpId, cx: &Context<'_>) {
+        store(&mut self.tcp_row(id).read, cx);
+    }
+
+    /// The task wants to know when the connection can be written to, or has ended.
+    pub fn wait_to_write(&mut self, id: TcpId, cx: &Context<'_>) {
+        store(&mut self.tcp_row(id).write, cx);
+    }
+
+    /// The task wants to know when the socket has a datagram.
+    pub fn wait_to_receive(&mut self, id: UdpId, cx: &Context<'_>) {
+        self.udp.insert(id, cx.waker().clone());
+    }
+
+    /// The socket is gone.
+    pub fn forget_udp(&mut self, id: UdpId) {
+        self.udp.remove(&id);
+    }
+
+    /// The task wants to know when an address changes its state, or a connection goes.
+    pub fn wait_for_changes(&mut self, cx: &Context<'_>) {
+        if !self.other.iter().any(|waker| waker.will_wake(cx.waker())) {
+            self.other.push(cx.waker().clone());
+        }
+    }
+
+    pub(super) fn wake(&mut self, event: Event) {
+        match event {
+            Event::Tcp { id, readable, writable } => {
+                if let Some(row) = self.tcp.get_mut(id.index()) {
+                    self.woken.extend(readable.then(|| row.read.take()).flatten());
+                    self.woken.extend(writable.then(|| row.write.take()).flatten());
+                }
+            }
+            Event::Udp { id } => {
+                self.woken.extend(self.udp.remove(&id));
+            }
+            Event::Changed => self.woken.append(&mut self.other),
+        }
+    }
+
+    fn tcp_row(&mut self, id: TcpId) -> &mut TcpWaiters {
+        let row = id.index();
+        if row >= self.tcp.len() {
+            self.tcp.resize_with(row + 1, TcpWaiters::default);
+        }
+        &mut self.tcp[row]
+    }
+}
+
+fn store(place: &mut Option<Waker>, cx: &Context<'_>) {
+    match place {
+        Some(waker) => waker.clone_from(cx.waker()),
+        None => *place = Some(cx.waker().clone()),
+    }
+}
