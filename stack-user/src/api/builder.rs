@@ -1,0 +1,467 @@
+//! From wishes to a running stack: interface, program, rings, address.
+
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    path::PathBuf,
+    str::FromStr,
+    time::SystemTime,
+};
+
+use super::Stack;
+use crate::{
+    device::{
+        Device,
+        capture::Capture,
+        fault::{Fault, FaultSpec},
+        interface::{self, Interface, InterfaceError},
+        xdp::{
+            self, Mode, OpenError,
+            program::{Program, ProgramError},
+        },
+    },
+    net::{
+        acd::Schedule,
+        candidates::Candidates,
+        route::{Prefix, PrefixError, Route, RouteError},
+    },
+    rng::Rng,
+    runtime::Clock,
+    stack::{self, AddressEvent},
+    telemetry::STORY,
+    time::Duration,
+    wire::MacAddr,
+};
+
+/// How long to wait for a link that is up but has no carrier: a driver may reset it when an XDP program is attached
+/// or a ring is bound, and a switch port takes a few seconds to come back.
+const CARRIER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Which address to claim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum AddressChoice {
+    /// One that nobody has, found by probing the interface's own subnet.
+    #[default]
+    Auto,
+    /// This one.
+    Given {
+        /// The address.
+        address: Ipv4Addr,
+        /// Bits of its network; without it, the interface's own network that the address is in.
+        prefix_len: Option<u8>,
+    },
+}
+
+/// Which XDP program steers frames to us.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub enum ProgramChoice {
+    /// Our own, attached by us and gone with us.
+    #[default]
+    Own,
+    /// Our object, attached by somebody else (`xdp-loader load -p`), its maps pinned in this directory.
+    Pinned(PathBuf),
+}
+
+/// The text names no address.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ParseAddressError {
+    /// Neither an address nor `auto`.
+    #[error("'{0}' is not an IPv4 address, and not 'auto'")]
+    Address(String),
+    /// An IPv6 address.
+    #[error("'{0}' is an IPv6 address, which is not supported yet: give an IPv4 address")]
+    Ipv6(String),
+    /// No prefix length.
+    #[error("the prefix length '{0}' is not a number from 1 to 32")]
+    PrefixLen(String),
+}
+
+impl FromStr for AddressChoice {
+    type Err = ParseAddressError;
+
+    fn from_str(text: &str) -> Result<Self, ParseAddressError> {
+        if text == "auto" {
+            return Ok(Self::Auto);
+        }
+        let (address, length) = match text.split_once('/') {
+            Some((address, length)) => (address, Some(length)),
+            None => (text, None),
+        };
+        let address = match address.parse() {
+            Ok(IpAddr::V4(address)) => address,
+            Ok(IpAddr::V6(_)) => return Err(ParseAddressError::Ipv6(address.to_owned())),
+            Err(_) => return Err(ParseAddressError::Address(address.to_owned())),
+        };
+        let prefix_len = length
+            .map(|length| match length.parse::<u8>() {
+                Ok(bits @ 1..=32) => Ok(bits),
+                _ => Err(ParseAddressError::PrefixLen(length.to_owned())),
+            })
+            .transpose()?;
+        Ok(Self::Given { address, prefix_len })
+    }
+}
+
+/// The text names no program.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("'{0}' does not have the form pinned:DIR")]
+pub struct ParseProgramError(String);
+
+impl FromStr for ProgramChoice {
+    type Err = ParseProgramError;
+
+    fn from_str(text: &str) -> Result<Self, ParseProgramError> {
+        match text.split_once(':') {
+            Some(("pinned", directory)) if !directory.is_empty() => Ok(Self::Pinned(directory.into())),
+            _ => Err(ParseProgramError(text.to_owned())),
+        }
+    }
+}
+
+/// How to start a [`Stack`]: see [`Stack::builder`].
+#[derive(Clone, Debug, Default)]
+pub struct Builder {
+    interface: Option<String>,
+    address: AddressChoice,
+    gateway: Option<Ipv4Addr>,
+    vlan: Option<u16>,
+    mode: Mode,
+    queue: Option<u32>,
+    schedule: Schedule,
+    program: ProgramChoice,
+    program_log: Option<tracing::Level>,
+    capture: Option<PathBuf>,
+    faults: Option<FaultSpec>,
+}
+
+/// Why a stack did not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The interface is not there, or not fit.
+    #[error(transparent)]
+    Interface(#[from] InterfaceError),
+    /// The XDP program could not be attached.
+    #[error(transparent)]
+    Program(#[from] ProgramError),
+    /// The rings could not be bound.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The address can't be used on this link.
+    #[error(transparent)]
+    Route(#[from] RouteError),
+    /// The prefix length is not one.
+    #[error(transparent)]
+    Prefix(#[from] PrefixError),
+    /// The kernel uses the address itself.
+    #[error("{address} is this host's own address, on {interface}: choose another of the subnet, or `auto`")]
+    OwnAddress {
+        /// The address.
+        address: Ipv4Addr,
+        /// Where the kernel has it.
+        interface: String,
+    },
+    /// Somebody has the address.
+    #[error("{address} is in use by {mac}: choose another address of the subnet, or `auto`")]
+    AddressInUse {
+        /// The address.
+        address: Ipv4Addr,
+        /// Who answered for it.
+        mac: MacAddr,
+    },
+    /// All addresses that were tried are in use.
+    #[error("no free address found in {prefix}: {tried} were tried, all are in use; give one with --address")]
+    NoFreeAddress {
+        /// The subnet.
+        prefix: Prefix,
+        /// How many were tried.
+        tried: usize,
+    },
+    /// The address is on a network that the interface is not on.
+    #[error(
+        "{address} is in none of the networks of {interface} ({networks}): give its prefix length and a gateway"
+    )]
+    OutsideNetworks {
+        /// The address.
+        address: Ipv4Addr,
+        /// The interface.
+        interface: String,
+        /// Its networks.
+        networks: String,
+    },
+    /// The capture file can't be written.
+    #[error("cannot write frames to {}: {source}", path.display())]
+    Capture {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// The system gives no random numbers.
+    #[error("the system has no random numbers to give: {0}")]
+    Random(std::io::Error),
+}
+
+impl Builder {
+    /// The interface to run on. Without it: the one with the default route.
+    #[must_use]
+    pub fn interface(mut self, name: Option<String>) -> Self {
+        self.interface = name;
+        self
+    }
+
+    /// The address to claim.
+    #[must_use]
+    pub fn address(mut self, choice: AddressChoice) -> Self {
+        self.address = choice;
+        self
+    }
+
+    /// The router for everything off the link. Without it: the interface's own.
+    #[must_use]
+    pub fn gateway(mut self, gateway: Option<Ipv4Addr>) -> Self {
+        self.gateway = gateway;
+        self
+    }
+
+    /// The VLAN that the address is on, 1 to 4094.
+    #[must_use]
+    pub fn vlan(mut self, vlan: Option<u16>) -> Self {
+        self.vlan = vlan;
+        self
+    }
+
+    /// How to drive the NIC.
+    #[must_use]
+    pub fn mode(mut self, mode: Mode) -> Self {
+        self.mode = mode;
+        self
+    }
+
+    /// The one queue to bind. Without it: all of them.
+    #[must_use]
+    pub fn queue(mut self, queue: Option<u32>) -> Self {
+        self.queue = queue;
+        self
+    }
+
+    /// How patiently to look for others who use the address (RFC 5227).
+    #[must_use]
+    pub fn conflict_detection(mut self, schedule: Schedule) -> Self {
+        self.schedule = schedule;
+        self
+    }
+
+    /// The XDP program to use.
+    #[must_use]
+    pub fn program(mut self, choice: ProgramChoice) -> Self {
+        self.program = choice;
+        self
+    }
+
+    /// Have the XDP program log its decisions, up to this level.
+    #[must_use]
+    pub fn program_log(mut self, level: Option<tracing::Level>) -> Self {
+        self.program_log = level;
+        self
+    }
+
+    /// Write all frames to this file, as pcapng.
+    #[must_use]
+    pub fn capture(mut self, file: Option<PathBuf>) -> Self {
+        self.capture = file;
+        self
+    }
+
+    /// Do to our own frames what a bad network does.
+    #[must_use]
+    pub fn faults(mut self, faults: Option<FaultSpec>) -> Self {
+        self.faults = faults;
+        self
+    }
+
+    /// Starts the stack: attaches the program, binds the queues, claims the address.
+    ///
+    /// Whatever was changed on the host is undone when the last handle of the stack is dropped, when this fails, and
+    /// also when the process is killed.
+    ///
+    /// # Errors
+    /// [`StartError`] says what is in the way, and what to do.
+    pub async fn start(self) -> Result<Stack, StartError> {
+        let interface = interface::find(self.interface.as_deref()).await?;
+        let network = self.network(&interface).await?;
+        let mut rng = Rng::from_os().map_err(StartError::Random)?;
+        let candidates = self.candidates(&interface, &network, &mut rng);
+
+        let mut program = match &self.program {
+            ProgramChoice::Own => Program::attach(&interface.name, self.mode, self.program_log)?,
+            ProgramChoice::Pinned(directory) => Program::from_pins(directory, &interface.name)?,
+        };
+        if let Some(reason) = program.fallback() {
+            tracing::warn!("using the slower generic mode: {reason}");
+        }
+        tracing::info!(target: STORY, "{}", program.describe());
+        let options = xdp::Options { copying: self.mode.copying(program.is_generic()), ..Default::default() };
+        let queues = interface.queues(self.queue);
+        let (device, umem, bound) = xdp::open(&interface.name, &queues, &options)?;
+        tracing::info!(target: STORY, "AF_XDP sockets bound to {}: {bound}", interface.name);
+        // Every queue is bound before an address is claimed: frames on an unbound one would be lost.
+        for (queue, socket) in device.sockets() {
+            program.bind_socket(queue, socket)?;
+        }
+        interface.wait_for_carrier(CARRIER_TIMEOUT).await?;
+
+        let clock = Clock::new();
+        let device = self.wrap(Box::new(device), &interface, clock)?;
+        let stack = stack::Stack::new(clock.now(), interface.mac, self.vlan, umem, rng);
+        let stack = Stack::start(stack, device, clock, Some(program));
+        let address = self.claim_one(&stack, &network, &candidates).await?;
+        tracing::info!(target: STORY, "address {address} claimed on {} ({})", interface.name, interface.mac);
+        self.greet_gateway(&stack, &network);
+        Ok(stack)
+    }
+
+    /// The network that our address is to be in, by what was given and what the interface has.
+    async fn network(&self, interface: &Interface) -> Result<Network, StartError> {
+        let gateway = self.gateway.or_else(|| interface.ipv4_gateway());
+        let mtu = u16::try_from(interface.mtu).unwrap_or(u16::MAX);
+        let prefix = match self.address {
+            AddressChoice::Auto => {
+                let (address, length) = interface.ipv4_network()?;
+                Prefix::new(address.into(), length)?
+            }
+            AddressChoice::Given { address, prefix_len: Some(length) } => {
+                Prefix::new(address.into(), length)?
+            }
+            AddressChoice::Given { address, prefix_len: None } => network_of(address, interface)?,
+        };
+        // The interface's own gateway is of no use on another network.
+        let gateway = gateway.filter(|&gateway| self.gateway.is_some() || prefix.contains(gateway.into()));
+        if let AddressChoice::Given { address, .. } = self.address {
+            Route::new(address.into(), prefix, gateway.map(IpAddr::V4), mtu)?;
+            if let Some(interface) = interface::owner_of(address.into()).await? {
+                return Err(StartError::OwnAddress { address, interface });
+            }
+        }
+        Ok(Network { prefix, gateway, mtu })
+    }
+
+    /// The addresses to try, in order.
+    fn candidates(&self, interface: &Interface, network: &Network, rng: &mut Rng) -> Vec<Ipv4Addr> {
+        match self.address {
+            AddressChoice::Given { address, .. } => vec![address],
+            AddressChoice::Auto => {
+                let own = interface.networks.iter().map(|network| network.address);
+                let in_use: Vec<_> = own.chain(network.gateway.map(IpAddr::V4)).collect();
+                Candidates::new(network.prefix, &in_use, rng.fork()).collect()
+            }
+        }
+    }
+
+    fn wrap(
+        &self,
+        device: Box<dyn Device>,
+        interface: &Interface,
+        clock: Clock,
+    ) -> Result<Box<dyn Device>, StartError> {
+        // The capture is next to the NIC: it shows what really was on the wire, faults included.
+        let device: Box<dyn Device> = match &self.capture {
+            None => device,
+            Some(path) => {
+                let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+                let epoch = since_1970.saturating_sub(clock.now() - crate::time::Instant::ZERO);
+                let capture = Capture::create(device, path, &interface.name, epoch);
+                Box::new(capture.map_err(|source| StartError::Capture { path: path.clone(), source })?)
+            }
+        };
+        Ok(match &self.faults {
+            None => device,
+            Some(faults) => Box::new(Fault::new(device, *faults)),
+        })
+    }
+
+    /// Claims the first of the candidates that nobody has.
+    async fn claim_one(
+        &self,
+        stack: &Stack,
+        network: &Network,
+        candidates: &[Ipv4Addr],
+    ) -> Result<Ipv4Addr, StartError> {
+        for &address in candidates {
+            stack.steer(address.into(), self.vlan.unwrap_or(0))?;
+            tracing::info!(target: STORY, "asking whether anybody has {address}");
+            stack.shard().with(|core, now| {
+                core.stack.claim(now, address, network.prefix, network.gateway, network.mtu, self.schedule)
+            })?;
+            match stack.claimed().await {
+                AddressEvent::Refused { mac } | AddressEvent::Lost { mac } => {
+                    stack.unsteer(address.into(), self.vlan.unwrap_or(0))?;
+                    if let AddressChoice::Given { .. } = self.address {
+                        return Err(StartError::AddressInUse { address, mac });
+                    }
+                    tracing::info!(target: STORY, "{address} is in use by {mac}");
+                }
+                AddressEvent::Probing | AddressEvent::Claimed => return Ok(address),
+            }
+        }
+        Err(StartError::NoFreeAddress { prefix: network.prefix, tried: candidates.len() })
+    }
+
+    /// Asks for the gateway's link-layer address while the program that uses the stack is still getting ready.
+    fn greet_gateway(&self, stack: &Stack, network: &Network) {
+        if let Some(gateway) = network.gateway {
+            tracing::info!(target: STORY, "gateway {gateway} for everything outside of {}", network.prefix);
+            stack.shard().with(|core, now| core.stack.find_gateway(now));
+        }
+    }
+}
+
+/// What the address is to be part of.
+#[derive(Debug)]
+struct Network {
+    prefix: Prefix,
+    gateway: Option<Ipv4Addr>,
+    mtu: u16,
+}
+
+/// The interface's network that `address` is in.
+fn network_of(address: Ipv4Addr, interface: &Interface) -> Result<Prefix, StartError> {
+    let mut prefixes = interface
+        .networks
+        .iter()
+        .filter(|network| network.address.is_ipv4())
+        .filter_map(|network| Prefix::new(network.address, network.prefix_len).ok());
+    if let Some(prefix) = prefixes.find(|prefix| prefix.contains(address.into())) {
+        return Ok(prefix);
+    }
+    interface.ipv4_network()?;
+    let networks: Vec<_> = interface.networks.iter().map(ToString::to_string).collect();
+    let (interface, networks) = (interface.name.clone(), networks.join(", "));
+    Err(StartError::OutsideNetworks { address, interface, networks })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_may_carry_a_prefix() {
+        let address = Ipv4Addr::new(10, 0, 0, 7);
+        assert_eq!("auto".parse(), Ok(AddressChoice::Auto));
+        assert_eq!("10.0.0.7".parse(), Ok(AddressChoice::Given { address, prefix_len: None }));
+        assert_eq!("10.0.0.7/24".parse(), Ok(AddressChoice::Given { address, prefix_len: Some(24) }));
+        for bad in
+            ["", "Auto", "10.0.0", "10.0.0.7/", "10.0.0.7/0", "10.0.0.7/33", "10.0.0.7/24/24", "fd00::1"]
+        {
+            assert!(bad.parse::<AddressChoice>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_program_is_pinned_somewhere() {
+        assert_eq!("pinned:/sys/fs/bpf/x".parse(), Ok(ProgramChoice::Pinned("/sys/fs/bpf/x".into())));
+        for bad in ["", "pinned:", "/sys/fs/bpf/x", "loaded:/x"] {
+            assert!(bad.parse::<ProgramChoice>().is_err(), "{bad}");
+        }
+    }
+}
