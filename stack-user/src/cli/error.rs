@@ -318,7 +318,7 @@ mod tests {
             (Failure::Resolve { host: text(), reason: ResolveError::UnknownHost }, 6),
             (Failure::Resolve { host: text(), reason: ResolveError::Failed(text()) }, 6),
             (connect(ConnectError::Refused), 7),
-            (connect(ConnectError::Unreachable), 7),
+            (connect(ConnectError::Unreachable("no way".to_owned())), 7),
             (connect(ConnectError::Reset), 7),
             (connect(ConnectError::FamilyUnsupported), 7),
             (connect(ConnectError::TimedOut), 28),

@@ -1,12 +1,12 @@
 //! The options that every subcommand has: where the stack runs, and as whom.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
-use std::str::FromStr;
 
 use clap::{Args, ValueEnum};
 use tracing::level_filters::LevelFilter;
 
+use crate::api::{AddressChoice, ProgramChoice};
 use crate::device::fault::FaultSpec;
 use crate::device::xdp::Mode;
 
@@ -32,7 +32,7 @@ pub struct GlobalOptions {
 
     /// Send what is not on the subnet to this router [default: the interface's own gateway]
     #[arg(long, global = true, env = "XSTACK_GATEWAY", hide_env_values = true, value_name = "ADDR")]
-    pub gateway: Option<IpAddr>,
+    pub gateway: Option<Ipv4Addr>,
 
     /// Ask this name server; repeat for several [default: the host's own]
     #[arg(
@@ -101,62 +101,6 @@ pub struct GlobalOptions {
     pub log: LevelFilter,
 }
 
-/// The address to claim.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AddressChoice {
-    /// A free one, found by probing.
-    Auto,
-    /// This one.
-    Given {
-        /// The address.
-        address: IpAddr,
-        /// The length of its subnet's prefix; without it, the interface's own subnet says.
-        prefix: Option<u8>,
-    },
-}
-
-impl FromStr for AddressChoice {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        if text == "auto" {
-            return Ok(Self::Auto);
-        }
-        let (address, prefix) = match text.split_once('/') {
-            Some((address, prefix)) => (address, Some(prefix)),
-            None => (text, None),
-        };
-        let address: IpAddr =
-            address.parse().map_err(|_| format!("'{address}' is not an IP address, and not 'auto'"))?;
-        let longest = if address.is_ipv4() { 32 } else { 128 };
-        let prefix = prefix
-            .map(|prefix| match prefix.parse::<u8>() {
-                Ok(length) if (1..=longest).contains(&length) => Ok(length),
-                _ => Err(format!("the prefix length '{prefix}' is not a number from 1 to {longest}")),
-            })
-            .transpose()?;
-        Ok(Self::Given { address, prefix })
-    }
-}
-
-/// The XDP program to use.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ProgramChoice {
-    /// One that is attached already, with its maps pinned in this directory.
-    Pinned(PathBuf),
-}
-
-impl FromStr for ProgramChoice {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text.split_once(':') {
-            Some(("pinned", directory)) if !directory.is_empty() => Ok(Self::Pinned(directory.into())),
-            _ => Err(format!("'{text}' does not have the form pinned:DIR")),
-        }
-    }
-}
-
 /// How patiently a conflict about the address is looked for (RFC 5227 §2.1).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum AcdSchedule {
@@ -165,30 +109,4 @@ pub enum AcdSchedule {
     Fast,
     /// The RFC's own timing, some six seconds
     Rfc,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_address_may_carry_a_prefix() {
-        let address = IpAddr::from([10, 0, 0, 7]);
-        assert_eq!("auto".parse(), Ok(AddressChoice::Auto));
-        assert_eq!("10.0.0.7".parse(), Ok(AddressChoice::Given { address, prefix: None }));
-        assert_eq!("10.0.0.7/24".parse(), Ok(AddressChoice::Given { address, prefix: Some(24) }));
-        for bad in
-            ["", "Auto", "10.0.0", "10.0.0.7/", "10.0.0.7/0", "10.0.0.7/33", "10.0.0.7/24/24", "fd00::1/129"]
-        {
-            assert!(bad.parse::<AddressChoice>().is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn a_program_is_pinned_somewhere() {
-        assert_eq!("pinned:/sys/fs/bpf/x".parse(), Ok(ProgramChoice::Pinned("/sys/fs/bpf/x".into())));
-        for bad in ["", "pinned:", "/sys/fs/bpf/x", "loaded:/x"] {
-            assert!(bad.parse::<ProgramChoice>().is_err(), "{bad}");
-        }
-    }
 }

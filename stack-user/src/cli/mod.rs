@@ -10,6 +10,7 @@ pub mod error;
 pub mod global;
 pub mod logging;
 pub mod network;
+pub mod ours;
 
 use std::ffi::OsString;
 use std::io;

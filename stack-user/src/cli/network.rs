@@ -49,8 +49,8 @@ pub enum ConnectError {
     #[error("connection refused")]
     Refused,
     /// No route, no answer from the neighbour, or an ICMP error says so.
-    #[error("host unreachable")]
-    Unreachable,
+    #[error("{0}")]
+    Unreachable(String),
     /// The SYN was repeated as often as is sensible, without an answer.
     #[error("connection timed out")]
     TimedOut,

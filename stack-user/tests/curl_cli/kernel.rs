@@ -49,7 +49,9 @@ impl Network for Kernel {
             io::ErrorKind::ConnectionRefused => ConnectError::Refused,
             io::ErrorKind::TimedOut => ConnectError::TimedOut,
             io::ErrorKind::ConnectionReset => ConnectError::Reset,
-            io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => ConnectError::Unreachable,
+            io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
+                ConnectError::Unreachable(error.to_string())
+            }
             _ => ConnectError::Other(error.to_string()),
         })
     }

@@ -1,0 +1,113 @@
+//! The network that commands run on: our own stack.
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+};
+
+use tokio::sync::OnceCell;
+use tracing::level_filters::LevelFilter;
+
+use super::{
+    error::Failure,
+    global::{AcdSchedule, GlobalOptions},
+    network::{ConnectError, Network, ResolveError},
+};
+use crate::{
+    api::{self, Resolver, Stack, TcpStream},
+    net::acd::Schedule,
+    telemetry::STORY,
+    time::Duration,
+};
+
+/// How long connections that were closed may take to finish: a few round trips around the world.
+const CLOSE_GRACE: Duration = Duration::from_millis(800);
+
+/// Our stack, with a claimed address, and a resolver as soon as one is needed.
+#[derive(Debug)]
+pub struct OurNetwork {
+    stack: Stack,
+    name_servers: Vec<IpAddr>,
+    resolver: OnceCell<Resolver>,
+}
+
+impl OurNetwork {
+    /// Starts the stack as the options say.
+    ///
+    /// # Errors
+    /// [`Failure::Interface`] with what is in the way.
+    pub async fn open(options: &GlobalOptions) -> Result<Self, Failure> {
+        let builder = Stack::builder()
+            .interface(options.interface.clone())
+            .address(options.address.unwrap_or_default())
+            .gateway(options.gateway)
+            .vlan(options.vlan)
+            .mode(options.mode)
+            .queue(options.queue)
+            .conflict_detection(match options.acd {
+                AcdSchedule::Fast => Schedule::Fast,
+                AcdSchedule::Rfc => Schedule::Rfc,
+            })
+            .program(options.program.clone().unwrap_or_default())
+            // The program that can log is a second one, and slower: it is used for those who look that closely.
+            .program_log(options.log.into_level().filter(|_| options.log >= LevelFilter::DEBUG))
+            .capture(options.pcap.clone())
+            .faults(options.fault);
+        let stack = builder.start().await.map_err(|error| Failure::Interface(error.to_string()))?;
+        Ok(Self { stack, name_servers: options.dns.clone(), resolver: OnceCell::new() })
+    }
+
+    /// Tells what was lost on the way, if anything: for `-v`.
+    fn tell_counters(&self) {
+        let drops: Vec<_> =
+            self.stack.drops().iter().map(|(reason, n)| format!("{} {n}", reason.name())).collect();
+        if !drops.is_empty() {
+            tracing::info!(target: STORY, "frames dropped: {}", drops.join(", "));
+        }
+        let counters = self.stack.device_counters().unwrap_or_default();
+        let told: Vec<_> =
+            counters.iter().filter(|(_, n)| *n > 0).map(|(name, n)| format!("{name} {n}")).collect();
+        if !told.is_empty() {
+            tracing::info!(target: STORY, "device: {}", told.join(", "));
+        }
+    }
+}
+
+impl Network for OurNetwork {
+    type Stream = TcpStream;
+
+    async fn resolve(&self, host: &str) -> Result<Vec<IpAddr>, ResolveError> {
+        let resolver = self
+            .resolver
+            .get_or_try_init(async || Resolver::new(&self.stack, &self.name_servers))
+            .await
+            .map_err(|error| ResolveError::Failed(error.to_string()))?;
+        let addresses = resolver.lookup(host).await.map_err(|error| match error {
+            api::ResolveError::NotFound(_) | api::ResolveError::InvalidName(_) => ResolveError::UnknownHost,
+            error => ResolveError::Failed(error.to_string()),
+        })?;
+        let told: Vec<_> = addresses.iter().map(IpAddr::to_string).collect();
+        tracing::info!(target: STORY, "{host} is {}", told.join(", "));
+        Ok(addresses)
+    }
+
+    async fn connect(&self, remote: SocketAddr) -> Result<TcpStream, ConnectError> {
+        if remote.is_ipv6() {
+            return Err(ConnectError::FamilyUnsupported);
+        }
+        TcpStream::connect(&self.stack, remote).await.map_err(|error| match error.kind() {
+            io::ErrorKind::ConnectionRefused => ConnectError::Refused,
+            io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
+                ConnectError::Unreachable(error.to_string())
+            }
+            io::ErrorKind::TimedOut => ConnectError::TimedOut,
+            io::ErrorKind::ConnectionReset => ConnectError::Reset,
+            _ => ConnectError::Other(error.to_string()),
+        })
+    }
+
+    async fn close(self) {
+        self.stack.shut_down(CLOSE_GRACE).await;
+        self.tell_counters();
+    }
+}
