@@ -40,6 +40,12 @@ pub const RING_SIZE: u32 = 1024;
 /// memory that can't be swapped: 16 MB a queue as it is.
 pub const CHUNKS_PER_QUEUE: u32 = 4096;
 
+/// Chunks in a UMEM, however many queues share it.
+///
+/// Lower, and the queues of a NIC that has dozens get less than a burst each to receive into; higher, and such a NIC
+/// takes a server's memory for queues that are mostly idle: this is 256 MB.
+pub const CHUNKS_MAX: u32 = 65_536;
+
 /// How the NIC is to be driven: `--mode`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Mode {
@@ -118,7 +124,7 @@ pub struct Options {
     pub copying: Copying,
     /// Descriptors in each ring: a power of two.
     pub ring_size: u32,
-    /// Chunks in the UMEM for each queue.
+    /// Chunks in the UMEM for each queue, up to [`CHUNKS_MAX`] in all.
     pub chunks_per_queue: u32,
 }
 
@@ -176,7 +182,8 @@ pub fn open(
 
 fn open_umem(queues: usize, ring_size: QueueSize, chunks_per_queue: u32) -> Result<Umem, OpenError> {
     let chunks = u32::try_from(queues).ok().and_then(|queues| queues.checked_mul(chunks_per_queue));
-    let chunks = chunks.and_then(NonZeroU32::new).ok_or(OpenError::NoQueue)?;
+    let chunks =
+        chunks.map(|chunks| chunks.min(CHUNKS_MAX)).and_then(NonZeroU32::new).ok_or(OpenError::NoQueue)?;
     let bytes = u64::from(chunks.get()) * CHUNK_SIZE as u64;
     let frame_size = FrameSize::new(CHUNK_SIZE as u32).map_err(|_| OpenError::NotOurUmem)?;
     let config = UmemConfig::builder()
