@@ -44,13 +44,13 @@ fn mistakes_in_the_url() {
 fn mistakes_about_the_interface() {
     let Some(lab) = TestLab::with_servers("mistakes_about_the_interface", &[]) else { return };
     // Two ends of one link: the first stays down, the second is up and has no address.
-    lab.output(Host::Host, &["ip", "link", "add", "down0", "type", "veth", "peer", "name", "bare0"]);
+    lab.output(Host::Host, &["ip", "link", "add", "off0", "type", "veth", "peer", "name", "bare0"]);
     lab.output(Host::Host, &["ip", "link", "set", "bare0", "up"]);
     check(
         &lab,
         &[
             case(&["--interface", "none0", "curl", "http://example.com/"], 45, SOON, &["none0"]),
-            case(&["--interface", "down0", "curl", "http://example.com/"], 45, SOON, &["down0", "down"]),
+            case(&["--interface", "off0", "curl", "http://example.com/"], 45, SOON, &["off0", "down"]),
             case(&["--interface", "bare0", "curl", "http://example.com/"], 45, SOON, &["bare0"]),
         ],
     );
