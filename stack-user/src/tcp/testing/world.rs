@@ -1,67 +1,70 @@
-//! What the tests of this layer share.
+//! Two connections and a faulty network, on virtual time.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::{
+    collections::BTreeMap,
+    net::{Ipv4Addr, SocketAddr},
+};
 
-use super::{Config, Connection, Event, Secrets, Segment, SeqNumber, Transmit};
+use super::rx_frame;
 use crate::{
     device::Umem,
-    frame::{FramePool, RxFrame, TxFrame},
+    frame::{FramePool, TxFrame},
     rng::Rng,
+    tcp::{Config, Connection, Event, Secrets, Segment, SeqNumber, Transmit, options::Options},
     time::{Duration, Instant},
 };
 
-/// A received frame that holds `bytes`.
-pub(super) fn rx_frame(pool: &mut Umem, bytes: &[u8]) -> RxFrame {
-    let free = pool.allocate().expect("a chunk");
-    let mut frame = free.into_rx(256, bytes.len() as u16);
-    pool.rx_bytes_mut(&mut frame).copy_from_slice(bytes);
-    frame
-}
-
 /// What happens to segments on their way.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Faults {
-    pub(super) loss: f64,
-    pub(super) reorder: f64,
-    pub(super) duplicate: f64,
-    pub(super) corrupt: f64,
+pub(in crate::tcp) struct Faults {
+    pub(in crate::tcp) loss: f64,
+    pub(in crate::tcp) reorder: f64,
+    pub(in crate::tcp) duplicate: f64,
+    pub(in crate::tcp) corrupt: f64,
 }
 
 /// One end: a connection, its pool, its NIC, and what its application sent and got.
-pub(super) struct End {
-    pub(super) connection: Connection,
-    pub(super) pool: Umem,
+pub(in crate::tcp) struct End {
+    pub(in crate::tcp) connection: Connection,
+    pub(in crate::tcp) pool: Umem,
     /// Frames that the NIC has, with the time when it is done with them.
     on_nic: Vec<(Instant, TxFrame, Option<u64>)>,
-    pub(super) to_send: Vec<u8>,
+    pub(in crate::tcp) to_send: Vec<u8>,
     sent: usize,
     shut: bool,
-    pub(super) received: Vec<u8>,
-    pub(super) events: Vec<Event>,
+    pub(in crate::tcp) received: Vec<u8>,
+    pub(in crate::tcp) events: Vec<Event>,
 }
 
 /// Two connections and the network between them, on virtual time.
-pub(super) struct World {
-    pub(super) now: Instant,
-    pub(super) ends: [End; 2],
+pub(in crate::tcp) struct World {
+    pub(in crate::tcp) now: Instant,
+    pub(in crate::tcp) ends: [End; 2],
     rng: Rng,
     faults: Faults,
     delay: Duration,
-    /// Segments on their way: when they arrive, a number that keeps their order, to whom, and their bytes.
-    on_wire: Vec<(Instant, u64, usize, Vec<u8>)>,
+    /// Segments on their way, by when they arrive and in which order they were sent: to whom, and their bytes.
+    on_wire: BTreeMap<(Instant, u64), (usize, Vec<u8>)>,
     sequence: u64,
+    /// Changes the options of SYNs, as old firewalls do.
+    pub(in crate::tcp) middlebox: fn(&mut Options),
 }
 
-pub(super) const HEADER_ROOM: usize = 34;
+pub(in crate::tcp) const HEADER_ROOM: usize = 34;
 const CHUNKS: u32 = 1024;
 
-pub(super) fn address(end: usize) -> SocketAddr {
+pub(in crate::tcp) fn address(end: usize) -> SocketAddr {
     (Ipv4Addr::new(192, 0, 2, 1 + end as u8), 4000 + end as u16).into()
 }
 
 impl World {
     /// Two ends that open at the same time, and will send `len` bytes each.
-    pub(super) fn new(seed: u64, faults: Faults, len: usize, config: impl Fn(usize) -> Config) -> Self {
+    pub(in crate::tcp) fn new(
+        seed: u64,
+        faults: Faults,
+        len: usize,
+        config: impl Fn(usize) -> Config,
+    ) -> Self {
         let mut rng = Rng::from_seed(seed);
         let delay = Duration::from_micros(100 + rng.below(20_000));
         let ends = [0, 1].map(|end| {
@@ -86,11 +89,20 @@ impl World {
                 events: Vec::new(),
             }
         });
-        Self { now: Instant::ZERO, ends, rng, faults, delay, on_wire: Vec::new(), sequence: 0 }
+        Self {
+            now: Instant::ZERO,
+            ends,
+            rng,
+            faults,
+            delay,
+            on_wire: BTreeMap::new(),
+            sequence: 0,
+            middlebox: |_| {},
+        }
     }
 
     /// Runs until nothing is left to happen, or until `limit`.
-    pub(super) fn run(&mut self, limit: Duration) {
+    pub(in crate::tcp) fn run(&mut self, limit: Duration) {
         let end = self.now + limit;
         loop {
             for index in [0, 1] {
@@ -110,7 +122,7 @@ impl World {
     }
 
     fn next_time(&self) -> Option<Instant> {
-        let wire = self.on_wire.iter().map(|&(at, ..)| at);
+        let wire = self.on_wire.keys().map(|&(at, _)| at).take(1);
         let nics = self.ends.iter().flat_map(|end| end.on_nic.iter().map(|&(at, ..)| at));
         let timers = self.ends.iter().filter_map(|end| end.connection.poll_timeout());
         wire.chain(nics).chain(timers).min()
@@ -157,6 +169,7 @@ impl World {
     }
 
     fn put_on_wire(&mut self, to: usize, mut bytes: Vec<u8>) {
+        self.rewrite_syn(to, &mut bytes);
         let rng = &mut self.rng;
         if rng.chance(self.faults.loss) {
             return;
@@ -170,17 +183,24 @@ impl World {
             let late = if self.rng.chance(self.faults.reorder) { self.rng.below(5_000) } else { 0 };
             self.sequence += 1;
             let at = self.now + self.delay + Duration::from_micros(late);
-            self.on_wire.push((at, self.sequence, to, bytes.clone()));
+            self.on_wire.insert((at, self.sequence), (to, bytes.clone()));
+        }
+    }
+
+    fn rewrite_syn(&self, to: usize, bytes: &mut Vec<u8>) {
+        let (source, destination) = (address(1 - to).ip(), address(to).ip());
+        let parsed = Segment::parse(source, destination, bytes);
+        if let Some((mut segment, _)) = parsed.ok().filter(|(segment, _)| segment.syn()) {
+            (self.middlebox)(&mut segment.options);
+            bytes.resize(segment.header_len(), 0);
+            segment.emit(source, destination, 0, bytes);
         }
     }
 
     fn deliver(&mut self) {
         let now = self.now;
-        let (mut due, rest) =
-            core::mem::take(&mut self.on_wire).into_iter().partition::<Vec<_>, _>(|&(at, ..)| at <= now);
-        self.on_wire = rest;
-        due.sort_by_key(|&(at, sequence, ..)| (at, sequence));
-        for (_, _, to, bytes) in due {
+        while let Some(entry) = self.on_wire.first_entry().filter(|entry| entry.key().0 <= now) {
+            let (to, bytes) = entry.remove();
             let end = &mut self.ends[to];
             let parsed = Segment::parse(address(1 - to).ip(), address(to).ip(), &bytes);
             let Ok((segment, payload_at)) = parsed else { continue };
