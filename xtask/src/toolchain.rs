@@ -23,6 +23,8 @@ pub struct Toolchain {
     pub rust_src: PathBuf,
     /// The linker to give to rustc.
     pub linker: PathBuf,
+    /// Where rustc's own LLVM is, which the linker uses too.
+    pub libraries: PathBuf,
     /// What to record next to an object: two builds with equal records are equal.
     pub record: String,
 }
@@ -30,18 +32,18 @@ pub struct Toolchain {
 /// Finds what is needed, and installs what is missing, below `work_dir` where that is possible.
 pub fn find(given_rust_src: Option<&Path>, work_dir: &Path) -> Result<Toolchain> {
     let rustc = output(Command::new("rustc").arg("-vV"))?;
-    let rust_src = rust_src(&rustc, given_rust_src, work_dir)?;
+    let sysroot = PathBuf::from(output(Command::new("rustc").args(["--print", "sysroot"]))?.trim());
+    let rust_src = rust_src(&rustc, &sysroot, given_rust_src, work_dir)?;
     let linker = linker(work_dir)?;
     let record = format!(
         "{rustc}bpf-linker: {LINKER_VERSION}\ncore: {:016x}\n",
         digest(&rust_src.join("library/core/src"))?
     );
-    Ok(Toolchain { rust_src, linker, record })
+    Ok(Toolchain { rust_src, linker, libraries: sysroot.join("lib"), record })
 }
 
 /// The sources of `core`, where cargo looks for them.
-fn rust_src(rustc: &str, given: Option<&Path>, work_dir: &Path) -> Result<PathBuf> {
-    let sysroot = PathBuf::from(output(Command::new("rustc").args(["--print", "sysroot"]))?.trim());
+fn rust_src(rustc: &str, sysroot: &Path, given: Option<&Path>, work_dir: &Path) -> Result<PathBuf> {
     let rust_src = sysroot.join("lib/rustlib/src/rust");
     let library = rust_src.join("library");
     if let Some(given) = given {

@@ -60,8 +60,8 @@ pub(crate) fn cases() -> Vec<Case> {
     {
         for options in [0, 4, 20, 40] {
             table.prefix = format!("{link_name}, {options} bytes of options: ");
-            table.to_whole_address(&link, options);
-            table.to_shared_address(&link, options);
+            table.whole_address(&link, options);
+            table.shared_address(&link, options);
             table.icmp_errors(&link, options);
         }
         table.prefix = format!("{link_name}: ");
@@ -86,7 +86,7 @@ impl Table {
         self.cases.push(Case { name: format!("{}{}", self.prefix, name.as_ref()), frame, verdict });
     }
 
-    fn to_whole_address(&mut self, link: &Link, options: usize) {
+    fn whole_address(&mut self, link: &Link, options: usize) {
         for (name, protocol, verdict) in [
             ("ICMP", ICMP, Verdict::RedirectIcmp),
             ("TCP", TCP, Verdict::RedirectTcp),
@@ -115,7 +115,7 @@ impl Table {
         }
     }
 
-    fn to_shared_address(&mut self, link: &Link, options: usize) {
+    fn shared_address(&mut self, link: &Link, options: usize) {
         let packet = |protocol, payload| Ipv4 { options, ..Ipv4::to(SHARED, protocol, payload) };
         for (name, protocol, ours) in [("TCP", TCP, Verdict::RedirectTcp), ("UDP", UDP, Verdict::RedirectUdp)]
         {
