@@ -3,7 +3,7 @@
 mod script;
 mod world;
 
-pub(super) use script::{Script, all_options, pattern, plain_options, sack_options, seg};
+pub(super) use script::{Script, Seg, all_options, pattern, plain_options, sack_options, seg};
 pub(super) use world::{Faults, World};
 
 use crate::{

@@ -193,7 +193,8 @@ impl Script {
         assert_eq!(self.try_inject(segment.clone()), Err(reason), "{segment:?}");
     }
 
-    fn try_inject(&mut self, injected: Seg) -> Result<(), DropReason> {
+    /// The peer sends a segment, whatever becomes of it.
+    pub(in crate::tcp) fn try_inject(&mut self, injected: Seg) -> Result<(), DropReason> {
         let mut options = injected.options.unwrap_or_default();
         let syn = injected.flags.contains(Flags::SYN);
         if syn {

@@ -28,7 +28,7 @@ fn transfer_through(
 ) -> World {
     let mut world = World::new(seed, faults, len, config);
     world.middlebox = middlebox;
-    let replay = Replay(seed);
+    let replay = super::Replay(seed);
     world.run(HOUR);
     let [a, b] = &mut world.ends;
     assert!(a.received == b.to_send, "{} of {len} bytes at 0", a.received.len());
@@ -42,17 +42,6 @@ fn transfer_through(
     }
     drop(replay);
     world
-}
-
-/// Names the seed when an assertion fails, wherever it is.
-struct Replay(u64);
-
-impl Drop for Replay {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprintln!("to replay: seed {}", self.0);
-        }
-    }
 }
 
 #[test]
