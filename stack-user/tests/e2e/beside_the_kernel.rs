@@ -46,6 +46,18 @@ fn ping_and_iperf3_go_on_during_a_transfer() {
     assert_eq!(tcpdump.packets(), Vec::<String>::new(), "somebody sent a RST");
 }
 
+/// The proof that [`Tcpdump`] would have seen one above.
+#[test]
+fn a_rst_is_seen_where_there_is_one() {
+    let test = "a_rst_is_seen_where_there_is_one";
+    let Some(lab) = TestLab::with_servers(test, &["curl", "tcpdump"]) else { return };
+    let tcpdump = Tcpdump::start(&lab, Host::Web, "web0", "tcp[tcpflags] & tcp-rst != 0");
+    let refused =
+        run_for(lab.on(Host::Host, "curl").args(["-s", "http://10.77.1.2:81/"]), Duration::from_secs(5));
+    assert_eq!(refused.code, Some(7));
+    assert_eq!(tcpdump.packets().len(), 1);
+}
+
 #[test]
 fn the_claimed_address_answers_pings() {
     let Some(lab) = TestLab::with_servers("the_claimed_address_answers_pings", &["ping"]) else { return };

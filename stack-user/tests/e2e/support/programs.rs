@@ -170,6 +170,8 @@ impl Tcpdump {
     pub(crate) fn packets(self) -> Vec<String> {
         self.running.signal(Signal::SIGINT);
         let output = self.running.finish();
-        String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect()
+        let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+        // An interrupted tcpdump ends with an empty line.
+        printed.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect()
     }
 }
