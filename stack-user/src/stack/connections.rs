@@ -59,6 +59,7 @@ impl Connections {
         let generation = self.generation;
         let flow = Flow { local: connection.local(), remote: connection.remote() };
         let told = connection.state();
+        tracing::info!(target: STORY, "TCP {} → {}: {told}", flow.local, flow.remote);
         let row = self.rows.insert(Row { connection, generation, is_ready: false, is_held: true, told });
         let id = TcpId { row: row as u32, generation };
         self.unfinished += 1;

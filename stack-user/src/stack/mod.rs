@@ -22,6 +22,8 @@ mod event;
 mod icmp;
 mod ingress;
 mod tcp;
+#[cfg(test)]
+mod tests;
 mod timers;
 mod udp;
 
