@@ -69,7 +69,7 @@ fn build(root: &Path, work_dir: &Path, toolchain: &Toolchain, objects: &Path) ->
                 "build",
                 "--quiet",
                 "--locked",
-                "--release",
+                "--profile=bpf",
                 "-Zbuild-std=core",
                 "--target",
                 "bpfel-unknown-none",
@@ -84,7 +84,7 @@ fn build(root: &Path, work_dir: &Path, toolchain: &Toolchain, objects: &Path) ->
             .status()
             .context("cannot run cargo")?;
         ensure!(status.success(), "building {name} failed; the compiler's output above says why");
-        let linked = work_dir.join("bpfel-unknown-none/release/xstack-xdp");
+        let linked = work_dir.join("bpfel-unknown-none/bpf/xstack-xdp");
         let linked = fs::read(&linked).with_context(|| format!("cannot read {}", linked.display()))?;
         let object = without_debug_info(&linked)?;
         no_paths_of_this_machine(&object, root, name)?;
