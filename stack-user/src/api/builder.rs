@@ -303,6 +303,7 @@ impl Builder {
         tracing::info!(target: STORY, "{}", program.describe());
         let options = xdp::Options { copying: self.mode.copying(program.is_generic()), ..Default::default() };
         let queues = interface.queues(self.queue);
+        self.warn_of_lost_frames(&interface);
         let (device, umem, bound) = xdp::open(&interface.name, &queues, &options)?;
         tracing::info!(target: STORY, "AF_XDP sockets bound to {}: {bound}", interface.name);
         // Every queue is bound before an address is claimed: frames on an unbound one would be lost.
@@ -314,11 +315,32 @@ impl Builder {
         let clock = Clock::new();
         let device = self.wrap(Box::new(device), &interface, clock)?;
         let stack = stack::Stack::new(clock.now(), interface.mac, self.vlan, umem, rng);
-        let stack = Stack::start(stack, device, clock, Some(program));
+        // Damage that was asked for is not the link's.
+        let remedy = interface.partial_checksum_remedy().filter(|_| self.faults.is_none());
+        let stack = Stack::start(stack, device, clock, Some(program), remedy);
         let address = self.claim_one(&stack, &network, &candidates).await?;
         tracing::info!(target: STORY, "address {address} claimed on {} ({})", interface.name, interface.mac);
         self.greet_gateway(&stack, &network);
         Ok(stack)
+    }
+
+    /// Says which frames will not reach us, though nothing is wrong that would fail.
+    fn warn_of_lost_frames(&self, interface: &Interface) {
+        let (name, all) = (&interface.name, interface.queues(None).len());
+        if let Some(queue) = self.queue
+            && all > 1
+        {
+            tracing::warn!(
+                "only queue {queue} of {name}'s {all} is bound: frames for our address that arrive on another one go \
+                 to the kernel and are lost to us, unless `ethtool -X {name} start {queue} equal 1` sends all there"
+            );
+        }
+        if self.vlan.is_some() && interface.strips_vlan_tags() {
+            tracing::warn!(
+                "{name} takes VLAN tags off before the XDP program sees them: say `sudo ethtool -K {name} rxvlan \
+                 off`, and for a veth pair `txvlan off` at the other end, if no answer comes"
+            );
+        }
     }
 
     /// The network that our address is to be in, by what was given and what the interface has.

@@ -30,7 +30,7 @@ use crate::{
     },
     runtime::{Clock, Shard, drive},
     stack::{self, AddressEvent},
-    telemetry::DropCounters,
+    telemetry::{DropCounters, DropReason},
     time::Duration,
 };
 
@@ -45,6 +45,8 @@ struct Running {
     shard: Arc<Shard>,
     /// What steers frames to us, as long as it lives. A device in memory needs none.
     program: Mutex<Option<Program>>,
+    /// What to do about wrong checksums, if the link itself may be their cause.
+    checksum_remedy: Option<String>,
 }
 
 impl Stack {
@@ -56,7 +58,7 @@ impl Stack {
     /// Runs `stack` over any device, a [memory NIC](crate::device::memory) for example. Must be called within a tokio
     /// runtime, where the driver's task is spawned.
     pub fn over(stack: stack::Stack<Umem>, device: Box<dyn Device>, clock: Clock) -> Self {
-        Self::start(stack, device, clock, None)
+        Self::start(stack, device, clock, None, None)
     }
 
     fn start(
@@ -64,6 +66,7 @@ impl Stack {
         device: Box<dyn Device>,
         clock: Clock,
         program: Option<Program>,
+        checksum_remedy: Option<String>,
     ) -> Self {
         let shard = Arc::new(Shard::new(stack, device, clock));
         let driver = Arc::clone(&shard);
@@ -72,7 +75,7 @@ impl Stack {
                 tracing::error!("the stack stopped: its queues can't be waited on: {error}");
             }
         });
-        Self { running: Arc::new(Running { shard, program: Mutex::new(program) }) }
+        Self { running: Arc::new(Running { shard, program: Mutex::new(program), checksum_remedy }) }
     }
 
     pub(super) fn shard(&self) -> &Shard {
@@ -87,6 +90,14 @@ impl Stack {
     /// How many frames were dropped, and why.
     pub fn drops(&self) -> DropCounters {
         self.shard().with(|core, _| core.stack.drops().clone())
+    }
+
+    /// What whoever runs this host should change, if what has arrived so far gives a reason.
+    pub fn advice(&self) -> Option<String> {
+        let remedy = self.running.checksum_remedy.as_ref()?;
+        let drops = self.drops();
+        let wrong = drops.get(DropReason::TcpBadChecksum) + drops.get(DropReason::UdpBadChecksum);
+        (wrong > 0).then(|| format!("{wrong} frames came with a wrong TCP or UDP checksum: {remedy}"))
     }
 
     /// The device's own counters, by name.

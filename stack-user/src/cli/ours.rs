@@ -109,5 +109,8 @@ impl Network for OurNetwork {
     async fn close(self) {
         self.stack.shut_down(CLOSE_GRACE).await;
         self.tell_counters();
+        if let Some(advice) = self.stack.advice() {
+            tracing::warn!("{advice}");
+        }
     }
 }

@@ -36,6 +36,8 @@ fn all_facts_of_a_veth_are_found() {
         assert_eq!(found.mac.to_string(), "02:00:5e:00:53:01");
         assert_eq!((found.mtu, found.rx_queues, found.driver.as_deref()), (1400, 2, Some("veth")));
         assert!(found.has_carrier && found.may_have_partial_checksums());
+        assert_eq!(found.peer.as_ref().and_then(|peer| peer.name.as_deref()), Some(lab::OTHER));
+        assert!(found.strips_vlan_tags(), "a veth does by default");
         let network = |address, prefix_len| Network { address: ip_address(address), prefix_len };
         assert_eq!(found.networks, [network("192.0.2.10", 24), network("198.51.100.1", 32)]);
         assert_eq!(found.gateways, [ip_address("192.0.2.1"), ip_address("192.0.2.254")]);

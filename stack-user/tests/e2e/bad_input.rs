@@ -119,6 +119,23 @@ fn peers_that_break_off() {
     );
 }
 
+/// It is no failure of ours, and looks like a silent peer: whoever sees it needs to be told, also without `-v`.
+#[test]
+fn unfinished_checksums_are_told_with_the_remedy() {
+    let Some(lab) = TestLab::with_servers("unfinished_checksums_are_told_with_the_remedy", &[]) else {
+        return;
+    };
+    lab.output(Host::Web, &["ethtool", "-K", "web0", "tx", "on"]);
+    lab.output(Host::Router, &["ethtool", "-K", "lan-host", "tx", "on"]);
+    let outcome = lab.xstack(&["curl", "--connect-timeout", "2", "http://10.77.1.2/"]).expect_code(28);
+    let told = &outcome.stderr;
+    assert_eq!(told.matches("wrong TCP or UDP checksum").count(), 1, "{told}");
+    // The other end is in another namespace, where its number is known and its name is not.
+    let link = lab.text(Host::Router, &["ip", "-o", "link", "show", "lan-host"]);
+    let index = link.split(':').next().unwrap_or_default();
+    assert!(told.contains("ethtool -K PEER tx off") && told.contains(&format!("number {index}\n")), "{told}");
+}
+
 #[test]
 fn missing_privileges_are_named_with_the_remedy() {
     let test = "missing_privileges_are_named_with_the_remedy";
@@ -129,7 +146,9 @@ fn missing_privileges_are_named_with_the_remedy() {
     command.args(["--bounding-set=-all", "--inh-caps=-all", XSTACK, "curl", "http://example.com/"]);
     let outcome = run_for(&mut command, Duration::from_secs(5)).expect_code(45);
     assert_eq!(outcome.stderr.lines().count(), 1, "{}", outcome.stderr);
-    for word in ["CAP_", "setcap"] {
+    // The line is one to paste into a shell.
+    let remedy = format!("sudo setcap cap_net_raw,cap_net_admin,cap_bpf+ep {XSTACK}`");
+    for word in ["CAP_BPF", &remedy] {
         assert!(outcome.stderr.contains(word), "{word} is not in: {}", outcome.stderr);
     }
     assert_eq!(lab.host_state(), state, "the host is not as it was");

@@ -13,3 +13,14 @@ fn two_queues_carry_every_flow() {
         assert_same_bytes(&lab.curl(&[url]).body(), &expected, &format!("flow {round}"));
     }
 }
+
+#[test]
+fn binding_one_queue_of_two_is_warned_about() {
+    let Some(lab) = TestLab::with_queues("binding_one_queue_of_two_is_warned_about", 2) else { return };
+    let warned =
+        |arguments: &[&str]| lab.xstack(arguments).stderr.contains("only queue 0 of xs0's 2 is bound");
+    let url = ["curl", "--silent", "--max-time", "2", "http://example.com/"];
+    // Whether an answer comes depends on the queue that it takes; the warning does not.
+    assert!(warned(&[&["--queue", "0"], &url[..]].concat()));
+    assert!(!warned(&url));
+}

@@ -10,6 +10,9 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 const SIOCETHTOOL: libc::c_ulong = 0x8946;
 const ETHTOOL_GDRVINFO: u32 = 0x03;
 const ETHTOOL_GCHANNELS: u32 = 0x3c;
+const ETHTOOL_GFLAGS: u32 = 0x25;
+/// `ETH_FLAG_RXVLAN`: tags are taken off what is received.
+const RXVLAN: u32 = 1 << 8;
 
 /// `struct ethtool_drvinfo`.
 #[repr(C)]
@@ -34,6 +37,13 @@ struct Channels {
     combined: u32,
 }
 
+/// `struct ethtool_value`.
+#[repr(C)]
+struct Flags {
+    command: u32,
+    flags: u32,
+}
+
 /// A command's structure, which starts with the command's number.
 ///
 /// # Safety
@@ -44,6 +54,8 @@ unsafe trait Request {}
 unsafe impl Request for DriverInfo {}
 // SAFETY: as above.
 unsafe impl Request for Channels {}
+// SAFETY: as above.
+unsafe impl Request for Flags {}
 
 /// The driver's name.
 pub(super) fn driver(interface: &str) -> Option<String> {
@@ -58,6 +70,12 @@ pub(super) fn rx_queues(interface: &str, index: u32) -> u32 {
     let mut channels = Channels { command: ETHTOOL_GCHANNELS, ..Channels::default() };
     let told = ask(interface, &mut channels).map(|()| channels.rx + channels.combined);
     told.filter(|&queues| queues > 0).or_else(|| rx_queues_of_sysfs(interface, index)).unwrap_or(1)
+}
+
+/// Whether VLAN tags are taken off received frames.
+pub(super) fn strips_vlan_tags(interface: &str) -> bool {
+    let mut flags = Flags { command: ETHTOOL_GFLAGS, flags: 0 };
+    ask(interface, &mut flags).is_some_and(|()| flags.flags & RXVLAN != 0)
 }
 
 /// What `/sys` says, if it is about this interface: it may be mounted for another network namespace.

@@ -47,6 +47,17 @@ pub struct Interface {
     pub rx_queues: u32,
     /// The driver, if it says.
     pub driver: Option<String>,
+    /// The other end of a veth pair.
+    pub peer: Option<Peer>,
+}
+
+/// The other end of a virtual cable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    /// Its number in its own namespace.
+    pub index: u32,
+    /// Its name, if it is in this namespace.
+    pub name: Option<String>,
 }
 
 /// An address and the network that it is in.
@@ -141,7 +152,7 @@ pub async fn find(name: Option<&str>) -> Result<Interface, InterfaceError> {
             }
         };
         let addresses = addresses(handle).await?;
-        interface_of(link, &addresses, &routes)
+        interface_of(link, &links, &addresses, &routes)
     })
     .await
 }
@@ -205,8 +216,18 @@ impl Interface {
     }
 
     /// The queues to bind: the one that was asked for, or all.
+    ///
+    /// They are counted afresh: a driver may add some when an XDP program is attached, and receive on them (virtio
+    /// does).
     pub fn queues(&self, only: Option<u32>) -> Vec<u32> {
-        only.map_or_else(|| (0..self.rx_queues.max(1)).collect(), |queue| vec![queue])
+        let all = || (0..ethtool::rx_queues(&self.name, self.index)).collect();
+        only.map_or_else(all, |queue| vec![queue])
+    }
+
+    /// Whether the interface takes the VLAN tag off a frame before an XDP program sees it, which then can't tell
+    /// which VLAN the frame is of.
+    pub fn strips_vlan_tags(&self) -> bool {
+        ethtool::strips_vlan_tags(&self.name)
     }
 
     /// Whether the other end may hand over TCP and UDP with checksums that nobody has finished.
@@ -216,10 +237,30 @@ impl Interface {
     pub fn may_have_partial_checksums(&self) -> bool {
         self.driver.as_deref() == Some("veth")
     }
+
+    /// What to do about partial checksums, if there may be any.
+    pub fn partial_checksum_remedy(&self) -> Option<String> {
+        self.may_have_partial_checksums().then(|| {
+            let name = &self.name;
+            match &self.peer {
+                Some(Peer { name: Some(peer), .. }) => {
+                    format!("{peer}, the other end of {name}, leaves them unfinished; say `sudo ethtool -K {peer} tx off`")
+                }
+                Some(Peer { index, name: None }) => format!(
+                    "the other end of {name} leaves them unfinished; say `sudo ethtool -K PEER tx off` in its network \
+                     namespace, where PEER is the interface that `ip link` there lists as number {index}"
+                ),
+                None => format!(
+                    "the other end of {name} leaves them unfinished; say `sudo ethtool -K PEER tx off` for that end"
+                ),
+            }
+        })
+    }
 }
 
 fn interface_of(
     link: &LinkMessage,
+    links: &[LinkMessage],
     addresses: &[AddressMessage],
     routes: &[DefaultRoute],
 ) -> Result<Interface, InterfaceError> {
@@ -252,8 +293,20 @@ fn interface_of(
         gateways: gateways(routes, index),
         rx_queues: ethtool::rx_queues(&name, index),
         driver: ethtool::driver(&name),
+        peer: peer_of(link, links),
         name,
     })
+}
+
+fn peer_of(link: &LinkMessage, links: &[LinkMessage]) -> Option<Peer> {
+    let index = link.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::Link(index) => Some(*index),
+        _ => None,
+    })?;
+    let is_elsewhere =
+        link.attributes.iter().any(|attribute| matches!(attribute, LinkAttribute::LinkNetNsId(_)));
+    let here = links.iter().find(|link| link.header.index == index).filter(|_| !is_elsewhere);
+    Some(Peer { index, name: here.and_then(name_of).map(str::to_owned) })
 }
 
 /// Which way everything goes that has no route of its own.

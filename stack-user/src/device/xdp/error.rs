@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::Copying;
+use super::{Copying, privilege_remedy};
 
 /// Opening AF_XDP sockets failed.
 #[derive(Debug, thiserror::Error)]
@@ -12,10 +12,7 @@ pub enum OpenError {
     #[error("this kernel has no AF_XDP sockets: it needs CONFIG_XDP_SOCKETS, and should be 5.11 or later")]
     NoAfXdp,
     /// A capability is missing.
-    #[error(
-        "opening an AF_XDP socket was refused because CAP_NET_RAW is missing: run it with sudo, or once \
-         `sudo setcap cap_net_raw,cap_net_admin,cap_bpf+ep FILE`"
-    )]
+    #[error("opening an AF_XDP socket was refused because CAP_NET_RAW is missing: {}", privilege_remedy())]
     Privilege,
     /// The limit of locked memory is too low.
     #[error(

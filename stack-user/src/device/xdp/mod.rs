@@ -208,9 +208,22 @@ fn raise_locked_memory(bytes: u64) {
     }
 }
 
+/// How to run this program with the capabilities that it needs, to the letter.
+fn privilege_remedy() -> String {
+    let this = std::env::current_exe().unwrap_or_else(|_| "FILE".into());
+    format!("run it with sudo, or once `sudo setcap cap_net_raw,cap_net_admin,cap_bpf+ep {}`", this.display())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Whoever reads it pastes it into a shell.
+    #[test]
+    fn the_remedy_for_missing_privileges_names_this_very_program() {
+        let this = std::env::current_exe().expect("the test's own path");
+        assert!(privilege_remedy().ends_with(&format!("+ep {}`", this.display())));
+    }
 
     #[test]
     fn a_mode_reads_back_as_it_is_written() {

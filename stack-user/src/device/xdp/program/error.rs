@@ -10,6 +10,7 @@ use aya::maps::MapError;
 use caps::{CapSet, Capability};
 
 use super::attachment;
+use crate::device::xdp::privilege_remedy;
 
 /// Loading, attaching or instructing the XDP program failed.
 #[derive(Debug, thiserror::Error)]
@@ -23,8 +24,8 @@ pub enum ProgramError {
     },
     /// A privilege is missing.
     #[error(
-        "loading the XDP program was refused because {missing} is missing: run it with sudo, or once \
-         `sudo setcap cap_net_raw,cap_net_admin,cap_bpf+ep FILE`"
+        "loading the XDP program was refused, a privilege is missing ({missing}): {}",
+        privilege_remedy()
     )]
     Privilege {
         /// The capabilities, by name.
