@@ -98,8 +98,12 @@ drop_reasons! {
     TcpDataAfterClose = "tcp_data_after_close",
     /// More data out of order than the bound allows.
     TcpReassemblyFull = "tcp_reassembly_full",
+    /// A reset was due but the rate limit was reached.
+    TcpResetLimited = "tcp_reset_limited",
     /// No chunk was left to answer with, or to keep the data in.
     NoFrame = "no_frame",
+    /// An answer or a datagram found too many others that wait for the TX ring.
+    TxQueueFull = "tx_queue_full",
     /// Too many frames wait for this neighbour's link-layer address.
     NeighbourQueueFull = "neighbour_queue_full",
     /// The neighbour did not answer.

@@ -15,7 +15,7 @@ impl From<tcp::Error> for io::Error {
         let kind = match error {
             tcp::Error::Refused => Kind::ConnectionRefused,
             tcp::Error::Reset => Kind::ConnectionReset,
-            tcp::Error::Aborted => Kind::ConnectionAborted,
+            tcp::Error::Aborted | tcp::Error::AddressLost => Kind::ConnectionAborted,
             tcp::Error::ConnectTimedOut | tcp::Error::TimedOut => Kind::TimedOut,
             tcp::Error::Unreachable(Unreachable::Network) => Kind::NetworkUnreachable,
             tcp::Error::Unreachable(_) => Kind::HostUnreachable,

@@ -142,16 +142,19 @@ impl Connections {
             Some(deadline) => self.timers.arm(id.index(), deadline),
             None => self.timers.cancel(id.index()),
         }
-        if row.connection.is_closed() && !row.is_held {
-            self.remove(id, pool);
+        if row.connection.is_closed() {
+            // Its port is free again, and a segment that still comes is for no connection (RFC 9293 §3.10.7.1).
+            let flow = Flow { local: row.connection.local(), remote: row.connection.remote() };
+            self.demux.remove(&flow, id);
+            if !row.is_held {
+                self.remove(id, pool);
+            }
         }
     }
 
     fn remove<P: FramePool>(&mut self, id: TcpId, pool: &mut P) {
         let mut row = self.rows.remove(id.index());
         self.timers.cancel(id.index());
-        let flow = Flow { local: row.connection.local(), remote: row.connection.remote() };
-        self.demux.remove(&flow, id);
         row.connection.release_all(pool);
     }
 

@@ -12,6 +12,11 @@ use crate::{
     wire::{MacAddr, arp::Packet, ethernet::ethertype, ipv4, protocol},
 };
 
+/// Answers and datagrams that wait for the TX ring. Fewer, and a program's burst of datagrams loses some that the
+/// ring would take a moment later; more, and what others make us say while the ring stands still takes the chunks
+/// that connections need.
+const MAX_OUTGOING: usize = 512;
+
 /// Who gets a frame back when the NIC is done with it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Owner {
@@ -123,8 +128,17 @@ impl<P: FramePool> Stack<P> {
         destination: IpAddr,
         protocol: u8,
     ) {
-        let frame = self.send_ip(now, frame, source, destination, protocol);
-        self.outgoing.extend(frame);
+        if let Some(frame) = self.send_ip(now, frame, source, destination, protocol) {
+            self.send_later(now, frame);
+        }
+    }
+
+    /// Puts a whole frame in line for the TX ring, in front of what connections have to say.
+    pub(super) fn send_later(&mut self, now: Instant, frame: TxFrame) {
+        if self.outgoing.len() >= MAX_OUTGOING {
+            return self.drop_unsent(now, frame, DropReason::TxQueueFull);
+        }
+        self.outgoing.push_back(frame);
     }
 
     /// An ARP question, or what address conflict detection has to say.

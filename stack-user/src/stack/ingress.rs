@@ -61,13 +61,14 @@ impl<P: FramePool> Stack<P> {
         match answer {
             Ok(Some(reply)) => {
                 let to = reply.target_mac;
-                let frame = self.arp_frame(&reply, to);
-                self.outgoing.extend(frame);
+                if let Some(frame) = self.arp_frame(&reply, to) {
+                    self.send_later(now, frame);
+                }
             }
             Ok(None) => {}
             Err(reason) => self.drops.count(reason),
         }
-        self.handle_claim_events(now);
+        self.handle_claim_events();
     }
 
     fn handle_ipv4(&mut self, now: Instant, mut frame: RxFrame, link_group: bool) {
@@ -107,14 +108,18 @@ impl<P: FramePool> Stack<P> {
     }
 
     /// A part of a datagram: kept until the others have come. TCP never cuts its segments, nor do we; what comes in
-    /// parts is UDP and pings.
+    /// parts is UDP.
     fn handle_fragment(&mut self, now: Instant, datagram: &Datagram, frame: RxFrame) {
+        // No socket takes broadcasts; and if the other parts did not come, nobody may be told (RFC 1122 §3.2.2).
+        if datagram.cast != Cast::Unicast {
+            return self.drop_received(frame, DropReason::Ipv4NotForUs);
+        }
         let payload = self.pool.rx_bytes(&frame).get(datagram.payload.clone()).unwrap_or_default();
         let inserted = self.fragments.insert(now, &datagram.header, payload);
         self.pool.release_rx(frame);
         match inserted {
             Ok(Some(whole)) if whole.header.protocol == protocol::UDP => {
-                self.handle_udp_reassembled(whole, datagram.cast);
+                self.handle_udp_reassembled(whole);
             }
             Ok(Some(_)) => self.drops.count(DropReason::Ipv4UnknownProtocol),
             Ok(None) => {}
@@ -130,7 +135,7 @@ impl<P: FramePool> Stack<P> {
         while let Some(expired) = self.fragments.poll_expired() {
             self.drops.count(DropReason::FragmentTimeout);
             let Some(first) = expired.first else { continue };
-            // Its first fragment came to us alone, or it would not have been kept.
+            // Fragments that did not come to us alone are not kept.
             let quote = Quote::of(&first, Cast::Unicast);
             if let Ok((header, _)) = Header::parse(&first) {
                 let source = IpAddr::V4(header.source);

@@ -38,7 +38,10 @@ pub use udp::{UdpBindError, UdpSendError};
 
 use crate::{
     frame::{FramePool, RxFrame},
-    net::{icmp::Responder, link::Link, neighbour, reassembly, route::Route, udp::Sockets},
+    net::{
+        icmp::Responder, link::Link, neighbour, reassembly, route::Route, token_bucket::TokenBucket,
+        udp::Sockets,
+    },
     rng::Rng,
     tcp::{EphemeralPorts, SecretKey},
     telemetry::{DropCounters, DropReason},
@@ -62,7 +65,9 @@ pub struct Stack<P> {
     ports: EphemeralPorts,
     secret: SecretKey,
     tcp_config: crate::tcp::Config,
-    /// Frames that are ready: answers to others.
+    /// Limits the resets that answer segments for no connection.
+    resets: TokenBucket,
+    /// Frames that are ready: answers to others, and datagrams.
     outgoing: VecDeque<crate::frame::TxFrame>,
     /// Who wants a chunk back that is on the TX ring, by chunk.
     owners: Box<[Option<Owner>]>,
@@ -87,6 +92,7 @@ impl<P: FramePool> Stack<P> {
             ports: EphemeralPorts::new(&mut rng),
             secret: SecretKey::new(&mut rng),
             tcp_config: crate::tcp::Config::default(),
+            resets: tcp::RESETS,
             outgoing: VecDeque::new(),
             owners: vec![None; chunks].into_boxed_slice(),
             events: VecDeque::new(),

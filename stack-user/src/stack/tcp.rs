@@ -5,11 +5,17 @@ use std::net::{IpAddr, SocketAddr};
 use super::{Stack, TcpId, demux::Flow};
 use crate::{
     frame::{FramePool, RxFrame},
+    net::token_bucket::TokenBucket,
     tcp::{self, Connection, SeqNumber, Unreachable, segment, segment::Segment},
     telemetry::DropReason,
-    time::Instant,
+    time::{Duration, Instant},
     wire::protocol,
 };
+
+/// Resets that answer segments for no connection: 1000 a second, 100 at once. Lower, and peers of connections that we
+/// have forgotten keep trying for longer; higher, and a flood of such segments takes the TX ring from connections, and
+/// with forged sources reaches whom it is meant for.
+pub(super) const RESETS: TokenBucket = TokenBucket::new(Duration::from_millis(1), 100);
 
 /// Why a connection can't even be attempted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -108,6 +114,13 @@ impl<P: FramePool> Stack<P> {
         }
     }
 
+    /// Our address is somebody else's now: all connections end, and nothing more is said from it, not even a reset.
+    pub(super) fn abandon_all(&mut self) {
+        for id in self.connections.ids() {
+            self.work_on(id, |connection, pool| connection.fail(pool, tcp::Error::AddressLost));
+        }
+    }
+
     /// Whether a connection is left whose peer still expects something: one that is neither closed nor in TIME-WAIT.
     pub fn has_unfinished_connections(&self) -> bool {
         self.connections.has_unfinished()
@@ -162,6 +175,9 @@ impl<P: FramePool> Stack<P> {
         remote: SocketAddr,
     ) {
         let Some(reset) = segment::reset_for(segment, payload_len) else { return };
+        if !self.resets.take(now, 1) {
+            return self.drops.count(DropReason::TcpResetLimited);
+        }
         let Some(frame) = self.pool.allocate() else { return self.drops.count(DropReason::NoFrame) };
         let mut frame = frame.into_tx();
         let room = self.link.header_room(local.ip());

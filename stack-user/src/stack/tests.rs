@@ -11,7 +11,7 @@ use crate::{
     },
     tcp::{Error, ReadError, State, Unreachable},
     time::Duration,
-    wire::{arp, ethernet, ipv4, protocol},
+    wire::{arp, checksum::Sum, ethernet, ipv4, protocol},
 };
 
 const A: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
@@ -109,6 +109,55 @@ fn receive(stack: &mut Stack<Umem>, now: Instant, bytes: &[u8]) {
     stack.handle_frame(now, frame);
 }
 
+/// A segment from B to A that belongs to no connection: an ACK of nothing.
+fn segment_to(stack: &Stack<Umem>, source: u16, destination: u16) -> Vec<u8> {
+    let header = crate::wire::tcp::Header {
+        source,
+        destination,
+        seq: 1,
+        ack: 1,
+        flags: crate::wire::tcp::Flags::ACK,
+        window: 1_000,
+        urgent: 0,
+    };
+    let mut tcp = [0; crate::wire::tcp::Header::LEN];
+    header.emit(0, &mut tcp);
+    let sum = Sum::pseudo_header(B.into(), A.into(), protocol::TCP, tcp.len()).bytes(&tcp).finish();
+    crate::wire::tcp::Header::set_checksum(&mut tcp, sum);
+    let mut bytes = vec![0; ethernet::LEN + ipv4::LEN];
+    let header = ethernet::Header {
+        destination: stack.mac(),
+        source: MacAddr([2, 0, 0, 0, 0, 2]),
+        vlan: None,
+        ethertype: ethernet::ethertype::IPV4,
+    };
+    header.emit(&mut bytes);
+    ipv4::Header::new(B, A, protocol::TCP, tcp.len() as u16).emit(&mut bytes[ethernet::LEN..]);
+    bytes.extend_from_slice(&tcp);
+    bytes
+}
+
+/// Asks everybody for `target`.
+fn arp_request(mac: MacAddr, sender: Ipv4Addr, target: Ipv4Addr) -> Vec<u8> {
+    let packet = arp::Packet {
+        operation: arp::Operation::Request,
+        sender_mac: mac,
+        sender_ip: sender,
+        target_mac: MacAddr::ZERO,
+        target_ip: target,
+    };
+    let header = ethernet::Header {
+        destination: MacAddr::BROADCAST,
+        source: mac,
+        vlan: None,
+        ethertype: ethernet::ethertype::ARP,
+    };
+    let mut bytes = vec![0; ethernet::LEN + arp::LEN];
+    header.emit(&mut bytes);
+    packet.emit(&mut bytes[ethernet::LEN..]);
+    bytes
+}
+
 fn to(address: Ipv4Addr, port: u16) -> SocketAddr {
     (address, port).into()
 }
@@ -144,27 +193,13 @@ fn rfc5227_a_lost_address_ends_its_connections() {
     let id = link.a.tcp_connect(link.now, to(B, 80)).expect("a connection");
     // Somebody insists on our address: twice within the interval.
     let intruder = MacAddr([2, 0, 0, 0, 0, 9]);
-    let packet = arp::Packet {
-        operation: arp::Operation::Request,
-        sender_mac: intruder,
-        sender_ip: A,
-        target_mac: MacAddr::ZERO,
-        target_ip: A,
-    };
-    let mut bytes = vec![0; ethernet::LEN + arp::LEN];
-    let header = ethernet::Header {
-        destination: MacAddr::BROADCAST,
-        source: intruder,
-        vlan: None,
-        ethertype: ethernet::ethertype::ARP,
-    };
-    header.emit(&mut bytes);
-    packet.emit(&mut bytes[ethernet::LEN..]);
+    let bytes = arp_request(intruder, A, A);
     receive(&mut link.a, link.now, &bytes);
     assert_eq!(link.a.address_state(), Some(AddressEvent::Claimed), "defended once");
     receive(&mut link.a, link.now, &bytes);
     assert_eq!(link.a.address_state(), Some(AddressEvent::Lost { mac: intruder }));
-    assert!(link.a.tcp(id).is_some_and(|connection| connection.error().is_some()));
+    let error = link.a.tcp(id).and_then(crate::tcp::Connection::error);
+    assert_eq!(error, Some(Error::AddressLost), "the reason, not what we did about it");
     link.run(Duration::from_secs(5));
     link.a.tcp_close(link.now, id);
     link.run(Duration::from_millis(10));
@@ -353,6 +388,88 @@ fn frames_on_the_ring_when_their_connection_goes_come_back_to_the_pool() {
     }
     link.run(Duration::from_millis(10));
     link.assert_no_frame_is_missing();
+}
+
+#[test]
+fn rfc9293_3_10_7_1_a_segment_for_a_connection_that_has_failed_is_answered_with_a_reset() {
+    let mut link = Link::new();
+    let id = link.a.tcp_connect(link.now, to(B, 80)).expect("a connection");
+    link.run(Duration::from_millis(10));
+    let local = link.a.tcp(id).expect("held").local();
+    assert_eq!(link.a.tcp(id).and_then(crate::tcp::Connection::error), Some(Error::Refused));
+    link.protocols();
+    let late = segment_to(&link.a, 80, local.port());
+    receive(&mut link.a, link.now, &late);
+    link.run(Duration::from_millis(10));
+    let reset = ('a', ethernet::ethertype::IPV4, Some(protocol::TCP));
+    assert_eq!(
+        link.protocols(),
+        [reset],
+        "the application still holds it, the peer must know that it is over"
+    );
+    link.a.tcp_close(link.now, id);
+    link.assert_no_frame_is_missing();
+}
+
+#[test]
+fn resets_are_limited_so_that_a_flood_does_not_take_the_ring_from_connections() {
+    let mut link = Link::new();
+    for port in 1..=2_000 {
+        let stray = segment_to(&link.a, 80, port);
+        receive(&mut link.a, link.now, &stray);
+        let _ = sent(&mut link.a, link.now);
+    }
+    assert_eq!(link.a.drops().get(DropReason::TcpNoConnection), 2_000);
+    let silent = link.a.drops().get(DropReason::TcpResetLimited);
+    assert!((1_000..2_000).contains(&silent), "{silent} of 2000 segments were not answered");
+    link.run(Duration::from_millis(3_500));
+    link.assert_no_frame_is_missing();
+}
+
+#[test]
+fn answers_that_the_ring_does_not_take_do_not_take_the_pool() {
+    let umem = Umem::on_heap(2_048).expect("memory");
+    let mac = MacAddr([2, 0, 0, 0, 0, 1]);
+    let mut stack = Stack::new(Instant::from_millis(1_000), mac, None, umem, Rng::from_seed(1));
+    let mut now = Instant::from_millis(1_000);
+    claim(&mut stack, now, A);
+    for _ in 0..400 {
+        now += Duration::from_millis(1);
+        stack.handle_timeout(now);
+        let _ = sent(&mut stack, now);
+    }
+    let question = arp_request(MacAddr([2, 0, 0, 0, 0, 9]), B, A);
+    for _ in 0..2_000 {
+        receive(&mut stack, now, &question);
+    }
+    assert!(stack.pool().available() > 1_024, "only {} chunks are left", stack.pool().available());
+    assert!(stack.drops().get(DropReason::TxQueueFull) > 0);
+    let _ = sent(&mut stack, now);
+    assert_eq!(stack.pool().available(), 2_048);
+}
+
+#[test]
+fn rfc1122_3_2_2_a_broadcast_in_parts_is_not_answered_with_an_error() {
+    let mut link = Link::new();
+    let mut bytes = vec![0; ethernet::LEN + ipv4::LEN + 8];
+    let header = ethernet::Header {
+        destination: MacAddr::BROADCAST,
+        source: link.a.mac(),
+        vlan: None,
+        ethertype: ethernet::ethertype::IPV4,
+    };
+    header.emit(&mut bytes);
+    let ip = ipv4::Header {
+        dont_fragment: false,
+        more_fragments: true,
+        ..ipv4::Header::new(A, Ipv4Addr::BROADCAST, protocol::UDP, 8)
+    };
+    ip.emit(&mut bytes[ethernet::LEN..]);
+    receive(&mut link.b, link.now, &bytes);
+    link.run(Duration::from_secs(5));
+    link.protocols();
+    link.run(Duration::from_secs(30));
+    assert_eq!(link.protocols(), [], "neither at once nor when the other parts don't come");
 }
 
 mod arbitrary {

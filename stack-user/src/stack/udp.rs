@@ -7,7 +7,7 @@ use crate::{
     frame::{FramePool, RxFrame},
     net::{
         icmp::{Problem, Quote},
-        ipv4::{Cast, Datagram},
+        ipv4::Datagram,
         reassembly::Reassembled,
         udp::{BindError, Path, Payload, RecvError, SendError},
     },
@@ -111,11 +111,10 @@ impl<P: FramePool> Stack<P> {
     }
 
     /// A datagram that came in parts.
-    pub(super) fn handle_udp_reassembled(&mut self, whole: Reassembled, cast: Cast) {
+    pub(super) fn handle_udp_reassembled(&mut self, whole: Reassembled) {
         let (source, destination) = (IpAddr::V4(whole.header.source), IpAddr::V4(whole.header.destination));
         let (header, payload) = match Header::parse(source, destination, &whole.payload) {
-            Ok(parsed) if cast == Cast::Unicast => parsed,
-            Ok(_) => return self.drops.count(DropReason::UdpNoSocket),
+            Ok(parsed) => parsed,
             Err(reason) => return self.drops.count(reason),
         };
         let local = SocketAddr::new(destination, header.destination_port);

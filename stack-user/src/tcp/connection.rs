@@ -376,8 +376,11 @@ impl Connection {
         self.events.push(Event::Closed);
     }
 
-    /// The end by an error: nothing more is sent or awaited.
-    pub(super) fn fail<P: FramePool>(&mut self, pool: &mut P, error: Error) {
+    /// The end by an error: nothing more is sent or awaited. What has ended stays as it ended.
+    pub fn fail<P: FramePool>(&mut self, pool: &mut P, error: Error) {
+        if self.state == State::Closed {
+            return;
+        }
         self.finish(Some(error));
         self.send.clear(pool);
         self.reassembly.clear(pool);

@@ -48,6 +48,9 @@ pub enum Error {
     /// The application aborted the connection.
     #[error("the connection was aborted on this side")]
     Aborted,
+    /// Somebody else on the link took the address that the connection was from.
+    #[error("our address was lost: another station on the link insists on it; choose another with --address")]
+    AddressLost,
     /// The peer did not answer our SYNs.
     #[error("no answer to the connection request in time: the peer is off, or a firewall drops our packets")]
     ConnectTimedOut,
