@@ -131,8 +131,8 @@ impl Stack {
         program.as_mut().map(work)
     }
 
-    /// Waits until the claim that was made is decided.
-    async fn claimed(&self) -> AddressEvent {
+    /// Waits until a [claim](stack::Stack::claim) that was started is decided.
+    pub async fn claimed(&self) -> AddressEvent {
         poll_fn(|cx| {
             self.shard().with(|core, _| match core.stack.address_state() {
                 None | Some(AddressEvent::Probing) => {

@@ -7,9 +7,11 @@
 use std::{
     collections::VecDeque,
     io,
-    os::fd::OwnedFd,
+    os::fd::{AsFd, OwnedFd},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
+
+use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::{BURST, Device, Umem};
 use crate::{
@@ -129,8 +131,12 @@ impl Device for MemoryDevice {
         }
     }
 
+    /// One, which is readable whenever a frame has come since it was last waited for.
     fn fds(&self) -> io::Result<Vec<OwnedFd>> {
-        Ok(Vec::new())
+        let bell = EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?;
+        let waiting = bell.as_fd().try_clone_to_owned()?;
+        lock(&self.wire.inbound).bell = Some(bell);
+        Ok(vec![waiting])
     }
 
     fn describe(&self) -> String {
@@ -148,6 +154,8 @@ struct Wire {
     frames: VecDeque<Vec<u8>>,
     room: usize,
     lost: u64,
+    /// Rung for every frame, once somebody waits for frames instead of polling.
+    bell: Option<EventFd>,
 }
 
 impl Wire {
@@ -155,6 +163,8 @@ impl Wire {
         let fits = self.frames.len() < self.room;
         if fits {
             self.frames.push_back(frame.to_vec());
+            // It can't overflow in the lifetime of a machine, and a bell that is gone wakes nobody.
+            let _ = self.bell.as_ref().map(|bell| bell.write(1));
         } else {
             self.lost += 1;
         }
@@ -163,7 +173,7 @@ impl Wire {
 }
 
 fn wire_pair(room: usize) -> (WireEnd, WireEnd) {
-    let wire = || Arc::new(Mutex::new(Wire { frames: VecDeque::new(), room, lost: 0 }));
+    let wire = || Arc::new(Mutex::new(Wire { frames: VecDeque::new(), room, lost: 0, bell: None }));
     let (there, back) = (wire(), wire());
     (WireEnd { outbound: there.clone(), inbound: back.clone() }, WireEnd { outbound: back, inbound: there })
 }

@@ -56,8 +56,7 @@ pub trait Device: Send {
         false
     }
 
-    /// File descriptors that become readable when a frame has come: duplicates, for whoever waits to keep. None for a
-    /// device in memory.
+    /// File descriptors that become readable when a frame has come: duplicates, for whoever waits to keep.
     ///
     /// # Errors
     /// When the process has too many open files.
