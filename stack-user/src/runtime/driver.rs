@@ -6,11 +6,7 @@
 use std::{io, sync::Arc};
 
 use super::{clock::Clock, shard::Shard};
-use crate::{device::Readable, time::Duration};
-
-/// How long to wait for the TX ring to drain when nothing else happens: the kernel does not tell when it has room
-/// again for a socket that is only polled for input. A full ring of 2048 frames lasts for over 200 µs at 100 Gbit/s.
-const TX_RETRY: Duration = Duration::from_micros(200);
+use crate::device::Readable;
 
 /// Runs until the shard is [closed](Shard::close).
 ///
@@ -19,14 +15,14 @@ const TX_RETRY: Duration = Duration::from_micros(200);
 pub async fn drive(shard: Arc<Shard>, clock: Clock) -> io::Result<()> {
     let queues = Readable::new(shard.with(|core, _| core.device.fds())?)?;
     loop {
-        let (busy, blocked, deadline, closing) = shard.with(|core, _| {
+        let (busy, deadline, closing) = shard.with(|core, _| {
             core.driver_woke();
             let busy = core.pump() || core.device.before_sleep();
-            let deadline = core.deadline();
+            let deadline = core.deadline(core.now());
             if !busy {
                 core.driver_sleeps_until(deadline);
             }
-            (busy, core.is_tx_blocked(), deadline, core.closing)
+            (busy, deadline, core.closing)
         });
         if closing {
             return Ok(());
@@ -35,10 +31,8 @@ pub async fn drive(shard: Arc<Shard>, clock: Clock) -> io::Result<()> {
             tokio::task::yield_now().await;
             continue;
         }
-        let retry = blocked.then(|| clock.now() + TX_RETRY);
-        let wake_at = [deadline, retry].into_iter().flatten().min();
         let sleep = async {
-            match wake_at {
+            match deadline {
                 Some(at) => tokio::time::sleep_until(clock.to_tokio(at)).await,
                 None => std::future::pending().await,
             }

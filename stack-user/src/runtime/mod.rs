@@ -3,6 +3,8 @@
 mod clock;
 mod driver;
 mod shard;
+#[cfg(test)]
+mod tests;
 mod waiters;
 
 pub use clock::Clock;

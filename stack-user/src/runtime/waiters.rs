@@ -11,7 +11,8 @@ use crate::stack::{Event, TcpId, UdpId};
 #[derive(Debug, Default)]
 pub struct Waiters {
     tcp: Vec<TcpWaiters>,
-    udp: HashMap<UdpId, Waker>,
+    /// Several tasks may receive from one socket.
+    udp: HashMap<UdpId, Vec<Waker>>,
     /// Tasks that wait for an address to be claimed, or for connections to be gone.
     other: Vec<Waker>,
     /// Those to wake as soon as the lock is released.
@@ -37,7 +38,7 @@ impl Waiters {
 
     /// The task wants to know when the socket has a datagram.
     pub fn wait_to_receive(&mut self, id: UdpId, cx: &Context<'_>) {
-        self.udp.insert(id, cx.waker().clone());
+        add(self.udp.entry(id).or_default(), cx);
     }
 
     /// The socket is gone.
@@ -47,9 +48,7 @@ impl Waiters {
 
     /// The task wants to know when an address changes its state, or a connection goes.
     pub fn wait_for_changes(&mut self, cx: &Context<'_>) {
-        if !self.other.iter().any(|waker| waker.will_wake(cx.waker())) {
-            self.other.push(cx.waker().clone());
-        }
+        add(&mut self.other, cx);
     }
 
     pub(super) fn wake(&mut self, event: Event) {
@@ -61,7 +60,7 @@ impl Waiters {
                 }
             }
             Event::Udp { id } => {
-                self.woken.extend(self.udp.remove(&id));
+                self.woken.extend(self.udp.remove(&id).into_iter().flatten());
             }
             Event::Changed => self.woken.append(&mut self.other),
         }
@@ -76,6 +75,14 @@ impl Waiters {
     }
 }
 
+/// One more waits, unless it does already.
+fn add(waiting: &mut Vec<Waker>, cx: &Context<'_>) {
+    if !waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
+        waiting.push(cx.waker().clone());
+    }
+}
+
+/// The task waits, in place of whichever did before: a connection has one reader and one writer.
 fn store(place: &mut Option<Waker>, cx: &Context<'_>) {
     match place {
         Some(waker) => waker.clone_from(cx.waker()),

@@ -1,0 +1,102 @@
+//! A running shard over a NIC in memory, in real time.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Wake, Waker},
+};
+
+use super::*;
+use crate::{
+    device::{
+        Umem,
+        memory::{self, WireEnd},
+    },
+    net::{acd::Schedule, udp::Sockets},
+    rng::Rng,
+    stack::{Event, Stack},
+    time::Duration,
+    wire::MacAddr,
+};
+
+const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
+
+/// A shard with an address and a driver, and the far end of its wire.
+async fn running(options: memory::Options) -> (Arc<Shard>, WireEnd) {
+    let clock = Clock::new();
+    let (device, far) = memory::tap(options);
+    let umem = Umem::on_heap(256).expect("memory");
+    let stack = Stack::new(clock.now(), MacAddr([2, 0, 0, 0, 0, 1]), None, umem, Rng::from_seed(1));
+    let shard = Arc::new(Shard::new(stack, Box::new(device), clock));
+    tokio::spawn(drive(Arc::clone(&shard), clock));
+    let prefix = "10.0.0.0/24".parse().expect("a prefix");
+    shard
+        .with(|core, now| core.stack.claim(now, ADDRESS, prefix, None, 1_500, Schedule::Fast))
+        .expect("a good address");
+    while shard.with(|core, _| core.stack.address()).is_none() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        while far.receive().is_some() {}
+    }
+    (shard, far)
+}
+
+/// Takes frames off the wire until there are `count`, or the time is over. Returns how many there were.
+async fn frames_within(far: &WireEnd, count: usize, time: Duration) -> usize {
+    let end = tokio::time::Instant::now() + time;
+    let mut taken = 0;
+    while taken < count && tokio::time::Instant::now() < end {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        while far.receive().is_some() {
+            taken += 1;
+        }
+    }
+    taken
+}
+
+#[tokio::test]
+async fn what_found_the_ring_full_while_the_driver_slept_is_sent_when_there_is_room() {
+    let options = memory::Options { ring_size: 4, completion_delay: 20 };
+    let (shard, far) = running(options).await;
+    // What the claim has to say is over for two seconds, so the driver has no reason of its own to wake up.
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    while far.receive().is_some() {}
+    let (socket, _) = shard.with(|core, _| core.stack.udp_bind(0)).expect("a socket");
+    let everybody = SocketAddr::from(([10, 0, 0, 255], 9));
+    for _ in 0..10 {
+        shard.with(|core, now| core.stack.udp_send_to(now, socket, everybody, b"hello")).expect("sent");
+    }
+    assert_eq!(frames_within(&far, 10, Duration::from_millis(1_000)).await, 10);
+    shard.close();
+}
+
+#[test]
+fn everybody_who_waits_for_a_socket_is_woken() {
+    let id = Sockets::new().bind(SocketAddr::from((ADDRESS, 53)), &mut Rng::from_seed(1)).expect("a socket");
+    let (one, other) = (Arc::new(Count::default()), Arc::new(Count::default()));
+    let mut waiters = Waiters::default();
+    for count in [&one, &other, &one] {
+        let waker = Waker::from(Arc::clone(count));
+        waiters.wait_to_receive(id, &Context::from_waker(&waker));
+    }
+    waiters.wake(Event::Udp { id });
+    waiters.woken.drain(..).for_each(Waker::wake);
+    assert_eq!((one.get(), other.get()), (1, 1));
+}
+
+#[derive(Default)]
+struct Count(AtomicUsize);
+
+impl Count {
+    fn get(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Wake for Count {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
