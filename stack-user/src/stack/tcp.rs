@@ -99,7 +99,7 @@ impl<P: FramePool> Stack<P> {
     /// The application is done with a connection: what it wrote is still delivered, what comes is refused.
     pub fn tcp_close(&mut self, now: Instant, id: TcpId) {
         self.connections.let_go(id);
-        self.work_on(id, |connection, _| connection.close(now));
+        self.work_on(id, |connection, pool| connection.close(now, pool));
     }
 
     /// Resets a connection.

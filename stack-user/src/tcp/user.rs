@@ -108,15 +108,18 @@ impl Connection {
     ///
     /// If it leaves something unread, or if more comes later, the peer gets RST instead of FIN: it must know that data
     /// was lost (RFC 9293 §3.6.1, MUST-4 and SHLD-3).
-    pub fn close(&mut self, now: Instant) {
+    pub fn close<P: FramePool>(&mut self, now: Instant, pool: &mut P) {
         if self.reads_closed {
             return;
         }
         self.reads_closed = true;
+        let is_unread = !self.recv.is_empty();
+        // The connection may live on for a while, the frames need not.
+        self.recv.clear(pool);
         match self.state {
             State::SynSent => self.finish(None),
             State::Closed | State::TimeWait => {}
-            _ if !self.recv.is_empty() => self.abort(now),
+            _ if is_unread => self.abort(now),
             _ => {
                 self.shutdown_write(now);
                 if self.state == State::FinWait2 {

@@ -1,6 +1,7 @@
 //! Closing: FIN and RST, both ways (RFC 9293 §3.6).
 
 use crate::{
+    frame::FramePool,
     tcp::{
         Config, Error, Event, ReadError, State, WriteError,
         testing::{Script, plain_options, seg},
@@ -137,7 +138,7 @@ fn close_with_unread_data_resets_rfc9293_3_6_1() {
     let mut s = established();
     s.inject(seg(".").seq(0).ack(0).data(b"unread"));
     s.expect(seg(".").seq(0).ack(6));
-    s.connection.close(s.now);
+    s.connection.close(s.now, &mut s.pool);
     assert!(!s.connection.is_closed(), "RST is still to be sent");
     s.expect(seg("R.").seq(0).ack(6));
     assert!(s.connection.is_closed());
@@ -145,9 +146,24 @@ fn close_with_unread_data_resets_rfc9293_3_6_1() {
 }
 
 #[test]
+fn what_is_unread_does_not_wait_for_the_end_of_time_wait() {
+    let mut s = established();
+    let free = s.pool.available();
+    s.connection.shutdown_write(s.now);
+    s.expect(seg("F.").seq(0).ack(0));
+    s.inject(seg("F.").seq(0).ack(1).data(b"unread"));
+    s.expect(seg(".").seq(1).ack(7));
+    s.state(State::TimeWait);
+    s.connection.close(s.now, &mut s.pool);
+    assert_eq!(s.pool.available(), free, "nobody is going to read it");
+    s.silence();
+    s.finish();
+}
+
+#[test]
 fn data_after_close_resets_shld_3() {
     let mut s = established();
-    s.connection.close(s.now);
+    s.connection.close(s.now, &mut s.pool);
     s.expect(seg("F.").seq(0).ack(0));
     s.inject(seg(".").seq(0).ack(1));
     s.inject_dropped(seg(".").seq(0).ack(1).data(b"late"), DropReason::TcpDataAfterClose);
@@ -159,7 +175,7 @@ fn data_after_close_resets_shld_3() {
 #[test]
 fn fin_wait_2_ends_by_itself_when_nobody_reads() {
     let mut s = established();
-    s.connection.close(s.now);
+    s.connection.close(s.now, &mut s.pool);
     s.expect(seg("F.").seq(0).ack(0));
     s.inject(seg(".").seq(0).ack(1));
     s.state(State::FinWait2);

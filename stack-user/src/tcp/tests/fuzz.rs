@@ -40,7 +40,7 @@ fn arbitrary_segments_calls_and_times() {
                 1 => s.hold_frames = !s.hold_frames,
                 2 => s.complete(),
                 3 if rng.chance(0.05) => s.connection.shutdown_write(s.now),
-                4 if rng.chance(0.05) => s.connection.close(s.now),
+                4 if rng.chance(0.05) => s.connection.close(s.now, &mut s.pool),
                 5 if rng.chance(0.02) => s.connection.abort(s.now),
                 6 => {
                     let mut out = vec![0; rng.below(4000) as usize];

@@ -164,7 +164,7 @@ fn icmp_in_syn_sent_hard_soft_and_forged_rfc5927_4_1() {
 fn close_in_syn_sent_ends_silently_rfc9293_3_10_4() {
     let mut s = new();
     s.expect(seg("S").seq(-1));
-    s.connection.close(s.now);
+    s.connection.close(s.now, &mut s.pool);
     assert_eq!(s.events(), [Event::Closed]);
     s.silence();
     s.finish();
