@@ -138,7 +138,7 @@ impl Resolver {
     fn explain(&self, name: &str, error: NetError) -> ResolveError {
         let name = name.to_owned();
         match error {
-            NetError::Timeout | NetError::NoConnections | NetError::Io(_) => {
+            NetError::Timeout | NetError::NoConnections => {
                 let servers: Vec<_> = self.name_servers.iter().map(IpAddr::to_string).collect();
                 ResolveError::NoAnswer { name, servers: servers.join(", ") }
             }
@@ -215,7 +215,7 @@ impl RuntimeProvider for Provider {
         _server: SocketAddr,
     ) -> Pin<Box<dyn Send + Future<Output = io::Result<UdpSocket>>>> {
         let stack = self.stack.clone();
-        // hickory asks for port 0: our own choice of a random one is as unguessable as it wants.
+        // hickory draws a random port for each query, and another one when that is taken.
         Box::pin(async move { UdpSocket::bind(&stack, local.port()) })
     }
 }

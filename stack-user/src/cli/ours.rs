@@ -106,7 +106,9 @@ impl Network for OurNetwork {
         })
     }
 
-    async fn close(self) {
+    async fn close(mut self) {
+        // What it keeps open to name servers would be waited for.
+        drop(self.resolver.take());
         self.stack.shut_down(CLOSE_GRACE).await;
         self.tell_counters();
         if let Some(advice) = self.stack.advice() {
