@@ -89,6 +89,13 @@ fn peers_that_do_not_answer() {
                 AFTER_NEIGHBOUR_RETRIES,
                 &["10.77.1.2"],
             ),
+            // A name server behind that gateway was never asked: saying that it is silent would mislead.
+            case(
+                &["--gateway", "10.77.0.99", "curl", "http://example.com/"],
+                6,
+                AFTER_NEIGHBOUR_RETRIES,
+                &["10.77.1.53", "can't be reached"],
+            ),
             case(&["curl", "http://10.77.0.98/"], 7, AFTER_NEIGHBOUR_RETRIES, &["10.77.0.98"]),
             case(&["curl", "http://10.77.1.2:81/"], 7, SOON, &["81"]),
             case(
