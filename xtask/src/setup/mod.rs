@@ -147,10 +147,9 @@ mod tests {
 
     #[test]
     fn a_package_is_asked_for_once() {
-        let all: Vec<_> = NEEDS.iter().collect();
-        let packages = packages_of(&all, System::Debian);
-        let mut unique = packages.clone();
-        unique.dedup();
-        assert_eq!(packages, unique);
+        // Arch has clang and libclang in one.
+        let clang: Vec<_> = NEEDS.iter().filter(|need| matches!(need.name, "clang" | "libclang")).collect();
+        assert_eq!(clang.len(), 2);
+        assert_eq!(packages_of(&clang, System::Arch), ["clang"]);
     }
 }

@@ -32,7 +32,9 @@ pub(super) fn check(source: &Source<'_>, findings: &mut Vec<Finding>) {
     };
     // Joined, because a `use crate::{…}` may span lines.
     let code = source.code.join("\n");
-    for (at, target) in crate_paths(&code) {
+    // So many steps up from this file's module lead to the crate's root, too.
+    let to_root = "super::".repeat(source.module_depth());
+    for (at, target) in paths_from(&code, "crate::").chain(paths_from(&code, &to_root)) {
         let Some(target_layer) = layer_of(target) else { continue };
         let points_down = target_layer < layer;
         let among_vocabulary = target_layer == layer && layer == VOCABULARY;
@@ -47,12 +49,14 @@ fn layer_of(module: &str) -> Option<u8> {
     LAYERS.iter().find(|(name, _)| *name == module).map(|(_, layer)| *layer)
 }
 
-/// Every first segment behind `crate::`, with where it is. A group yields each of its members.
-fn crate_paths(code: &str) -> Vec<(usize, &str)> {
+/// Every first segment behind a way to the root (`crate::`), with where it is. A group yields each of its members.
+fn paths_from<'a>(code: &'a str, root: &str) -> impl Iterator<Item = (usize, &'a str)> + use<'a> {
     let mut found = Vec::new();
-    for (at, matched) in code.match_indices("crate::") {
+    for (at, matched) in code.match_indices(root) {
         let start = at + matched.len();
-        let is_word_before = code[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == '$');
+        // `super::` before it would lead higher, any other segment elsewhere.
+        let is_word_before =
+            code[..at].ends_with(|c: char| c.is_alphanumeric() || matches!(c, '_' | '$' | ':'));
         if is_word_before {
             continue;
         }
@@ -63,7 +67,7 @@ fn crate_paths(code: &str) -> Vec<(usize, &str)> {
             None => found.extend(identifier(&code[start..]).map(|name| (at, name))),
         }
     }
-    found
+    found.into_iter()
 }
 
 /// The first identifiers of a group's members, at the group's own depth.
@@ -99,12 +103,15 @@ mod tests {
     #[test]
     fn groups_yield_their_members() {
         let code = "use crate::{\n    net::{self, route},\n    wire,\n};\ncrate::time::now()";
-        let names: Vec<_> = crate_paths(code).into_iter().map(|(_, name)| name).collect();
+        let names: Vec<_> = paths_from(code, "crate::").map(|(_, name)| name).collect();
         assert_eq!(names, ["net", "wire", "time"]);
+        let names: Vec<_> = paths_from("use super::super::{net, wire};", "super::super::").collect();
+        assert_eq!(names.len(), 2);
+        assert_eq!(paths_from("use super::super::block;", "super::").count(), 1);
     }
 
     #[test]
     fn other_crates_are_not_ours() {
-        assert!(crate_paths("use my_crate::net; $crate::net").is_empty());
+        assert_eq!(paths_from("use my_crate::net; $crate::net", "crate::").count(), 0);
     }
 }

@@ -97,6 +97,9 @@ mod tests {
     fn imports_point_down() {
         breaks("stack-user/src/tcp/output.rs", "use crate::stack::Stack;\n", "tcp may not import stack");
         breaks("stack-user/src/wire/tcp.rs", "fn f() { crate::api::g(); }\n", "wire may not import api");
+        breaks("stack-user/src/tcp/mod.rs", "use super::stack::Stack;\n", "tcp may not import stack");
+        breaks("stack-user/src/tcp/a/b.rs", "use super::super::super::{time, api};\n", "may not import api");
+        is_fine("stack-user/src/tcp/input/mod.rs", "use super::stack;\n");
         is_fine("stack-user/src/stack/mod.rs", "use crate::tcp::Connection;\nuse crate::wire::arp;\n");
         is_fine("stack-user/src/wire/arp.rs", "use crate::telemetry::DropReason;\n");
     }

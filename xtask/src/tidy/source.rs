@@ -32,6 +32,13 @@ impl<'a> Source<'a> {
         let first = inside.components().next()?.as_os_str().to_str()?;
         Some(first.strip_suffix(".rs").unwrap_or(first))
     }
+
+    /// How deep below the crate's root the file's module is: 1 for `tcp/mod.rs`, 2 for `tcp/output.rs`.
+    pub(super) fn module_depth(&self) -> usize {
+        let inside = self.path.strip_prefix("stack-user/src").unwrap_or(self.path);
+        let is_directory = inside.file_stem().is_some_and(|stem| stem == "mod");
+        inside.components().count() - usize::from(is_directory)
+    }
 }
 
 /// Whether a file holds nothing but tests: by where it is, or since its parent says `#[cfg(test)] mod NAME;`.
