@@ -37,6 +37,9 @@ pub(super) struct Counters {
 pub(super) struct Lane<F> {
     faults: Faults,
     rng: Rng,
+    /// Draws for what a delay lets through. With one source, the time that a delay ends at would decide which draw is
+    /// whose, and the same frames would meet another fate on a faster machine.
+    order_rng: Rng,
     /// On their way, the one that arrives first in front: all take equally long.
     delayed: VecDeque<(Instant, F)>,
     held_back: VecDeque<HeldBack<F>>,
@@ -54,9 +57,10 @@ struct HeldBack<F> {
 }
 
 impl<F> Lane<F> {
-    pub(super) fn new(faults: Faults, rng: Rng) -> Self {
+    pub(super) fn new(faults: Faults, mut rng: Rng) -> Self {
         Self {
             faults,
+            order_rng: rng.fork(),
             rng,
             delayed: VecDeque::new(),
             held_back: VecDeque::new(),
@@ -129,9 +133,9 @@ impl<F> Lane<F> {
     }
 
     fn pass(&mut self, now: Instant, frame: F) {
-        if self.rng.chance(self.faults.reorder) {
+        if self.order_rng.chance(self.faults.reorder) {
             self.counters.reordered += 1;
-            let to_pass = 1 + self.rng.below(PASSED_BY_MAX);
+            let to_pass = 1 + self.order_rng.below(PASSED_BY_MAX);
             self.held_back.push_back(HeldBack { frame, to_pass, until: now + HOLD_MAX });
             return;
         }

@@ -194,6 +194,23 @@ fn a_reordered_frame_is_overtaken_and_never_kept_for_long() {
     assert!(numbers.into_iter().eq(0..1000), "none is missing, none is doubled");
 }
 
+/// A seed that a bug was found with is of use only if it finds it again on a machine that is faster.
+#[test]
+fn what_happens_to_a_frame_depends_on_those_before_it_and_not_on_when_they_came() {
+    let fates = |between: Duration| {
+        let mut rig = Rig::new("loss=0.2,reorder=0.2,dup=0.2,delay=5ms,seed=7", 1024);
+        for number in 0..100 {
+            rig.now += between;
+            rig.receive();
+            assert!(rig.far.send(&frame_of(number)));
+            rig.receive();
+        }
+        rig.settle();
+        ["fault_rx_lost", "fault_rx_duplicated", "fault_rx_reordered"].map(|name| rig.counter(name))
+    };
+    assert_eq!(fates(Duration::from_micros(1)), fates(Duration::from_millis(3)));
+}
+
 #[test]
 fn faults_hit_as_often_as_asked_and_the_same_frames_for_the_same_seed() {
     let run = |seed: u32| {
