@@ -41,6 +41,7 @@ const RESOLV_CONFS: [&str; 2] = ["/etc/resolv.conf", "/run/systemd/resolve/resol
 pub struct Resolver {
     hickory: Arc<Hickory<Provider>>,
     name_servers: Arc<[IpAddr]>,
+    obstacle: Obstacle,
 }
 
 /// Why a name has no address.
@@ -66,6 +67,16 @@ pub enum ResolveError {
         name: String,
         /// Who was asked.
         servers: String,
+    },
+    /// No name server could be asked.
+    #[error("'{name}' can't be asked for at the name servers ({servers}): {reason}")]
+    Unreachable {
+        /// The name that was to be asked for.
+        name: String,
+        /// Who was to be asked.
+        servers: String,
+        /// What our stack says of the last of them.
+        reason: String,
     },
     /// The settings found on the host can't be used.
     #[error("the host's DNS settings can't be used: {source}; name a server with --dns")]
@@ -95,7 +106,8 @@ impl Resolver {
         };
         let configs = name_servers.iter().copied().map(NameServerConfig::udp_and_tcp).collect();
         let config = ResolverConfig::from_parts(search.domain().cloned(), search.search().to_vec(), configs);
-        let provider = Provider { stack: stack.clone(), tasks: Tasks::default() };
+        let obstacle = Obstacle::default();
+        let provider = Provider { stack: stack.clone(), tasks: Tasks::default(), obstacle: obstacle.clone() };
         let mut builder = Hickory::builder_with_config(config, provider);
         let options = builder.options_mut();
         options.timeout = QUERY_TIMEOUT;
@@ -103,7 +115,7 @@ impl Resolver {
         options.ip_strategy = LookupIpStrategy::Ipv4Only;
         let hickory =
             builder.build().map_err(|source| ResolveError::BadConfiguration { source: Box::new(source) })?;
-        Ok(Self { hickory: Arc::new(hickory), name_servers: name_servers.into() })
+        Ok(Self { hickory: Arc::new(hickory), name_servers: name_servers.into(), obstacle })
     }
 
     /// Who is asked.
@@ -122,6 +134,8 @@ impl Resolver {
         if hickory_resolver::proto::rr::Name::from_utf8(name).is_err() {
             return Err(ResolveError::InvalidName(name.to_owned()));
         }
+        // An obstacle of an earlier lookup that found its way after all is no explanation for this one.
+        self.obstacle.take();
         match self.hickory.lookup_ip(name).await {
             Ok(found) => {
                 let addresses: Vec<_> = found.iter().collect();
@@ -137,11 +151,12 @@ impl Resolver {
 
     fn explain(&self, name: &str, error: NetError) -> ResolveError {
         let name = name.to_owned();
+        let servers = || self.name_servers.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(", ");
         match error {
-            NetError::Timeout | NetError::NoConnections => {
-                let servers: Vec<_> = self.name_servers.iter().map(IpAddr::to_string).collect();
-                ResolveError::NoAnswer { name, servers: servers.join(", ") }
-            }
+            NetError::Timeout | NetError::NoConnections | NetError::Io(_) => match self.obstacle.take() {
+                Some(reason) => ResolveError::Unreachable { name, servers: servers(), reason },
+                None => ResolveError::NoAnswer { name, servers: servers() },
+            },
             error if error.is_no_records_found() => ResolveError::NotFound(name),
             error => ResolveError::Failed { name, source: Box::new(error) },
         }
@@ -171,6 +186,7 @@ fn reachable_name_servers(path: &Path) -> Option<(Vec<IpAddr>, ResolverConfig)> 
 struct Provider {
     stack: Stack,
     tasks: Tasks,
+    obstacle: Obstacle,
 }
 
 /// The tasks that hickory starts; they end with the resolver.
@@ -188,7 +204,7 @@ impl Spawn for Tasks {
 impl RuntimeProvider for Provider {
     type Handle = Tasks;
     type Timer = TokioTime;
-    type Udp = UdpSocket;
+    type Udp = DnsUdp;
     type Tcp = DnsTcp;
 
     fn create_handle(&self) -> Tasks {
@@ -213,22 +229,47 @@ impl RuntimeProvider for Provider {
         &self,
         local: SocketAddr,
         _server: SocketAddr,
-    ) -> Pin<Box<dyn Send + Future<Output = io::Result<UdpSocket>>>> {
+    ) -> Pin<Box<dyn Send + Future<Output = io::Result<DnsUdp>>>> {
         let stack = self.stack.clone();
+        let obstacle = self.obstacle.clone();
         // hickory draws a random port for each query, and another one when that is taken.
-        Box::pin(async move { UdpSocket::bind(&stack, local.port()) })
+        Box::pin(async move { Ok(DnsUdp { socket: UdpSocket::bind(&stack, local.port())?, obstacle }) })
     }
 }
 
-impl DnsUdpSocket for UdpSocket {
+/// What our stack said when a name server could not be reached. hickory's own error tells no more than that.
+#[derive(Clone, Default)]
+struct Obstacle(Arc<Mutex<Option<String>>>);
+
+impl Obstacle {
+    /// Passes a result on, and remembers its error.
+    fn note<T>(&self, result: io::Result<T>) -> io::Result<T> {
+        if let Err(error) = &result {
+            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.to_string());
+        }
+        result
+    }
+
+    fn take(&self) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// A [`UdpSocket`] that remembers what kept it from a name server.
+struct DnsUdp {
+    socket: UdpSocket,
+    obstacle: Obstacle,
+}
+
+impl DnsUdpSocket for DnsUdp {
     type Time = TokioTime;
 
     fn poll_recv_from(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<(usize, SocketAddr)>> {
-        UdpSocket::poll_recv_from(self, cx, buf)
+        self.socket.poll_recv_from(cx, buf).map(|received| self.obstacle.note(received))
     }
 
     fn poll_send_to(&self, _cx: &mut Context<'_>, buf: &[u8], to: SocketAddr) -> Poll<io::Result<usize>> {
-        Poll::Ready(self.send_to(buf, to))
+        Poll::Ready(self.obstacle.note(self.socket.send_to(buf, to)))
     }
 }
 
