@@ -123,8 +123,19 @@ impl XdpDevice {
         self.receiving[queue] += rings.fill.give(umem, count);
         if self.receiving[queue] > 0 && rings.fill.needs_wakeup() {
             self.counters.fill_wakeups += 1;
-            self.counters.wakeup_errors += u64::from(rings.rx.wake().is_err());
+            let woken = rings.rx.wake();
+            self.note_wakeup(woken);
         }
+    }
+
+    /// Counts a call that the kernel refused, and tells of the first: the interface is gone, or its queue is no longer
+    /// ours, and all that would be seen of it else are time-outs.
+    fn note_wakeup(&mut self, woken: io::Result<()>) {
+        let Err(error) = woken else { return };
+        if self.counters.wakeup_errors == 0 {
+            tracing::warn!("{} no longer takes our frames: {error}; was it removed?", self.name);
+        }
+        self.counters.wakeup_errors += 1;
     }
 
     /// Has the kernel send what is on the TX ring, by one system call at most, and plans the next one.
@@ -133,8 +144,10 @@ impl XdpDevice {
         let before = queue.tx.unsent();
         if before > 0 && queue.tx.needs_wakeup() {
             self.counters.tx_wakeups += 1;
-            self.counters.wakeup_errors += u64::from(queue.tx.wake().is_err());
+            let woken = queue.tx.wake();
+            self.note_wakeup(woken);
         }
+        let Some(queue) = self.queues.first_mut() else { return };
         self.kick_at = match queue.tx.unsent() {
             0 => None,
             left if left < before => Some(self.now),
