@@ -204,7 +204,7 @@ fn two_capabilities_are_enough_and_are_named() {
             only(&given);
             let error = Program::attach(HERE, Mode::Auto, None).expect_err("not allowed");
             assert!(matches!(error, ProgramError::Privilege { .. }), "{error}");
-            assert!(error.to_string().contains(&format!("{missing} is missing")), "{error}");
+            assert!(error.to_string().contains(&format!("is missing ({missing}): run it")), "{error}");
         }
     });
 }
