@@ -3,6 +3,11 @@
 use super::congestion::Algorithm;
 use crate::time::Duration;
 
+/// What a connection holds in either direction takes at most this part of the pool's chunks, so that a few whose
+/// applications don't read, or whose peers take nothing, leave chunks for others. More parts, and a single transfer over
+/// a long way doesn't fill it; fewer, and two such connections are too many.
+pub(super) const POOL_SHARE: usize = 4;
+
 /// The choices, with defaults that suit a client on the internet.
 #[derive(Clone, Debug)]
 pub struct Config {

@@ -354,7 +354,7 @@ impl Connection {
         if !self.write_blocked || !self.state.may_write() {
             return;
         }
-        let room = self.send.bytes() < self.config.send_buffer;
+        let room = self.send.bytes() < self.config.send_buffer && !self.send.is_full(pool);
         if room && SendQueue::may_allocate(pool) {
             self.write_blocked = false;
             self.events.push(Event::Writable);

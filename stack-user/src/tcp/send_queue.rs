@@ -3,6 +3,7 @@
 
 use std::{collections::VecDeque, ops::Range};
 
+use super::config::POOL_SHARE;
 use crate::{
     frame::{CompletedFrame, FramePool, TxFrame},
     time::Instant,
@@ -183,13 +184,20 @@ impl SendQueue {
         self.fin
     }
 
-    /// Whether writing may take another chunk. In a pool that is small itself, so is the reserve.
+    /// Whether the queue has its share of the pool's chunks. A peer with a tiny MSS gets there long before the send
+    /// buffer is full of bytes.
+    pub fn is_full<P: FramePool>(&self, pool: &P) -> bool {
+        self.entries.len() >= pool.chunks() / POOL_SHARE
+    }
+
+    /// Whether writing may take another chunk of those that all connections share. In a pool that is small itself, so is
+    /// the reserve.
     pub fn may_allocate<P: FramePool>(pool: &P) -> bool {
         pool.available() > RESERVED_CHUNKS.min(pool.chunks() / 4)
     }
 
     /// Copies bytes into frames, the last one that was not sent first, and returns how many; less than all when the
-    /// pool is down to its reserve.
+    /// queue is full or the pool is down to its reserve.
     pub fn write<P: FramePool>(&mut self, pool: &mut P, layout: Layout, data: &[u8]) -> usize {
         debug_assert!(!self.fin, "nothing follows FIN");
         let mut done = 0;
@@ -215,7 +223,7 @@ impl SendQueue {
     }
 
     fn push_empty<P: FramePool>(&mut self, pool: &mut P) -> bool {
-        if !Self::may_allocate(pool) {
+        if self.is_full(pool) || !Self::may_allocate(pool) {
             return false;
         }
         let Some(frame) = pool.allocate() else { return false };

@@ -126,10 +126,11 @@ impl Connection {
         self.recovery.find_losses(now, &mut self.send, una_nxt, mss, self.congestion.as_mut());
     }
 
-    /// The peer has answered. As long as it does, a closed window is no reason to give up (RFC 9293 §3.8.6.1, MUST-37).
+    /// The peer has answered. As long as it does, a closed window is no reason to give up (RFC 9293 §3.8.6.1, MUST-37),
+    /// unless the application has: then a peer that never opens it would hold our frames for ever (RFC 6429).
     fn on_peer_alive(&mut self, now: Instant) {
         let waits_for_window = self.snd.wnd == 0 || self.timers.is_set(Timer::Persist);
-        if waits_for_window && self.timers.is_set(Timer::User) {
+        if waits_for_window && !self.reads_closed && self.timers.is_set(Timer::User) {
             self.timers.set(Timer::User, now + self.config.user_timeout);
         }
         if self.snd.wnd > 0 && self.persist.probes() > 0 {

@@ -5,6 +5,7 @@ use crate::{
     frame::{FramePool, TxFrame},
     tcp::{
         Connection,
+        config::POOL_SHARE,
         connection::FRAME_RETRY,
         options::{MAX_SACK_BLOCKS, MAX_SACK_BLOCKS_WITH_TIMESTAMPS, Options, SackBlocks},
         segment::Segment,
@@ -16,10 +17,6 @@ use crate::{
     time::Instant,
     wire::tcp::{Flags, Header},
 };
-
-/// The receive buffer takes at most this part of the pool's chunks, so that a few connections whose applications don't
-/// read leave chunks for others.
-const POOL_SHARE: usize = 4;
 
 impl Connection {
     /// SYN, or SYN with ACK when the peer's SYN has come (simultaneous open).

@@ -1,8 +1,10 @@
 //! Flow control: windows, probes, Nagle and delayed ACKs.
 
+use crate::frame::FramePool;
 use crate::tcp::{
     Config, Error, Event, WriteError,
-    testing::{Script, all_options, plain_options, sack_options, seg},
+    options::Options,
+    testing::{Script, all_options, pattern, plain_options, sack_options, seg},
 };
 use crate::{telemetry::DropReason, time::Duration};
 
@@ -50,6 +52,40 @@ fn a_closed_window_and_no_answer_is_the_end() {
         while s.poll().is_some() {}
     }
     assert_eq!(s.events(), [Event::Failed(Error::TimedOut), Event::Closed]);
+    s.finish();
+}
+
+#[test]
+fn a_closed_window_does_not_hold_what_nobody_waits_for_any_more_rfc6429() {
+    let mut s = closed_window(Config { user_timeout: Duration::from_secs(300), ..Config::default() });
+    s.write(3000);
+    s.silence();
+    s.connection.close(s.now, &mut s.pool);
+    let start = s.now;
+    while !s.connection.is_closed() {
+        assert!(s.now.since(start) < Duration::from_secs(600), "the peer answers, and still it must end");
+        s.advance_to_timer();
+        while s.poll().is_some() {}
+        let _ = s.try_inject(seg(".").seq(0).ack(0).window(0));
+        while s.poll().is_some() {}
+    }
+    s.finish();
+}
+
+#[test]
+fn a_peer_that_takes_crumbs_only_does_not_take_the_pool() {
+    let mut s = Script::new(Config::default());
+    s.handshake(Options { mss: Some(48), ..Options::default() }, 0);
+    let written = s.connection.write(s.now, &mut s.pool, &pattern(0, 100_000)).expect("some room");
+    assert!(written < 100_000, "not all of it at once");
+    let (free, chunks) = (s.pool.available(), s.pool.chunks());
+    assert!(free >= chunks / 2, "{free} of {chunks} chunks are left");
+    assert_eq!(s.connection.write(s.now, &mut s.pool, b"more"), Err(WriteError::WouldBlock));
+    assert_eq!(s.events(), [], "there is no room until the peer takes something");
+    s.inject(seg(".").seq(0).ack(0).window(48));
+    s.expect(seg(".").seq(0).ack(0).len(48));
+    s.inject(seg(".").seq(0).ack(48).window(0));
+    assert_eq!(s.events(), [Event::Writable]);
     s.finish();
 }
 
