@@ -114,8 +114,10 @@ fn supervise_with(mut command: Command, mut signals: Signals) -> Result<ExitStat
 
 /// What only prints is run as who we are; everything else attaches a program and opens AF_XDP sockets.
 fn needs_root(arguments: &[String]) -> bool {
-    let only_prints = |word: &String| matches!(word.as_str(), "--help" | "-h" | "--version" | "-V" | "help");
-    !arguments.is_empty() && !arguments.iter().any(only_prints)
+    let only_prints = |word: &String| matches!(word.as_str(), "--help" | "-h" | "--version" | "-V");
+    // As a later word, `help` is somebody's file or data.
+    let asks_for_help = arguments.first().is_none_or(|first| first == "help");
+    !asks_for_help && !arguments.iter().any(only_prints)
 }
 
 #[cfg(test)]
@@ -129,6 +131,8 @@ mod tests {
     #[test]
     fn root_is_for_what_needs_it() {
         assert!(needs_root(&words("curl http://example.com/")));
+        assert!(needs_root(&words("curl -o help http://example.com/")));
+        assert!(!needs_root(&words("help curl")));
         assert!(!needs_root(&words("--help")));
         assert!(!needs_root(&words("curl --help")));
         assert!(!needs_root(&words("--version")));

@@ -16,9 +16,8 @@ fn kill_9_leaves_nothing_and_the_next_start_works() {
     let Some(lab) = TestLab::with_servers(test, &[]) else { return };
     let state = lab.host_state();
     for _ in 0..3 {
-        let transfer = start(&lab);
-        wait_for("a program to be attached", || lab.has_program());
-        sleep(Duration::from_millis(500));
+        let transfer = start_and_receive(&lab);
+        assert!(lab.has_program());
         transfer.signal(Signal::SIGKILL);
         drop(transfer);
         wait_for("the program to go", || !lab.has_program());
@@ -32,9 +31,8 @@ fn ctrl_c_and_sigterm_clean_up() {
     let Some(lab) = TestLab::with_servers("ctrl_c_and_sigterm_clean_up", &[]) else { return };
     let state = lab.host_state();
     for (signal, code) in [(Signal::SIGINT, 130), (Signal::SIGTERM, 143)] {
-        let mut transfer = start(&lab);
-        wait_for("a program to be attached", || lab.has_program());
-        sleep(Duration::from_millis(500));
+        let mut transfer = start_and_receive(&lab);
+        assert!(lab.has_program());
         transfer.signal(signal);
         wait_for("xstack to end", || transfer.has_ended());
         assert_eq!(transfer.finish().status.code(), Some(code));
@@ -42,9 +40,14 @@ fn ctrl_c_and_sigterm_clean_up() {
     }
 }
 
-fn start(lab: &TestLab) -> Running {
+/// A transfer of which the first bytes have come, and that goes on for minutes.
+fn start_and_receive(lab: &TestLab) -> Running {
+    let body = tempfile::NamedTempFile::new().unwrap();
     let mut command = lab.on(Host::Host, XSTACK);
-    Running::start(command.args(["curl", "--silent", FOREVER]).stdout(Stdio::null()).stderr(Stdio::null()))
+    command.args(["curl", "--silent", FOREVER]).stdout(body.reopen().unwrap()).stderr(Stdio::null());
+    let transfer = Running::start(&mut command);
+    wait_for("the first bytes", || body.as_file().metadata().unwrap().len() > 0);
+    transfer
 }
 
 fn wait_for(what: &str, mut happened: impl FnMut() -> bool) {
