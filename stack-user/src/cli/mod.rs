@@ -20,6 +20,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::util::SubscriberInitExt;
 
 use console::Console;
 use error::{Exit, Failure};
@@ -75,8 +76,9 @@ pub fn main<N: Network>(open: impl AsyncFnOnce(&GlobalOptions) -> Result<N, Fail
         }
     };
     let subscriber = logging::subscriber(&console.diagnostics, cli.global.log, cli.command.is_verbose());
-    // Nothing else in this process sets one.
-    let _ = tracing::subscriber::set_global_default(subscriber);
+    // Nothing else in this process sets one. It also takes the records of the `log` crate, by which the XDP program's
+    // own come.
+    let _ = subscriber.try_init();
     let exit = runtime.block_on(run(cli, console, open, stopped()));
     runtime.shutdown_timeout(RUNTIME_SHUTDOWN);
     exit.into()

@@ -82,9 +82,13 @@ impl Link {
 }
 
 fn stack(number: u8) -> Stack<Umem> {
+    stack_on(None, number)
+}
+
+fn stack_on(vlan: Option<u16>, number: u8) -> Stack<Umem> {
     let umem = Umem::on_heap(CHUNKS).expect("memory");
     let mac = MacAddr([2, 0, 0, 0, 0, number]);
-    Stack::new(Instant::from_millis(1_000), mac, None, umem, Rng::from_seed(number.into()))
+    Stack::new(Instant::from_millis(1_000), mac, vlan, umem, Rng::from_seed(number.into()))
 }
 
 fn claim(stack: &mut Stack<Umem>, now: Instant, address: Ipv4Addr) {
@@ -230,6 +234,25 @@ fn datagrams_go_both_ways_and_the_first_waits_for_arp() {
     assert_eq!(link.a.udp_recv_from(client, &mut buf), Ok((6, to(B, 53))));
     assert_eq!(link.a.udp_recv_from(client, &mut buf), Err(RecvError::WouldBlock));
     link.assert_no_frame_is_missing();
+}
+
+#[test]
+fn ieee_802_1q_a_stack_hears_its_own_vlan_and_no_other() {
+    for (vlan, arrives) in [(Some(7), true), (Some(8), false), (None, false)] {
+        let mut link = Link::new();
+        (link.a, link.b) = (stack_on(Some(7), 1), stack_on(vlan, 2));
+        claim(&mut link.a, link.now, A);
+        claim(&mut link.b, link.now, B);
+        link.run(Duration::from_millis(400));
+        let (client, local) = link.a.udp_bind(0).expect("a socket");
+        let (server, _) = link.b.udp_bind(53).expect("a socket");
+        link.a.udp_send_to(link.now, client, to(B, 53), b"question").expect("sent");
+        link.run(Duration::from_secs(5));
+        let received = link.b.udp_recv_from(server, &mut [0; 100]);
+        assert_eq!(received, if arrives { Ok((8, local)) } else { Err(RecvError::WouldBlock) }, "{vlan:?}");
+        assert_eq!(link.b.drops().get(DropReason::EthernetWrongVlan) == 0, arrives);
+        link.assert_no_frame_is_missing();
+    }
 }
 
 #[test]

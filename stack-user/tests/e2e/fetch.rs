@@ -57,3 +57,15 @@ fn cold_starts_all_succeed() {
     let (median, slowest) = (times[times.len() / 2], times[times.len() - 1]);
     println!("{} cold starts: median {median:?}, slowest {slowest:?}", times.len());
 }
+
+#[test]
+fn what_the_xdp_program_decides_is_in_the_log_when_asked_for() {
+    let test = "what_the_xdp_program_decides_is_in_the_log_when_asked_for";
+    let Some(lab) = TestLab::with_servers(test, &[]) else { return };
+    let quiet = lab.xstack(&["curl", "-sS", "http://example.com/"]).expect_code(0);
+    assert_eq!(quiet.stderr, "", "nothing is logged unasked");
+    let told = lab.xstack(&["--log", "debug", "curl", "-sS", "http://example.com/"]).expect_code(0);
+    for decision in ["redirect-arp", "redirect-udp", "redirect-tcp"] {
+        assert!(told.stderr.contains(decision), "{decision} is not told: {}", told.stderr);
+    }
+}
