@@ -47,9 +47,8 @@ impl From<tcp::WriteError> for io::Error {
 impl From<ConnectError> for io::Error {
     fn from(error: ConnectError) -> Self {
         let kind = match error {
-            ConnectError::NoAddress => io::ErrorKind::AddrNotAvailable,
+            ConnectError::NoAddress | ConnectError::NoPort(_) => io::ErrorKind::AddrNotAvailable,
             ConnectError::NoRoute(_) => io::ErrorKind::NetworkUnreachable,
-            ConnectError::NoPort(_) => io::ErrorKind::AddrInUse,
             ConnectError::BadRemote(_) => io::ErrorKind::InvalidInput,
         };
         Self::new(kind, error)
@@ -74,7 +73,8 @@ impl From<UdpSendError> for io::Error {
             UdpSendError::NoAddress => io::ErrorKind::AddrNotAvailable,
             UdpSendError::NoRoute(_) => io::ErrorKind::NetworkUnreachable,
             UdpSendError::Socket(SendError::Network(error)) => return error.into(),
-            UdpSendError::Socket(SendError::WouldBlock) => io::ErrorKind::WouldBlock,
+            // Sending never waits, so nobody would tell when to try again.
+            UdpSendError::Socket(SendError::WouldBlock) => io::ErrorKind::OutOfMemory,
             UdpSendError::Socket(SendError::TooLong { .. }) => io::ErrorKind::InvalidInput,
             UdpSendError::Socket(SendError::NoDestination | SendError::Closed) => io::ErrorKind::NotConnected,
         };
@@ -103,5 +103,21 @@ impl From<NetworkError> for io::Error {
             NetworkError::TooLong { .. } => io::ErrorKind::InvalidInput,
         };
         Self::new(kind, error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Programs decide by the kind, so it is the one that the kernel's stack has for the same trouble.
+    #[test]
+    fn kinds_are_those_that_the_documentation_promises() {
+        let remote = std::net::SocketAddr::from(([192, 0, 2, 1], 80));
+        let kind = |error: io::Error| error.kind();
+        assert_eq!(kind(ConnectError::NoPort(remote).into()), io::ErrorKind::AddrNotAvailable);
+        assert_eq!(kind(ConnectError::BadRemote(remote).into()), io::ErrorKind::InvalidInput);
+        assert_eq!(kind(UdpSendError::Socket(SendError::WouldBlock).into()), io::ErrorKind::OutOfMemory);
+        assert_eq!(kind(tcp::Error::AddressLost.into()), io::ErrorKind::ConnectionAborted);
     }
 }

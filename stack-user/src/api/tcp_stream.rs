@@ -32,8 +32,9 @@ impl TcpStream {
     /// Cancel safe: dropping the future aborts the attempt.
     ///
     /// # Errors
-    /// `ConnectionRefused`, `HostUnreachable`, `NetworkUnreachable`, `TimedOut`, `ConnectionReset`, and
-    /// `AddrNotAvailable` when all ports to this peer are in use.
+    /// `ConnectionRefused`, `HostUnreachable`, `NetworkUnreachable`, `TimedOut`, `ConnectionReset`;
+    /// `AddrNotAvailable` when all ports to this peer are in use, or the stack has lost its address; `InvalidInput` when
+    /// `remote` is not one host and port.
     pub async fn connect(stack: &Stack, remote: SocketAddr) -> io::Result<Self> {
         let id = stack.shard().with(|core, now| core.stack.tcp_connect(now, remote))?;
         let local = stack.shard().with(|core, _| core.stack.tcp(id).map_or(remote, tcp::Connection::local));
@@ -50,6 +51,11 @@ impl TcpStream {
     /// The peer's address.
     pub fn peer_addr(&self) -> SocketAddr {
         self.remote
+    }
+
+    /// Sends small writes at once (`TCP_NODELAY`) instead of waiting for the ACK of what is on its way, or not any more.
+    pub fn set_nodelay(&self, nodelay: bool) {
+        self.stack.shard().with(|core, _| core.stack.tcp_set_nodelay(self.id, nodelay));
     }
 
     /// What the protocol knows of the connection, in the manner of Linux' `TCP_INFO`. `None` when it has ended.

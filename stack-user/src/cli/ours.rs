@@ -95,7 +95,9 @@ impl Network for OurNetwork {
         if remote.is_ipv6() {
             return Err(ConnectError::FamilyUnsupported);
         }
-        TcpStream::connect(&self.stack, remote).await.map_err(|error| match error.kind() {
+        let connected = TcpStream::connect(&self.stack, remote).await;
+        // As curl does: the end of a request should not wait for the ACK of its beginning.
+        connected.inspect(|stream| stream.set_nodelay(true)).map_err(|error| match error.kind() {
             io::ErrorKind::ConnectionRefused => ConnectError::Refused,
             io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
                 ConnectError::Unreachable(error.to_string())

@@ -91,6 +91,11 @@ impl<P: FramePool> Stack<P> {
         read
     }
 
+    /// Switches Nagle's algorithm off, or on again: see [`Connection::set_nodelay`].
+    pub fn tcp_set_nodelay(&mut self, id: TcpId, nodelay: bool) {
+        self.work_on(id, |connection, _| connection.set_nodelay(nodelay));
+    }
+
     /// Closes our direction of a connection.
     pub fn tcp_shutdown_write(&mut self, now: Instant, id: TcpId) {
         self.work_on(id, |connection, _| connection.shutdown_write(now));
