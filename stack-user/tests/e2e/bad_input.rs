@@ -144,6 +144,29 @@ fn unfinished_checksums_are_told_with_the_remedy() {
 }
 
 #[test]
+fn an_interface_that_is_removed_is_told() {
+    let Some(lab) = TestLab::with_servers("an_interface_that_is_removed_is_told", &[]) else { return };
+    lab.output(Host::Host, &["ip", "link", "add", "gone0", "type", "veth", "peer", "name", "gone1"]);
+    lab.output(Host::Host, &["ip", "address", "add", "192.0.2.1/24", "dev", "gone0"]);
+    for end in ["gone0", "gone1"] {
+        lab.output(Host::Host, &["ip", "link", "set", end, "up"]);
+    }
+    let outcome = std::thread::scope(|scope| {
+        // Nobody answers there, which is found out only after seconds.
+        let run = scope.spawn(|| lab.xstack(&["--interface", "gone0", "curl", "http://192.0.2.9/"]));
+        while !run.is_finished() && !lab.text(Host::Host, &["ip", "link"]).contains("prog/xdp") {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        // The sockets follow the program within milliseconds.
+        std::thread::sleep(Duration::from_millis(500));
+        lab.output(Host::Host, &["ip", "link", "del", "gone0"]);
+        run.join().unwrap()
+    });
+    let outcome = outcome.expect_code(7);
+    assert_eq!(outcome.stderr.matches("gone0 no longer takes our frames").count(), 1, "{}", outcome.stderr);
+}
+
+#[test]
 fn missing_privileges_are_named_with_the_remedy() {
     let test = "missing_privileges_are_named_with_the_remedy";
     let Some(lab) = TestLab::with_servers(test, &["setpriv"]) else { return };
