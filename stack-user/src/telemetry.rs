@@ -32,6 +32,8 @@ drop_reasons! {
     EthernetTruncated = "ethernet_truncated",
     /// Addressed to a MAC that is neither ours, nor broadcast, nor a multicast group that we are in.
     EthernetNotForUs = "ethernet_not_for_us",
+    /// Sent from a group address, which no station has (IEEE 802.3 §3.2.3).
+    EthernetBadSource = "ethernet_bad_source",
     /// An EtherType that this stack does not speak.
     EthernetUnknownType = "ethernet_unknown_type",
     /// A VLAN that the claimed address is not on.

@@ -42,7 +42,7 @@ fn start(device: memory::MemoryDevice, number: u8, address: Ipv4Addr) -> Stack {
     let mac = MacAddr([2, 0, 0, 0, 0, number]);
     let mut stack = stack::Stack::new(clock.now(), mac, None, umem, Rng::from_seed(number.into()));
     stack.claim(clock.now(), address, "10.0.0.0/24".parse().unwrap(), None, 1_500, Schedule::Fast).unwrap();
-    Stack::over(stack, Box::new(device), clock)
+    Stack::over(stack, Box::new(device), clock).unwrap()
 }
 
 /// Fails instead of hanging when a wake-up is lost.

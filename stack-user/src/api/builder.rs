@@ -197,6 +197,9 @@ pub enum StartError {
         /// What the system says.
         source: std::io::Error,
     },
+    /// tokio can't wait on the queues.
+    #[error("cannot wait for frames: {0}")]
+    Wait(std::io::Error),
     /// The system gives no random numbers.
     #[error("the system has no random numbers to give: {0}")]
     Random(std::io::Error),
@@ -317,7 +320,7 @@ impl Builder {
         let stack = stack::Stack::new(clock.now(), interface.mac, self.vlan, umem, rng);
         // Damage that was asked for is not the link's.
         let remedy = interface.partial_checksum_remedy().filter(|_| self.faults.is_none());
-        let stack = Stack::start(stack, device, clock, Some(program), remedy);
+        let stack = Stack::start(stack, device, clock, Some(program), remedy).map_err(StartError::Wait)?;
         let address = self.claim_one(&stack, &network, &candidates).await?;
         tracing::info!(target: STORY, "address {address} claimed on {} ({})", interface.name, interface.mac);
         self.greet_gateway(&stack, &network);

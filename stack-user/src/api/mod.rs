@@ -25,7 +25,7 @@ pub use udp_socket::UdpSocket;
 
 use crate::{
     device::{
-        Device, Umem,
+        Device, Readable, Umem,
         xdp::program::{Program, ProgramError},
     },
     runtime::{Clock, Shard, drive},
@@ -57,7 +57,10 @@ impl Stack {
 
     /// Runs `stack` over any device, a [memory NIC](crate::device::memory) for example. Must be called within a tokio
     /// runtime, where the driver's task is spawned.
-    pub fn over(stack: stack::Stack<Umem>, device: Box<dyn Device>, clock: Clock) -> Self {
+    ///
+    /// # Errors
+    /// When the device's queues can't be waited on.
+    pub fn over(stack: stack::Stack<Umem>, device: Box<dyn Device>, clock: Clock) -> io::Result<Self> {
         Self::start(stack, device, clock, None, None)
     }
 
@@ -67,15 +70,18 @@ impl Stack {
         clock: Clock,
         program: Option<Program>,
         checksum_remedy: Option<String>,
-    ) -> Self {
+    ) -> io::Result<Self> {
+        let queues = Readable::new(device.fds()?)?;
         let shard = Arc::new(Shard::new(stack, device, clock));
         let driver = Arc::clone(&shard);
         tokio::spawn(async move {
-            if let Err(error) = drive(driver, clock).await {
-                tracing::error!("the stack stopped: its queues can't be waited on: {error}");
+            if let Err(error) = drive(Arc::clone(&driver), clock, queues).await {
+                tracing::error!("the stack stopped: its queues can't be waited on any more: {error}");
+                // Nobody shall wait for what can't come.
+                driver.with(|core, now| core.stack.abort_all(now));
             }
         });
-        Self { running: Arc::new(Running { shard, program: Mutex::new(program), checksum_remedy }) }
+        Ok(Self { running: Arc::new(Running { shard, program: Mutex::new(program), checksum_remedy }) })
     }
 
     pub(super) fn shard(&self) -> &Shard {

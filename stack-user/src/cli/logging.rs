@@ -5,7 +5,7 @@ use std::io::IsTerminal;
 
 use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
-use tracing::{Event, Subscriber};
+use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::layer::{Context, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
@@ -22,16 +22,27 @@ pub fn subscriber(
     level: LevelFilter,
     verbose: bool,
 ) -> impl Subscriber + for<'a> LookupSpan<'a> + Send + Sync + use<> {
-    let log = log::layer()
-        .with_writer(diagnostics.clone())
-        .with_ansi(colours(diagnostics))
-        .with_filter(level)
-        .with_filter(filter_fn(move |metadata| !(verbose && metadata.target() == STORY)));
+    let untold = filter_fn(move |metadata| !(verbose && metadata.target() == STORY));
+    // Whoever asks for details wants to know when and where; whoever does not, wants to know what to do.
+    let details = (level > LevelFilter::WARN).then(|| {
+        log::layer()
+            .with_writer(diagnostics.clone())
+            .with_ansi(colours(diagnostics))
+            .with_filter(untold.clone())
+    });
+    let plain = (level <= LevelFilter::WARN)
+        .then(|| LineLayer { diagnostics: diagnostics.clone(), prefix: complaint }.with_filter(untold));
+    let log = details.with_filter(level).and_then(plain.with_filter(level));
     let story = verbose.then(|| {
-        StoryLayer { diagnostics: diagnostics.clone() }
+        LineLayer { diagnostics: diagnostics.clone(), prefix: |_| "*" }
             .with_filter(filter_fn(|metadata| metadata.target() == STORY))
     });
     tracing_subscriber::registry().with(log).with(story)
+}
+
+/// How a line starts that nobody asked for.
+fn complaint(level: Level) -> &'static str {
+    if level == Level::ERROR { "xstack: error:" } else { "xstack: warning:" }
 }
 
 /// Colours are for terminals, and not for those who asked for none (<https://no-color.org>).
@@ -40,14 +51,15 @@ fn colours(diagnostics: &Diagnostics) -> bool {
     diagnostics.is_terminal() && std::io::stderr().is_terminal() && !no_color
 }
 
-/// Prints each event of the target [`STORY`] as `* message field=value…`, curl's way.
-struct StoryLayer {
+/// Prints each event as a line, `PREFIX message field=value…`: the story in curl's way, complaints in the shell's.
+struct LineLayer {
     diagnostics: Diagnostics,
+    prefix: fn(Level) -> &'static str,
 }
 
-impl<S: Subscriber> Layer<S> for StoryLayer {
+impl<S: Subscriber> Layer<S> for LineLayer {
     fn on_event(&self, event: &Event<'_>, _context: Context<'_, S>) {
-        let mut line = Line(String::from("*"));
+        let mut line = Line(String::from((self.prefix)(*event.metadata().level())));
         event.record(&mut line);
         self.diagnostics.line(&printable(&line.0));
     }
@@ -111,7 +123,7 @@ mod tests {
     #[test]
     fn the_log_obeys_its_level_and_does_not_repeat_the_story() {
         let text = told(LevelFilter::WARN, false, events);
-        assert!(text.contains("a warning") && !text.contains("a detail") && !text.contains("Attached"));
+        assert_eq!(text, "xstack: warning: a warning\n");
         let text = told(LevelFilter::DEBUG, true, events);
         assert!(text.contains("a detail"));
         assert_eq!(text.matches("Attached").count(), 1);

@@ -8,12 +8,11 @@ use std::{io, sync::Arc};
 use super::{clock::Clock, shard::Shard};
 use crate::device::Readable;
 
-/// Runs until the shard is [closed](Shard::close).
+/// Runs until the shard is [closed](Shard::close), sleeping on the device's `queues`.
 ///
 /// # Errors
-/// When a queue's descriptor can't be waited on.
-pub async fn drive(shard: Arc<Shard>, clock: Clock) -> io::Result<()> {
-    let queues = Readable::new(shard.with(|core, _| core.device.fds())?)?;
+/// When a queue's descriptor can't be waited on any more.
+pub async fn drive(shard: Arc<Shard>, clock: Clock, queues: Readable) -> io::Result<()> {
     loop {
         let (busy, deadline, closing) = shard.with(|core, _| {
             core.driver_woke();

@@ -125,6 +125,9 @@ impl Core {
     /// Sends what is due, as far as the TX ring has room.
     fn transmit(&mut self, now: Instant) {
         loop {
+            if self.device.tx_room() == 0 {
+                self.reap(now);
+            }
             let room = self.device.tx_room().min(BURST);
             while self.outgoing.len() < room
                 && let Some(frame) = self.stack.poll_transmit(now)

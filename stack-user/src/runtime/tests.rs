@@ -12,7 +12,7 @@ use std::{
 use super::*;
 use crate::{
     device::{
-        Umem,
+        Device, Readable, Umem,
         memory::{self, WireEnd},
     },
     net::{acd::Schedule, udp::Sockets},
@@ -30,8 +30,9 @@ async fn running(options: memory::Options) -> (Arc<Shard>, WireEnd) {
     let (device, far) = memory::tap(options);
     let umem = Umem::on_heap(256).expect("memory");
     let stack = Stack::new(clock.now(), MacAddr([2, 0, 0, 0, 0, 1]), None, umem, Rng::from_seed(1));
+    let queues = Readable::new(device.fds().expect("a descriptor")).expect("a reactor");
     let shard = Arc::new(Shard::new(stack, Box::new(device), clock));
-    tokio::spawn(drive(Arc::clone(&shard), clock));
+    tokio::spawn(drive(Arc::clone(&shard), clock, queues));
     let prefix = "10.0.0.0/24".parse().expect("a prefix");
     shard
         .with(|core, now| core.stack.claim(now, ADDRESS, prefix, None, 1_500, Schedule::Fast))

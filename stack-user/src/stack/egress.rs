@@ -25,6 +25,13 @@ pub(super) struct Owner {
     retained: Option<u64>,
 }
 
+/// Who sent a datagram, and the station that handed it to us: the sender itself, or a router.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sender {
+    pub(super) ip: IpAddr,
+    pub(super) mac: MacAddr,
+}
+
 impl<P: FramePool> Stack<P> {
     /// The next frame to send, all headers written. The caller sends it, and gives it back by
     /// [`handle_completion`](Self::handle_completion).
@@ -131,6 +138,25 @@ impl<P: FramePool> Stack<P> {
         if let Some(frame) = self.send_ip(now, frame, source, destination, protocol) {
             self.send_later(now, frame);
         }
+    }
+
+    /// Sends the answer to a datagram, to the station that its frame came from.
+    ///
+    /// It is not looked up: whoever forges addresses could otherwise have us ask the link for neighbours that nobody
+    /// has, until there is no room to ask for those that we need.
+    pub(super) fn send_answer(
+        &mut self,
+        now: Instant,
+        mut frame: TxFrame,
+        source: IpAddr,
+        to: Sender,
+        protocol: u8,
+    ) {
+        if !self.link.write_ip(&mut self.pool, &mut frame, source, to.ip, protocol) {
+            return self.drop_unsent(now, frame, DropReason::NoRoute);
+        }
+        self.link.write_ethernet(&mut self.pool, &mut frame, to.mac, ethertype::IPV4);
+        self.send_later(now, frame);
     }
 
     /// Puts a whole frame in line for the TX ring, in front of what connections have to say.

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{Event, Stack, demux::Flow};
+use super::{Event, Stack, demux::Flow, egress::Sender};
 use crate::{
     frame::{FramePool, RxFrame},
     net::{
@@ -17,9 +17,15 @@ use crate::{
 
 impl<P: FramePool> Stack<P> {
     /// An ICMP message, `frame` being all of it.
-    pub(super) fn handle_icmp_frame(&mut self, now: Instant, datagram: &Datagram, frame: RxFrame) {
+    pub(super) fn handle_icmp_frame(
+        &mut self,
+        now: Instant,
+        sender: Sender,
+        datagram: &Datagram,
+        frame: RxFrame,
+    ) {
         let result = match icmp::receive(self.pool.rx_bytes(&frame)) {
-            Ok(Input::EchoRequest) => self.answer_echo(now, datagram, &frame),
+            Ok(Input::EchoRequest) => self.answer_echo(now, sender, datagram, &frame),
             Ok(Input::Error(error)) => self.handle_icmp_error(now, &error),
             // Nobody here pings (yet).
             Ok(Input::EchoReply { .. }) => Err(DropReason::IcmpUnmatched),
@@ -34,14 +40,14 @@ impl<P: FramePool> Stack<P> {
     fn answer_echo(
         &mut self,
         now: Instant,
+        sender: Sender,
         datagram: &Datagram,
         request: &RxFrame,
     ) -> Result<(), DropReason> {
-        let (source, destination) =
-            (IpAddr::V4(datagram.header.source), IpAddr::V4(datagram.header.destination));
+        let destination = IpAddr::V4(datagram.header.destination);
         let room = self.link.header_room(destination);
         let reply = self.icmp.echo_reply(now, &mut self.pool, request, datagram.cast, room)?;
-        self.send_ip_later(now, reply, destination, source, protocol::ICMPV4);
+        self.send_answer(now, reply, destination, sender, protocol::ICMPV4);
         Ok(())
     }
 
@@ -67,11 +73,11 @@ impl<P: FramePool> Stack<P> {
     }
 
     /// Answers a datagram with an error, if it may be.
-    pub(super) fn send_error(&mut self, now: Instant, problem: Problem, quote: Option<&Quote>, to: IpAddr) {
+    pub(super) fn send_error(&mut self, now: Instant, problem: Problem, quote: Option<&Quote>, to: Sender) {
         let (Some(quote), Some(source)) = (quote, self.address()) else { return };
         let room = self.link.header_room(source);
         match self.icmp.error(now, &mut self.pool, problem, quote, room) {
-            Ok(frame) => self.send_ip_later(now, frame, source, to, protocol::ICMPV4),
+            Ok(frame) => self.send_answer(now, frame, source, to, protocol::ICMPV4),
             Err(reason) => self.drops.count(reason),
         }
     }

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::Stack;
+use super::{Stack, egress::Sender};
 use crate::{
     frame::{FramePool, RxFrame},
     net::{
@@ -34,7 +34,7 @@ impl<P: FramePool> Stack<P> {
         frame.trim_front(payload);
         match ethernet.ethertype {
             ethertype::ARP => self.handle_arp(now, frame),
-            ethertype::IPV4 => self.handle_ipv4(now, frame, ethernet.destination.is_multicast()),
+            ethertype::IPV4 => self.handle_ipv4(now, frame, &ethernet),
             _ => self.drop_received(frame, DropReason::EthernetUnknownType),
         }
     }
@@ -42,6 +42,10 @@ impl<P: FramePool> Stack<P> {
     fn check_ethernet(&self, header: &ethernet::Header) -> Result<(), DropReason> {
         if header.vlan != self.link.vlan {
             return Err(DropReason::EthernetWrongVlan);
+        }
+        // IEEE 802.3 §3.2.3: a sender is one station. Its answer would go to all of them.
+        if !header.source.is_unicast() {
+            return Err(DropReason::EthernetBadSource);
         }
         // A group address is checked again by what is inside: ARP asks everybody, IP broadcasts.
         if header.destination != self.link.mac && !header.destination.is_multicast() {
@@ -71,7 +75,8 @@ impl<P: FramePool> Stack<P> {
         self.handle_claim_events();
     }
 
-    fn handle_ipv4(&mut self, now: Instant, mut frame: RxFrame, link_group: bool) {
+    fn handle_ipv4(&mut self, now: Instant, mut frame: RxFrame, ethernet: &ethernet::Header) {
+        let link_group = ethernet.destination.is_multicast();
         let Some(route) = self.route() else { return self.drop_received(frame, DropReason::Ipv4NotForUs) };
         let datagram = match ipv4::receive(self.pool.rx_bytes(&frame), route, link_group) {
             Ok(datagram) => datagram,
@@ -82,26 +87,25 @@ impl<P: FramePool> Stack<P> {
         }
         let header_len = datagram.payload.start;
         frame.truncate(datagram.payload.end);
-        let (source, destination) =
-            (IpAddr::V4(datagram.header.source), IpAddr::V4(datagram.header.destination));
+        let sender = Sender { ip: datagram.header.source.into(), mac: ethernet.source };
         match datagram.header.protocol {
             protocol::TCP if datagram.cast == Cast::Unicast => {
                 frame.trim_front(header_len);
-                self.handle_tcp(now, source, destination, frame);
+                self.handle_tcp(now, sender, datagram.header.destination.into(), frame);
             }
             // RFC 9293 §3.10.7.2, MUST-57: TCP is for two hosts.
             protocol::TCP => self.drop_received(frame, DropReason::TcpBadAddress),
             protocol::UDP => {
                 frame.trim_front(header_len);
-                self.handle_udp_frame(now, &datagram, frame);
+                self.handle_udp_frame(now, sender, &datagram, frame);
             }
             protocol::ICMPV4 => {
                 frame.trim_front(header_len);
-                self.handle_icmp_frame(now, &datagram, frame);
+                self.handle_icmp_frame(now, sender, &datagram, frame);
             }
             _ => {
                 let quote = Quote::of(self.pool.rx_bytes(&frame), datagram.cast);
-                self.send_error(now, Problem::ProtocolUnreachable, quote.as_ref(), source);
+                self.send_error(now, Problem::ProtocolUnreachable, quote.as_ref(), sender);
                 self.drop_received(frame, DropReason::Ipv4UnknownProtocol);
             }
         }
@@ -137,9 +141,14 @@ impl<P: FramePool> Stack<P> {
             let Some(first) = expired.first else { continue };
             // Fragments that did not come to us alone are not kept.
             let quote = Quote::of(&first, Cast::Unicast);
-            if let Ok((header, _)) = Header::parse(&first) {
-                let source = IpAddr::V4(header.source);
-                self.send_error(now, Problem::ReassemblyTimeExceeded, quote.as_ref(), source);
+            let Ok((header, _)) = Header::parse(&first) else { continue };
+            // Nobody is asked for on the link for the sake of an error that is half a minute late.
+            let ip = IpAddr::V4(header.source);
+            let next_hop = self.route().and_then(|route| route.next_hop(ip));
+            if let Some(NextHop::Neighbour(neighbour)) = next_hop
+                && let Some(mac) = self.neighbours.peek(neighbour)
+            {
+                self.send_error(now, Problem::ReassemblyTimeExceeded, quote.as_ref(), Sender { ip, mac });
             }
         }
     }

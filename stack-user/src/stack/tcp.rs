@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::{Stack, TcpId, demux::Flow};
+use super::{Stack, TcpId, demux::Flow, egress::Sender};
 use crate::{
     frame::{FramePool, RxFrame},
     net::token_bucket::TokenBucket,
@@ -135,25 +135,25 @@ impl<P: FramePool> Stack<P> {
     pub(super) fn handle_tcp(
         &mut self,
         now: Instant,
-        source: IpAddr,
+        sender: Sender,
         destination: IpAddr,
         mut frame: RxFrame,
     ) {
-        let (segment, payload) = match Segment::parse(source, destination, self.pool.rx_bytes(&frame)) {
+        let (segment, payload) = match Segment::parse(sender.ip, destination, self.pool.rx_bytes(&frame)) {
             Ok(parsed) => parsed,
             Err(reason) => return self.drop_received(frame, reason),
         };
         frame.trim_front(payload);
         let local = SocketAddr::new(destination, segment.destination_port);
-        let remote = SocketAddr::new(source, segment.source_port);
+        let remote = SocketAddr::new(sender.ip, segment.source_port);
         let Some(id) = self.connections.find(&Flow { local, remote }) else {
-            self.answer_with_reset(now, &segment, frame.len(), local, remote);
+            self.answer_with_reset(now, &segment, frame.len(), destination, sender);
             return self.drop_received(frame, DropReason::TcpNoConnection);
         };
         let Some(connection) = self.connections.get_mut(id) else { return self.pool.release_rx(frame) };
         match connection.handle_segment(now, &mut self.pool, &segment, frame) {
             // RFC 1122 §2.3.2.1: a segment that fits into a connection is proof that its neighbour is there.
-            Ok(()) => self.confirm_neighbour(now, source),
+            Ok(()) => self.confirm_neighbour(now, sender.ip),
             Err(reason) => self.drops.count(reason),
         }
         self.connections.worked_on(id, &mut self.pool, &mut self.events);
@@ -176,8 +176,8 @@ impl<P: FramePool> Stack<P> {
         now: Instant,
         segment: &Segment,
         payload_len: usize,
-        local: SocketAddr,
-        remote: SocketAddr,
+        local: IpAddr,
+        sender: Sender,
     ) {
         let Some(reset) = segment::reset_for(segment, payload_len) else { return };
         if !self.resets.take(now, 1) {
@@ -185,13 +185,13 @@ impl<P: FramePool> Stack<P> {
         }
         let Some(frame) = self.pool.allocate() else { return self.drops.count(DropReason::NoFrame) };
         let mut frame = frame.into_tx();
-        let room = self.link.header_room(local.ip());
+        let room = self.link.header_room(local);
         let Some(bytes) = self.pool.tx_buffer(&mut frame).get_mut(room..) else {
             return self.pool.release_tx(frame);
         };
-        let len = reset.emit(local.ip(), remote.ip(), 0, bytes);
+        let len = reset.emit(local, sender.ip, 0, bytes);
         frame.set_len(room + len);
-        self.send_ip_later(now, frame, local.ip(), remote.ip(), protocol::TCP);
+        self.send_answer(now, frame, local, sender, protocol::TCP);
     }
 
     fn work_on(&mut self, id: TcpId, work: impl FnOnce(&mut Connection, &mut P)) {

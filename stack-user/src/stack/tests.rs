@@ -379,6 +379,36 @@ fn rfc791_a_datagram_in_parts_is_put_together() {
 }
 
 #[test]
+fn forged_senders_do_not_make_us_ask_the_link_for_them() {
+    let mut link = Link::new();
+    for host in 10..200 {
+        let forged = Ipv4Addr::new(10, 0, 0, host);
+        let mut datagram = vec![0; ethernet::LEN + ipv4::LEN + 20];
+        let header = ethernet::Header {
+            destination: link.b.mac(),
+            source: link.a.mac(),
+            vlan: None,
+            ethertype: ethernet::ethertype::IPV4,
+        };
+        header.emit(&mut datagram);
+        ipv4::Header::new(forged, B, protocol::UDP, 20).emit(&mut datagram[ethernet::LEN..]);
+        let header = crate::wire::udp::Header { source_port: 1, destination_port: 9 };
+        header.emit(forged.into(), B.into(), &mut datagram[ethernet::LEN + ipv4::LEN..]);
+        receive(&mut link.b, link.now, &datagram);
+        link.run(Duration::from_millis(5));
+    }
+    let answers = link.seen.iter().filter(|(who, _)| *who == 'b').map(|(_, bytes)| bytes);
+    let answers: Vec<_> = answers.filter_map(|bytes| ethernet::Header::parse(bytes).ok()).collect();
+    let errors = answers.iter().filter(|(header, _)| header.ethertype == ethernet::ethertype::IPV4).count();
+    assert!(errors > 50, "{errors} answers, to the station that sent the datagrams");
+    let asked = answers.iter().filter(|(header, _)| {
+        header.ethertype == ethernet::ethertype::ARP && header.destination == MacAddr::BROADCAST
+    });
+    assert!(asked.count() <= 10, "the probes and announcements of its own claim");
+    link.assert_no_frame_is_missing();
+}
+
+#[test]
 fn a_connection_that_was_let_go_is_not_found_by_its_old_number() {
     let mut link = Link::new();
     let first = link.a.tcp_connect(link.now, to(B, 80)).expect("a connection");

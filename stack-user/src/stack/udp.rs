@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::{Event, Stack, UdpId};
+use super::{Event, Stack, UdpId, egress::Sender};
 use crate::{
     frame::{FramePool, RxFrame},
     net::{
@@ -90,7 +90,13 @@ impl<P: FramePool> Stack<P> {
     }
 
     /// A whole datagram, `frame` being UDP's part of it.
-    pub(super) fn handle_udp_frame(&mut self, now: Instant, datagram: &Datagram, mut frame: RxFrame) {
+    pub(super) fn handle_udp_frame(
+        &mut self,
+        now: Instant,
+        sender: Sender,
+        datagram: &Datagram,
+        mut frame: RxFrame,
+    ) {
         let (source, destination) =
             (IpAddr::V4(datagram.header.source), IpAddr::V4(datagram.header.destination));
         let (header, payload) = match Header::parse(source, destination, self.pool.rx_bytes(&frame)) {
@@ -101,7 +107,7 @@ impl<P: FramePool> Stack<P> {
         let remote = SocketAddr::new(source, header.source_port);
         let Some(id) = self.udp.lookup(local, remote) else {
             let quote = self.quote(datagram, &frame);
-            self.send_error(now, Problem::PortUnreachable, quote.as_ref(), source);
+            self.send_error(now, Problem::PortUnreachable, quote.as_ref(), sender);
             return self.drop_received(frame, DropReason::UdpNoSocket);
         };
         frame.truncate(payload.end);
