@@ -4,7 +4,10 @@
 //! the verifier) and asks a [`Policy`] what is claimed (a map in the kernel, anything on the host). When in
 //! doubt, the frame is the kernel's: a frame that we take by mistake is lost to the host.
 
-use crate::abi::{Claim, ClaimKey};
+use crate::{
+    abi::{Claim, ClaimKey},
+    numbers::{ETHERNET_LEN, ICMP_LEN, IPV4_LEN, VLAN_TAG_LEN, ethertype, protocol},
+};
 
 /// Reads a frame from its start to its end.
 ///
@@ -118,14 +121,6 @@ fn take<const N: usize, C: Cursor>(frame: &mut C) -> Result<[u8; N], Verdict> {
     frame.take().ok_or(Verdict::PassTruncated)
 }
 
-const ETHERNET_LEN: usize = 14;
-const VLAN_TAG_LEN: usize = 4;
-
-const ETHERTYPE_IPV4: u16 = 0x0800;
-const ETHERTYPE_ARP: u16 = 0x0806;
-const ETHERTYPE_VLAN: u16 = 0x8100;
-const ETHERTYPE_SERVICE_VLAN: u16 = 0x88a8;
-
 /// The Ethernet header and at most one IEEE 802.1Q tag.
 ///
 /// The destination address is not looked at: the NIC filters by it, and a claimed address may be reached by a
@@ -134,7 +129,7 @@ const ETHERTYPE_SERVICE_VLAN: u16 = 0x88a8;
 fn ethernet<C: Cursor, P: Policy>(frame: &mut C, policy: &P) -> Decision {
     let [.., t0, t1] = take::<ETHERNET_LEN, _>(frame)?;
     match u16::from_be_bytes([t0, t1]) {
-        ETHERTYPE_VLAN => {
+        ethertype::VLAN => {
             let [tci0, tci1, t0, t1] = take::<VLAN_TAG_LEN, _>(frame)?;
             // Twelve bits of VLAN id. Zero is a priority tag: the frame belongs to no VLAN (IEEE 802.1Q §9.6).
             let vlan = u16::from_be_bytes([tci0, tci1]) & 0x0fff;
@@ -153,9 +148,9 @@ fn network<C: Cursor, P: Policy>(
     link_header_len: usize,
 ) -> Decision {
     match ether_type {
-        ETHERTYPE_IPV4 => ipv4(frame, policy, vlan, link_header_len),
-        ETHERTYPE_ARP => arp(frame, policy, vlan),
-        ETHERTYPE_VLAN | ETHERTYPE_SERVICE_VLAN => Ok(Verdict::PassStackedVlan),
+        ethertype::IPV4 => ipv4(frame, policy, vlan, link_header_len),
+        ethertype::ARP => arp(frame, policy, vlan),
+        ethertype::VLAN | ethertype::SERVICE_VLAN => Ok(Verdict::PassStackedVlan),
         _ => Ok(Verdict::PassEtherType),
     }
 }
@@ -183,13 +178,7 @@ fn arp<C: Cursor, P: Policy>(frame: &mut C, policy: &P, vlan: u16) -> Decision {
     }
 }
 
-const IPV4_LEN: usize = 20;
 const PORTS_LEN: usize = 4;
-const ICMP_LEN: usize = 8;
-
-const PROTOCOL_ICMP: u8 = 1;
-const PROTOCOL_TCP: u8 = 6;
-const PROTOCOL_UDP: u8 = 17;
 
 /// The fields of an IPv4 header (RFC 791 §3.1) that matter here.
 struct Ipv4 {
@@ -257,9 +246,9 @@ fn ipv4<C: Cursor, P: Policy>(frame: &mut C, policy: &P, vlan: u16, link_header_
 fn to_whole_address(packet: &Ipv4) -> Verdict {
     match packet.protocol {
         _ if packet.is_fragment => Verdict::RedirectFragment,
-        PROTOCOL_ICMP => Verdict::RedirectIcmp,
-        PROTOCOL_TCP => Verdict::RedirectTcp,
-        PROTOCOL_UDP => Verdict::RedirectUdp,
+        protocol::ICMPV4 => Verdict::RedirectIcmp,
+        protocol::TCP => Verdict::RedirectTcp,
+        protocol::UDP => Verdict::RedirectUdp,
         _ => Verdict::RedirectOther,
     }
 }
@@ -271,9 +260,9 @@ fn to_shared_address<C: Cursor>(frame: &mut C, packet: &Ipv4, claim: &Claim) -> 
         return Ok(Verdict::PassFragment);
     }
     let ours = match packet.protocol {
-        PROTOCOL_TCP => Verdict::RedirectTcp,
-        PROTOCOL_UDP => Verdict::RedirectUdp,
-        PROTOCOL_ICMP => return quoted_flow(frame, packet, claim),
+        protocol::TCP => Verdict::RedirectTcp,
+        protocol::UDP => Verdict::RedirectUdp,
+        protocol::ICMPV4 => return quoted_flow(frame, packet, claim),
         _ => return Ok(Verdict::PassProtocol),
     };
     if packet.total_len < packet.header_len + PORTS_LEN {
@@ -305,7 +294,7 @@ fn quoted_flow<C: Cursor>(frame: &mut C, packet: &Ipv4, claim: &Claim) -> Decisi
         return Ok(Verdict::PassIcmp);
     }
     let quote = Ipv4::take(frame)?;
-    let has_ports = matches!(quote.protocol, PROTOCOL_TCP | PROTOCOL_UDP)
+    let has_ports = matches!(quote.protocol, protocol::TCP | protocol::UDP)
         && !quote.is_later_fragment
         && quote_len >= quote.header_len + PORTS_LEN;
     if !has_ports || quote.source != packet.destination {

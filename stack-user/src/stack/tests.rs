@@ -162,6 +162,17 @@ fn arp_request(mac: MacAddr, sender: Ipv4Addr, target: Ipv4Addr) -> Vec<u8> {
     bytes
 }
 
+/// The Ethernet header of a datagram from a to b.
+fn write_ethernet(link: &Link, bytes: &mut [u8]) {
+    let header = ethernet::Header {
+        destination: link.b.mac(),
+        source: link.a.mac(),
+        vlan: None,
+        ethertype: ethernet::ethertype::IPV4,
+    };
+    header.emit(bytes);
+}
+
 fn to(address: Ipv4Addr, port: u16) -> SocketAddr {
     (address, port).into()
 }
@@ -320,13 +331,7 @@ fn what_has_no_route_is_refused_at_once() {
 fn rfc1122_3_2_2_6_pings_are_answered() {
     let mut link = Link::new();
     let mut request = vec![0; ethernet::LEN + ipv4::LEN + 8 + 5];
-    let header = ethernet::Header {
-        destination: link.b.mac(),
-        source: link.a.mac(),
-        vlan: None,
-        ethertype: ethernet::ethertype::IPV4,
-    };
-    header.emit(&mut request);
+    write_ethernet(&link, &mut request);
     ipv4::Header::new(A, B, protocol::ICMPV4, 13).emit(&mut request[ethernet::LEN..]);
     request[ethernet::LEN + ipv4::LEN + 8..].copy_from_slice(b"hello");
     let echo = crate::wire::icmpv4::Message::EchoRequest { identifier: 1, sequence: 2 };
@@ -354,13 +359,7 @@ fn rfc791_a_datagram_in_parts_is_put_together() {
     // The last part comes first.
     for (n, part) in parts.iter().enumerate().rev() {
         let mut bytes = vec![0; ethernet::LEN + ipv4::LEN];
-        let header = ethernet::Header {
-            destination: link.b.mac(),
-            source: link.a.mac(),
-            vlan: None,
-            ethertype: ethernet::ethertype::IPV4,
-        };
-        header.emit(&mut bytes);
+        write_ethernet(&link, &mut bytes);
         let ip = ipv4::Header {
             dont_fragment: false,
             more_fragments: n + 1 < parts.len(),
@@ -384,13 +383,7 @@ fn forged_senders_do_not_make_us_ask_the_link_for_them() {
     for host in 10..200 {
         let forged = Ipv4Addr::new(10, 0, 0, host);
         let mut datagram = vec![0; ethernet::LEN + ipv4::LEN + 20];
-        let header = ethernet::Header {
-            destination: link.b.mac(),
-            source: link.a.mac(),
-            vlan: None,
-            ethertype: ethernet::ethertype::IPV4,
-        };
-        header.emit(&mut datagram);
+        write_ethernet(&link, &mut datagram);
         ipv4::Header::new(forged, B, protocol::UDP, 20).emit(&mut datagram[ethernet::LEN..]);
         let header = crate::wire::udp::Header { source_port: 1, destination_port: 9 };
         header.emit(forged.into(), B.into(), &mut datagram[ethernet::LEN + ipv4::LEN..]);

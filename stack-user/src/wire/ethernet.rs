@@ -1,25 +1,9 @@
 //! Ethernet II headers, with at most one 802.1Q tag.
 
+pub use stack_common::numbers::{ETHERNET_LEN as LEN, VLAN_TAG_LEN as VLAN_LEN, ethertype};
+
 use super::{MacAddr, read_u16};
 use crate::telemetry::DropReason;
-
-/// Numbers that say what an Ethernet frame carries (IEEE "EtherType").
-pub mod ethertype {
-    /// IPv4 (RFC 894).
-    pub const IPV4: u16 = 0x0800;
-    /// ARP (RFC 826).
-    pub const ARP: u16 = 0x0806;
-    /// A VLAN tag follows (IEEE 802.1Q).
-    pub const VLAN: u16 = 0x8100;
-    /// IPv6 (RFC 2464).
-    pub const IPV6: u16 = 0x86dd;
-}
-
-/// Bytes of a header without a tag.
-pub const LEN: usize = 14;
-
-/// Bytes of a VLAN tag.
-pub const VLAN_LEN: usize = 4;
 
 /// The part of a tag that is the VLAN's identifier; above it are priority and drop eligibility.
 const VLAN_ID_MASK: u16 = 0x0fff;

@@ -2,11 +2,10 @@
 
 use std::net::Ipv4Addr;
 
+pub use stack_common::numbers::ICMP_LEN as LEN;
+
 use super::{checksum::checksum, ipv4};
 use crate::telemetry::DropReason;
-
-/// Bytes of a message before its body: for an echo the data, for an error the packet that it is about.
-pub const LEN: usize = 8;
 
 /// Codes of [`Message::DestinationUnreachable`] (RFC 792, RFC 1122 §3.2.2.1, RFC 1812 §5.2.7.1).
 pub mod unreachable {

@@ -2,11 +2,11 @@
 
 use std::{net::Ipv4Addr, ops::Range};
 
+// What we write has no options.
+pub use stack_common::numbers::IPV4_LEN as LEN;
+
 use super::checksum::checksum;
 use crate::telemetry::DropReason;
-
-/// Bytes of the header that we write: without options.
-pub const LEN: usize = 20;
 
 /// The TTL of what we send (RFC 1122 §3.2.1.7; IANA's current recommendation).
 pub const DEFAULT_TTL: u8 = 64;

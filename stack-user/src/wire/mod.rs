@@ -14,18 +14,7 @@ pub mod tcp;
 pub mod udp;
 
 pub use mac::{MacAddr, ParseMacError};
-
-/// Numbers of the protocols above IP (IANA "Protocol Numbers").
-pub mod protocol {
-    /// ICMP for IPv4 (RFC 792).
-    pub const ICMPV4: u8 = 1;
-    /// TCP (RFC 9293).
-    pub const TCP: u8 = 6;
-    /// UDP (RFC 768).
-    pub const UDP: u8 = 17;
-    /// ICMP for IPv6 (RFC 4443).
-    pub const ICMPV6: u8 = 58;
-}
+pub use stack_common::numbers::protocol;
 
 /// Two bytes of `bytes` at `offset`, in network order.
 fn read_u16(bytes: &[u8], offset: usize) -> Option<u16> {
