@@ -47,14 +47,27 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 fn in_lab(binary: &Path, arguments: &[String]) -> Result<ExitCode> {
     let server = build::lab_server()?;
     // From here on a signal may only end what runs in the lab: we stay to take the lab down.
-    let signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).context("cannot watch for signals")?;
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).context("cannot watch for signals")?;
     let lab = Lab::named(None)?;
-    let brought = bring_up(&lab, &server)?;
-    let outcome = run_on_host(&lab, binary, arguments, signals);
+    let brought = match bring_up(&lab, &server) {
+        Ok(brought) => brought,
+        // Ctrl-C also ends the commands that bring it up; what they did is undone by then.
+        Err(error) => return stopped_by(&mut signals).ok_or(error),
+    };
+    let outcome = match stopped_by(&mut signals) {
+        Some(code) => Ok(code),
+        None => run_on_host(&lab, binary, arguments, signals).map(exit_code),
+    };
     if brought == Brought::Up {
         take_down(&lab)?;
     }
-    Ok(exit_code(outcome?))
+    outcome
+}
+
+/// The exit code for a signal that came before there was anybody to pass it on to.
+fn stopped_by(signals: &mut Signals) -> Option<ExitCode> {
+    let signal = signals.pending().next()?;
+    Some(ExitCode::from(128 + u8::try_from(signal).unwrap_or_default()))
 }
 
 fn bring_up(lab: &Lab, server: &Path) -> Result<Brought> {
@@ -126,6 +139,14 @@ mod tests {
 
     fn words(line: &str) -> Vec<String> {
         line.split_whitespace().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn a_signal_that_comes_while_the_lab_is_brought_up_is_not_lost() {
+        let mut signals = Signals::new([SIGHUP]).expect("signals");
+        assert_eq!(stopped_by(&mut signals), None);
+        nix::sys::signal::raise(Signal::SIGHUP).expect("a signal to ourselves");
+        assert_eq!(stopped_by(&mut signals), Some(ExitCode::from(129)));
     }
 
     #[test]

@@ -14,6 +14,9 @@ use tracing_subscriber::{Layer, fmt as log};
 use super::console::{Diagnostics, printable};
 use crate::telemetry::STORY;
 
+/// How the targets of our own records start: the library's, the story's and the XDP program's.
+const OURS: [&str; 2] = ["stack_user", "xstack"];
+
 /// The subscriber for one run of a command: the log up to `level`, and the story if `verbose`.
 ///
 /// With both, the story is not repeated in the log.
@@ -23,12 +26,20 @@ pub fn subscriber(
     verbose: bool,
 ) -> impl Subscriber + for<'a> LookupSpan<'a> + Send + Sync + use<> {
     let untold = filter_fn(move |metadata| !(verbose && metadata.target() == STORY));
+    // What the libraries have to say drowns what we do: it is for those who want all.
+    let ours = filter_fn(move |metadata| {
+        let target = metadata.target();
+        level == LevelFilter::TRACE
+            || *metadata.level() <= Level::INFO
+            || OURS.iter().any(|prefix| target.starts_with(prefix))
+    });
     // Whoever asks for details wants to know when and where; whoever does not, wants to know what to do.
     let details = (level > LevelFilter::WARN).then(|| {
         log::layer()
             .with_writer(diagnostics.clone())
             .with_ansi(colours(diagnostics))
             .with_filter(untold.clone())
+            .with_filter(ours)
     });
     let plain = (level <= LevelFilter::WARN)
         .then(|| LineLayer { diagnostics: diagnostics.clone(), prefix: complaint }.with_filter(untold));
@@ -127,6 +138,9 @@ mod tests {
         let text = told(LevelFilter::DEBUG, true, events);
         assert!(text.contains("a detail"));
         assert_eq!(text.matches("Attached").count(), 1);
+        let library = || tracing::debug!(target: "hickory_net", "a library's detail");
+        assert_eq!(told(LevelFilter::DEBUG, false, library), "");
+        assert!(told(LevelFilter::TRACE, false, library).contains("a library's detail"));
         assert!(!text.contains("\u{1b}"), "no colours without a terminal");
     }
 }

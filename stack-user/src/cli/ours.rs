@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     api::{self, Resolver, Stack, TcpStream},
+    device::interface,
     net::acd::Schedule,
     telemetry::STORY,
     time::Duration,
@@ -96,11 +97,18 @@ impl Network for OurNetwork {
             return Err(ConnectError::FamilyUnsupported);
         }
         let connected = TcpStream::connect(&self.stack, remote).await;
-        // As curl does: the end of a request should not wait for the ACK of its beginning.
-        connected.inspect(|stream| stream.set_nodelay(true)).map_err(|error| match error.kind() {
+        let error = match connected {
+            Ok(stream) => {
+                // As curl does: the end of a request should not wait for the ACK of its beginning.
+                stream.set_nodelay(true);
+                return Ok(stream);
+            }
+            Err(error) => error,
+        };
+        Err(match error.kind() {
             io::ErrorKind::ConnectionRefused => ConnectError::Refused,
             io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
-                ConnectError::Unreachable(error.to_string())
+                ConnectError::Unreachable(why_unreachable(remote.ip(), error).await)
             }
             io::ErrorKind::TimedOut => ConnectError::TimedOut,
             io::ErrorKind::ConnectionReset => ConnectError::Reset,
@@ -116,5 +124,16 @@ impl Network for OurNetwork {
         if let Some(advice) = self.stack.advice() {
             tracing::warn!("{advice}");
         }
+    }
+}
+
+/// What the stack says, unless the reason lies in this host: a card sends no frame back to its own machine.
+async fn why_unreachable(ip: IpAddr, error: io::Error) -> String {
+    match interface::owner_of(ip).await {
+        Ok(Some(owner)) => format!(
+            "{ip} is this host's own address, on {owner}, and a network card sends nothing back to its own machine: \
+             reach it through the kernel"
+        ),
+        _ => error.to_string(),
     }
 }

@@ -61,7 +61,7 @@ pub enum RouteError {
         "gateway {gateway} is not in the subnet {prefix}, so nobody can reach it: give the gateway of that subnet"
     )]
     GatewayOffLink { gateway: IpAddr, prefix: Prefix },
-    #[error("gateway {gateway} is our own address: give the router's")]
+    #[error("{gateway} is the gateway's address and can't be ours too: choose another address")]
     GatewayIsAddress { gateway: IpAddr },
     #[error("an MTU of {mtu} bytes is too small for IP: at least {MIN_MTU} are needed")]
     MtuTooSmall { mtu: u16 },

@@ -98,7 +98,7 @@ pub enum NetworkError {
         remote: SocketAddr,
     },
     /// The host, or the next hop to it, does not answer.
-    #[error("{remote} can't be reached: the host does not answer")]
+    #[error("{remote} can't be reached: it does not answer, or the gateway to it does not")]
     HostUnreachable {
         /// Where the datagram was going.
         remote: SocketAddr,

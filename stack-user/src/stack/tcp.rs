@@ -28,7 +28,7 @@ pub enum ConnectError {
     #[error("no route to {0}: it is not on our link and there is no gateway; name one with --gateway")]
     NoRoute(IpAddr),
     /// The destination is not one host, or port 0.
-    #[error("{0} is not an address that TCP can connect to")]
+    #[error("TCP can't connect to {0} through a network card: name one host's address and a port")]
     BadRemote(SocketAddr),
     /// There is no ephemeral port left.
     #[error("all ephemeral ports to {0} are in use: close connections, or claim another address")]

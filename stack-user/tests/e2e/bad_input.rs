@@ -97,6 +97,12 @@ fn peers_that_do_not_answer() {
                 &["10.77.1.53", "can't be reached"],
             ),
             case(&["curl", "http://10.77.0.98/"], 7, AFTER_NEIGHBOUR_RETRIES, &["10.77.0.98"]),
+            case(
+                &["curl", "http://10.77.0.2/"],
+                7,
+                AFTER_NEIGHBOUR_RETRIES,
+                &["10.77.0.2", "this host's own address, on xs0"],
+            ),
             case(&["curl", "http://10.77.1.2:81/"], 7, SOON, &["81"]),
             case(
                 &["curl", "--connect-timeout", "1", "http://10.77.9.9/"],

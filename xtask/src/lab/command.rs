@@ -123,7 +123,7 @@ fn exec(lab: &Lab, host: &str, command: &[String]) -> Result<ExitCode> {
     };
     let namespace = lab.namespace(known);
     if !netns::exists(&namespace) {
-        bail!("the lab is not up; `cargo xtask lab up` brings it up");
+        bail!("this lab is not up: bring it up first, by `lab up` with the same --name if it has one");
     }
     let (program, arguments) = command.split_first().context("no command to run")?;
     let error = netns::command(&namespace, program).args(arguments).exec();
