@@ -36,8 +36,7 @@ impl TcpStream {
     /// `AddrNotAvailable` when all ports to this peer are in use, or the stack has lost its address; `InvalidInput` when
     /// `remote` is not one host and port.
     pub async fn connect(stack: &Stack, remote: SocketAddr) -> io::Result<Self> {
-        let id = stack.shard().with(|core, now| core.stack.tcp_connect(now, remote))?;
-        let local = stack.shard().with(|core, _| core.stack.tcp(id).map_or(remote, tcp::Connection::local));
+        let (id, local) = stack.shard().with(|core, now| core.stack.tcp_connect(now, remote))?;
         let stream = Self { stack: stack.clone(), id, local, remote };
         poll_fn(|cx| stream.poll_connected(cx)).await?;
         Ok(stream)

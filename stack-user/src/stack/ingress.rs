@@ -95,10 +95,8 @@ impl<P: FramePool> Stack<P> {
             }
             // RFC 9293 §3.10.7.2, MUST-57: TCP is for two hosts.
             protocol::TCP => self.drop_received(frame, DropReason::TcpBadAddress),
-            protocol::UDP => {
-                frame.trim_front(header_len);
-                self.handle_udp_frame(now, sender, &datagram, frame);
-            }
+            // With its IP header: an error would quote it.
+            protocol::UDP => self.handle_udp_frame(now, sender, &datagram, frame),
             protocol::ICMPV4 => {
                 frame.trim_front(header_len);
                 self.handle_icmp_frame(now, sender, &datagram, frame);
@@ -153,7 +151,8 @@ impl<P: FramePool> Stack<P> {
         }
     }
 
-    /// A segment of ours, or a reply to one, showed that the way to `ip` works.
+    /// Something that we sent to `ip` has arrived, so the way there works (RFC 4861 §7.3.1; RFC 1122 §2.3.2.1). What
+    /// comes from there proves nothing: a peer that hears us no more goes on repeating itself.
     pub(super) fn confirm_neighbour(&mut self, now: Instant, ip: IpAddr) {
         if let Some(NextHop::Neighbour(neighbour)) = self.route().and_then(|route| route.next_hop(ip)) {
             self.neighbours.confirm(now, neighbour);

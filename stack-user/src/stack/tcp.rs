@@ -36,11 +36,15 @@ pub enum ConnectError {
 }
 
 impl<P: FramePool> Stack<P> {
-    /// Opens a connection; its SYN is the next thing that it has to send.
+    /// Opens a connection; its SYN is the next thing that it has to send. Returns it with the local address and port.
     ///
     /// # Errors
     /// See [`ConnectError`].
-    pub fn tcp_connect(&mut self, now: Instant, remote: SocketAddr) -> Result<TcpId, ConnectError> {
+    pub fn tcp_connect(
+        &mut self,
+        now: Instant,
+        remote: SocketAddr,
+    ) -> Result<(TcpId, SocketAddr), ConnectError> {
         let route = *self.route().ok_or(ConnectError::NoAddress)?;
         if remote.port() == 0
             || !crate::net::route::is_unicast(remote.ip())
@@ -61,7 +65,7 @@ impl<P: FramePool> Stack<P> {
         let connection = Connection::connect(now, config, local, remote, secrets);
         let id = self.connections.insert(connection);
         self.connections.worked_on(id, &mut self.pool, &mut self.events);
-        Ok(id)
+        Ok((id, local))
     }
 
     /// A connection, to look at.
@@ -151,10 +155,14 @@ impl<P: FramePool> Stack<P> {
             return self.drop_received(frame, DropReason::TcpNoConnection);
         };
         let Some(connection) = self.connections.get_mut(id) else { return self.pool.release_rx(frame) };
-        match connection.handle_segment(now, &mut self.pool, &segment, frame) {
-            // RFC 1122 §2.3.2.1: a segment that fits into a connection is proof that its neighbour is there.
-            Ok(()) => self.confirm_neighbour(now, sender.ip),
-            Err(reason) => self.drops.count(reason),
+        let una = connection.send_unacknowledged();
+        let result = connection.handle_segment(now, &mut self.pool, &segment, frame);
+        let arrived = connection.send_unacknowledged() != una;
+        if let Err(reason) = result {
+            self.drops.count(reason);
+        }
+        if arrived {
+            self.confirm_neighbour(now, sender.ip);
         }
         self.connections.worked_on(id, &mut self.pool, &mut self.events);
     }

@@ -205,7 +205,7 @@ fn rfc5227_nothing_is_said_from_an_address_before_it_is_ours() {
 #[test]
 fn rfc5227_a_lost_address_ends_its_connections() {
     let mut link = Link::new();
-    let id = link.a.tcp_connect(link.now, to(B, 80)).expect("a connection");
+    let (id, _) = link.a.tcp_connect(link.now, to(B, 80)).expect("a connection");
     // Somebody insists on our address: twice within the interval.
     let intruder = MacAddr([2, 0, 0, 0, 0, 9]);
     let bytes = arp_request(intruder, A, A);
@@ -248,6 +248,27 @@ fn datagrams_go_both_ways_and_the_first_waits_for_arp() {
 }
 
 #[test]
+fn rfc4861_7_3_1_what_a_neighbour_sends_is_no_proof_that_it_hears_us() {
+    let mut link = Link::new();
+    let (client, local) = link.a.udp_bind(0).expect("a socket");
+    let (server, _) = link.b.udp_bind(53).expect("a socket");
+    for _ in 0..60 {
+        link.a.udp_send_to(link.now, client, to(B, 53), b"hello").expect("sent");
+        link.b.udp_send_to(link.now, server, local, b"hello").expect("sent");
+        link.run(Duration::from_secs(1));
+        assert!(link.a.udp_recv_from(client, &mut [0; 10]).is_ok());
+        assert!(link.b.udp_recv_from(server, &mut [0; 10]).is_ok());
+    }
+    let asked = link.seen.iter().filter_map(|(who, bytes)| {
+        let (header, at) = ethernet::Header::parse(bytes).ok()?;
+        let packet = arp::Packet::parse(&bytes[at..]).ok()?;
+        let is_request = packet.operation == arp::Operation::Request && header.destination == link.b.mac();
+        (*who == 'a' && is_request).then_some(())
+    });
+    assert!(asked.count() > 0, "b is asked whether it still is there, though it talks all the time");
+}
+
+#[test]
 fn ieee_802_1q_a_stack_hears_its_own_vlan_and_no_other() {
     for (vlan, arrives) in [(Some(7), true), (Some(8), false), (None, false)] {
         let mut link = Link::new();
@@ -281,7 +302,7 @@ fn rfc1122_4_1_3_1_a_datagram_for_no_socket_is_answered_and_the_answer_believed(
 #[test]
 fn rfc9293_3_10_7_1_a_syn_for_no_listener_is_refused() {
     let mut link = Link::new();
-    let id = link.a.tcp_connect(link.now, to(B, 80)).expect("a connection");
+    let (id, _) = link.a.tcp_connect(link.now, to(B, 80)).expect("a connection");
     link.run(Duration::from_millis(10));
     assert_eq!(link.a.tcp(id).and_then(crate::tcp::Connection::error), Some(Error::Refused));
     assert_eq!(link.b.drops().get(DropReason::TcpNoConnection), 1);
@@ -299,7 +320,7 @@ fn a_neighbour_that_does_not_answer_fails_what_waits_for_it() {
     let mut link = Link::new();
     link.is_up = false;
     let nobody = Ipv4Addr::new(10, 0, 0, 77);
-    let id = link.a.tcp_connect(link.now, to(nobody, 80)).expect("a connection");
+    let (id, _) = link.a.tcp_connect(link.now, to(nobody, 80)).expect("a connection");
     let (socket, _) = link.a.udp_bind(0).expect("a socket");
     link.a.udp_send_to(link.now, socket, to(nobody, 53), b"hello").expect("sent");
     link.run(Duration::from_millis(3_500));
@@ -404,10 +425,10 @@ fn forged_senders_do_not_make_us_ask_the_link_for_them() {
 #[test]
 fn a_connection_that_was_let_go_is_not_found_by_its_old_number() {
     let mut link = Link::new();
-    let first = link.a.tcp_connect(link.now, to(B, 80)).expect("a connection");
+    let (first, _) = link.a.tcp_connect(link.now, to(B, 80)).expect("a connection");
     link.run(Duration::from_millis(10));
     link.a.tcp_close(link.now, first);
-    let second = link.a.tcp_connect(link.now, to(B, 81)).expect("a connection");
+    let (second, _) = link.a.tcp_connect(link.now, to(B, 81)).expect("a connection");
     assert_eq!(first.index(), second.index(), "the row is used again");
     assert!(link.a.tcp(first).is_none());
     link.a.tcp_abort(link.now, first);
@@ -424,7 +445,7 @@ fn frames_on_the_ring_when_their_connection_goes_come_back_to_the_pool() {
     let (socket, _) = link.a.udp_bind(0).expect("a socket");
     link.a.udp_send_to(link.now, socket, to(B, 9), b"").expect("sent");
     link.run(Duration::from_millis(10));
-    let id = link.a.tcp_connect(link.now, to(B, 80)).expect("a connection");
+    let (id, _) = link.a.tcp_connect(link.now, to(B, 80)).expect("a connection");
     let frames: Vec<_> = std::iter::from_fn(|| link.a.poll_transmit(link.now)).collect();
     assert_eq!(frames.len(), 1);
     link.a.tcp_close(link.now, id);
@@ -439,7 +460,7 @@ fn frames_on_the_ring_when_their_connection_goes_come_back_to_the_pool() {
 #[test]
 fn rfc9293_3_10_7_1_a_segment_for_a_connection_that_has_failed_is_answered_with_a_reset() {
     let mut link = Link::new();
-    let id = link.a.tcp_connect(link.now, to(B, 80)).expect("a connection");
+    let (id, _) = link.a.tcp_connect(link.now, to(B, 80)).expect("a connection");
     link.run(Duration::from_millis(10));
     let local = link.a.tcp(id).expect("held").local();
     assert_eq!(link.a.tcp(id).and_then(crate::tcp::Connection::error), Some(Error::Refused));

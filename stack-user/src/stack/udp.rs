@@ -13,7 +13,7 @@ use crate::{
     },
     telemetry::DropReason,
     time::Instant,
-    wire::{ipv4, protocol, udp::Header},
+    wire::{protocol, udp::Header},
 };
 
 /// Why there is no UDP socket.
@@ -89,7 +89,7 @@ impl<P: FramePool> Stack<P> {
         self.udp.close(&mut self.pool, id);
     }
 
-    /// A whole datagram, `frame` being UDP's part of it.
+    /// A whole datagram, `frame` being all of it, from the IP header on.
     pub(super) fn handle_udp_frame(
         &mut self,
         now: Instant,
@@ -99,20 +99,22 @@ impl<P: FramePool> Stack<P> {
     ) {
         let (source, destination) =
             (IpAddr::V4(datagram.header.source), IpAddr::V4(datagram.header.destination));
-        let (header, payload) = match Header::parse(source, destination, self.pool.rx_bytes(&frame)) {
+        let bytes = self.pool.rx_bytes(&frame);
+        let ip_payload = bytes.get(datagram.payload.clone()).unwrap_or_default();
+        let (header, payload) = match Header::parse(source, destination, ip_payload) {
             Ok(parsed) => parsed,
             Err(reason) => return self.drop_received(frame, reason),
         };
         let local = SocketAddr::new(destination, header.destination_port);
         let remote = SocketAddr::new(source, header.source_port);
         let Some(id) = self.udp.lookup(local, remote) else {
-            let quote = self.quote(datagram, &frame);
+            let quote = Quote::of(self.pool.rx_bytes(&frame), datagram.cast);
             self.send_error(now, Problem::PortUnreachable, quote.as_ref(), sender);
             return self.drop_received(frame, DropReason::UdpNoSocket);
         };
-        frame.truncate(payload.end);
-        frame.trim_front(payload.start);
-        self.confirm_neighbour(now, source);
+        let ip_header_len = datagram.payload.start;
+        frame.truncate(ip_header_len + payload.end);
+        frame.trim_front(ip_header_len + payload.start);
         self.deliver_udp(id, remote, Payload::Frame(frame));
     }
 
@@ -139,13 +141,5 @@ impl<P: FramePool> Stack<P> {
             Ok(()) => self.events.push_back(Event::Udp { id }),
             Err(reason) => self.drops.count(reason),
         }
-    }
-
-    /// The beginning of a datagram whose header was cut off the front of `frame`, written anew.
-    fn quote(&self, datagram: &Datagram, frame: &RxFrame) -> Option<Quote> {
-        let mut bytes = vec![0; ipv4::LEN];
-        datagram.header.emit(&mut bytes);
-        bytes.extend_from_slice(self.pool.rx_bytes(frame));
-        Quote::of(&bytes, datagram.cast)
     }
 }

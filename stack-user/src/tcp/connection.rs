@@ -234,6 +234,11 @@ impl Connection {
         self.error
     }
 
+    /// SND.UNA: what the peer has acknowledged. It moves when, and only when, something of ours has arrived.
+    pub fn send_unacknowledged(&self) -> SeqNumber {
+        self.snd.una
+    }
+
     /// Our end.
     pub fn local(&self) -> SocketAddr {
         self.local
