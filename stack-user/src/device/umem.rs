@@ -70,7 +70,7 @@ impl Umem {
     }
 
     /// Copies `bytes` into a chunk, where a NIC puts what it receives. What doesn't fit is cut off.
-    pub(super) fn receive(&mut self, frame: FreeFrame, bytes: &[u8]) -> RxFrame {
+    pub fn receive(&mut self, frame: FreeFrame, bytes: &[u8]) -> RxFrame {
         let chunk = self.bytes_mut(frame.chunk(), TX_OFFSET, bytes.len());
         let len = chunk.len();
         chunk.copy_from_slice(&bytes[..len]);

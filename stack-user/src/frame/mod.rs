@@ -169,8 +169,8 @@ impl TxFrame {
         self.len = len.try_into().unwrap_or(u16::MAX);
     }
 
-    /// The frame was handed to the NIC, which has now given it back.
-    pub(crate) fn into_completed(self) -> CompletedFrame {
+    /// The frame was sent, or dropped as if it had been: for whoever plays the NIC.
+    pub fn into_completed(self) -> CompletedFrame {
         CompletedFrame { chunk: self.chunk }
     }
 

@@ -136,6 +136,11 @@ impl<P: FramePool> Stack<P> {
         self.events.pop_front()
     }
 
+    /// What connections are opened with from now on. `header_room` and `mss` follow from the link, whatever stands there.
+    pub fn set_tcp_config(&mut self, config: crate::tcp::Config) {
+        self.tcp_config = config;
+    }
+
     /// The frames.
     pub fn pool(&self) -> &P {
         &self.pool

@@ -22,6 +22,7 @@ use super::{
     state::State,
     timer::{Timer, Timers},
     timestamps::TimestampState,
+    trace::Trace,
 };
 use crate::{
     frame::{CompletedFrame, FramePool},
@@ -64,6 +65,8 @@ pub struct Connection {
     pub(super) congestion: Box<dyn CongestionControl>,
     /// The congestion window has stopped us since the last ACK.
     pub(super) cwnd_limited: bool,
+    /// The stream offset whose acknowledgement ends the present round trip.
+    pub(super) round_end: u64,
     pub(super) last_sent_at: Instant,
     /// SYN, or SYN with ACK, waits to be sent.
     pub(super) syn_due: bool,
@@ -82,6 +85,8 @@ pub struct Connection {
     /// What an ICMP error said that is not the end yet, but explains one (RFC 1122 §4.2.3.9).
     pub(super) soft_error: Option<Unreachable>,
     pub(super) counts: Counts,
+    /// Who listens to the event stream, if anybody.
+    pub(super) tracer: Option<Box<Trace>>,
 }
 
 /// Counters for [`Info`].
@@ -185,6 +190,7 @@ impl Connection {
             recovery: Recovery::default(),
             congestion: config.congestion.build(config.mss.into()),
             cwnd_limited: false,
+            round_end: 0,
             last_sent_at: now,
             syn_due: true,
             syn_transmissions: 0,
@@ -198,6 +204,7 @@ impl Connection {
             error: None,
             soft_error: None,
             counts: Counts::default(),
+            tracer: None,
             config,
         }
     }

@@ -40,14 +40,13 @@ pub mod state;
 mod timeout;
 pub mod timer;
 pub mod timestamps;
+pub mod trace;
 mod unreachable;
 mod user;
 pub mod window;
 
 #[cfg(test)]
 mod testing;
-#[cfg(test)]
-mod tests;
 
 pub use config::Config;
 pub use connection::{Connection, Info};

@@ -13,41 +13,59 @@ use crate::time::{Duration, Instant};
 pub struct Acked {
     /// When the ACK came.
     pub now: Instant,
-    /// Bytes that it newly acknowledges, in order.
+    /// Bytes that it newly acknowledges, in order or by SACK.
     pub bytes: usize,
     /// Bytes that were in flight before it.
     pub in_flight: usize,
+    /// The round trip that this ACK measured, if it measured one.
+    pub rtt: Option<Duration>,
     /// The smoothed round trip, once known.
     pub srtt: Option<Duration>,
+    /// All that was in flight when the round started is acknowledged: a new round trip begins with this ACK.
+    pub round_start: bool,
+    /// The window was what limited the sender: only then may it grow (RFC 7661 §4.3).
+    pub cwnd_limited: bool,
+}
+
+/// What told of congestion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Signal {
+    /// A loss that RACK, SACK or duplicate ACKs found.
+    Loss,
+    /// The peer echoes a CE mark (RFC 3168 §6.1.2).
+    Ecn,
+    /// The retransmission timer expired for data that had not been retransmitted before (RFC 5681 §3.1).
+    Timeout,
 }
 
 /// Decides how much may be in flight. All quantities are bytes.
 ///
-/// The recovery code calls this: it says what happened, the algorithm says how large the window is. While lost data is
-/// being repaired the window stays as `on_congestion` or `on_timeout` left it, except that after a time-out it grows
-/// again (slow start).
+/// The recovery code calls this: it says what happened, the algorithm says how large the window is. During fast
+/// recovery how much is sent is proportional rate reduction's business (RFC 9937), and `on_ack` is not called; after a
+/// time-out the window grows again (slow start).
 pub trait CongestionControl: fmt::Debug + Send {
-    /// The algorithm's name for statistics.
+    /// The algorithm's name for statistics, as Linux calls it.
     fn name(&self) -> &'static str;
 
     /// The congestion window.
     fn cwnd(&self) -> usize;
 
-    /// The slow-start threshold.
+    /// The slow-start threshold; `usize::MAX` before the first congestion.
     fn ssthresh(&self) -> usize;
 
-    /// New data was acknowledged, and the window was what limited the sender (RFC 7661 §4.3: a window that is not
-    /// used says nothing, so it doesn't grow).
-    fn on_ack(&mut self, acked: Acked);
+    /// New data was acknowledged.
+    fn on_ack(&mut self, acked: &Acked);
 
-    /// A loss was found by duplicate ACKs or SACK: once per window of data (RFC 5681 §3.2).
-    fn on_congestion(&mut self, now: Instant, in_flight: usize);
+    /// Congestion was found: once per window of data (RFC 5681 §3.2). What it takes to undo this is remembered.
+    fn on_congestion(&mut self, now: Instant, signal: Signal, in_flight: usize);
 
-    /// The retransmission timer expired for data that had not been retransmitted before (RFC 5681 §3.1).
-    fn on_timeout(&mut self, now: Instant, in_flight: usize);
+    /// The last congestion was none: what was taken for lost had only been late (RFC 4015, RFC 5682). Puts window and
+    /// threshold back to what they were, if they are not larger by now.
+    fn on_spurious(&mut self, now: Instant);
 
-    /// Nothing was sent for longer than RTO (RFC 5681 §4.1).
-    fn on_idle(&mut self);
+    /// Nothing was sent for `idle`, which is longer than RTO (RFC 5681 §4.1, RFC 7661 §4.4).
+    fn on_idle(&mut self, now: Instant, idle: Duration, rto: Duration);
 
     /// The largest payload became another (RFC 5681 calls it SMSS).
     fn set_mss(&mut self, mss: usize);
@@ -55,6 +73,11 @@ pub trait CongestionControl: fmt::Debug + Send {
     /// Start with one segment: the SYN was lost more than once (RFC 6928 §2), or the timer expired again for data that
     /// had been retransmitted (RFC 5681 §3.1: the threshold stays).
     fn restart_from_one_segment(&mut self);
+
+    /// The rate to send at, in bytes per second, if the algorithm knows better than a window per round trip.
+    fn pacing_rate(&self) -> Option<u64> {
+        None
+    }
 }
 
 /// The algorithms to choose from.

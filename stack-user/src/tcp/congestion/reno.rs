@@ -1,7 +1,7 @@
 //! Slow start and congestion avoidance (RFC 5681), as NewReno uses them (RFC 6582).
 
-use super::{Acked, CongestionControl, initial_window};
-use crate::time::Instant;
+use super::{Acked, CongestionControl, Signal, initial_window};
+use crate::time::{Duration, Instant};
 
 /// In slow start, one ACK opens the window by at most this many segments (RFC 3465 §2.3, L): a peer that acknowledges
 /// every second segment does not slow us, and a stretched ACK does not cause a burst.
@@ -15,12 +15,14 @@ pub struct Reno {
     ssthresh: usize,
     /// Bytes acknowledged since the window grew last, in congestion avoidance (RFC 3465 §2.1).
     bytes_acked: usize,
+    /// Window and threshold before the last congestion.
+    before: Option<(usize, usize)>,
 }
 
 impl Reno {
     /// A window of IW.
     pub fn new(mss: usize) -> Self {
-        Self { mss, cwnd: initial_window(mss), ssthresh: usize::MAX, bytes_acked: 0 }
+        Self { mss, cwnd: initial_window(mss), ssthresh: usize::MAX, bytes_acked: 0, before: None }
     }
 
     /// RFC 5681 §3.1, equation 4.
@@ -43,7 +45,10 @@ impl CongestionControl for Reno {
         self.ssthresh
     }
 
-    fn on_ack(&mut self, acked: Acked) {
+    fn on_ack(&mut self, acked: &Acked) {
+        if !acked.cwnd_limited {
+            return;
+        }
         if self.cwnd < self.ssthresh {
             self.cwnd += acked.bytes.min(SEGMENTS_PER_ACK * self.mss);
             return;
@@ -55,17 +60,20 @@ impl CongestionControl for Reno {
         }
     }
 
-    fn on_congestion(&mut self, _now: Instant, in_flight: usize) {
+    fn on_congestion(&mut self, _now: Instant, signal: Signal, in_flight: usize) {
+        self.before = Some((self.cwnd, self.ssthresh));
         self.halve(in_flight);
-        self.cwnd = self.ssthresh;
+        self.cwnd = if signal == Signal::Timeout { self.mss } else { self.ssthresh };
     }
 
-    fn on_timeout(&mut self, _now: Instant, in_flight: usize) {
-        self.halve(in_flight);
-        self.cwnd = self.mss;
+    fn on_spurious(&mut self, _now: Instant) {
+        if let Some((cwnd, ssthresh)) = self.before.take() {
+            self.cwnd = self.cwnd.max(cwnd);
+            self.ssthresh = self.ssthresh.max(ssthresh);
+        }
     }
 
-    fn on_idle(&mut self) {
+    fn on_idle(&mut self, _now: Instant, _idle: Duration, _rto: Duration) {
         self.cwnd = self.cwnd.min(initial_window(self.mss));
     }
 
@@ -87,7 +95,15 @@ mod tests {
     const MSS: usize = 1000;
 
     fn ack(bytes: usize) -> Acked {
-        Acked { now: Instant::ZERO, bytes, in_flight: 10 * MSS, srtt: None }
+        Acked {
+            now: Instant::ZERO,
+            bytes,
+            in_flight: 10 * MSS,
+            rtt: None,
+            srtt: None,
+            round_start: false,
+            cwnd_limited: true,
+        }
     }
 
     #[test]
@@ -101,23 +117,33 @@ mod tests {
     fn slow_start_doubles_and_avoidance_adds_a_segment_a_round_rfc5681_3_1() {
         let mut reno = Reno::new(MSS);
         for _ in 0..10 {
-            reno.on_ack(ack(MSS));
+            reno.on_ack(&ack(MSS));
         }
         assert_eq!(reno.cwnd(), 20 * MSS);
-        reno.on_ack(ack(50 * MSS));
+        reno.on_ack(&ack(50 * MSS));
         assert_eq!(reno.cwnd(), 22 * MSS, "one ACK opens by two segments at most");
-        reno.on_congestion(Instant::ZERO, 22 * MSS);
+        reno.on_congestion(Instant::ZERO, Signal::Loss, 22 * MSS);
         assert_eq!((reno.cwnd(), reno.ssthresh()), (11 * MSS, 11 * MSS));
         for _ in 0..11 {
-            reno.on_ack(ack(MSS));
+            reno.on_ack(&ack(MSS));
         }
         assert_eq!(reno.cwnd(), 12 * MSS);
     }
 
     #[test]
+    fn what_was_no_congestion_is_undone_rfc4015() {
+        let mut reno = Reno::new(MSS);
+        reno.on_congestion(Instant::ZERO, Signal::Timeout, 10 * MSS);
+        reno.on_spurious(Instant::ZERO);
+        assert_eq!((reno.cwnd(), reno.ssthresh()), (10 * MSS, usize::MAX));
+        reno.on_spurious(Instant::ZERO);
+        assert_eq!(reno.cwnd(), 10 * MSS, "once");
+    }
+
+    #[test]
     fn a_timeout_leaves_one_segment_and_half_the_flight_as_threshold_rfc5681_3_1() {
         let mut reno = Reno::new(MSS);
-        reno.on_timeout(Instant::ZERO, 3 * MSS);
+        reno.on_congestion(Instant::ZERO, Signal::Timeout, 3 * MSS);
         assert_eq!((reno.cwnd(), reno.ssthresh()), (MSS, 2 * MSS), "never below two segments");
     }
 }

@@ -4,10 +4,10 @@ use crate::{
     frame::FramePool,
     tcp::{
         Connection, congestion::Acked, recovery::Phase, segment::Segment, send_queue::Acknowledged,
-        seq::SeqNumber, state::State, timer::Timer,
+        seq::SeqNumber, state::State, timer::Timer, trace,
     },
     telemetry::DropReason,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 impl Connection {
@@ -80,11 +80,23 @@ impl Connection {
         let bytes = self.snd.acknowledge(ack);
         self.counts.bytes_acked += bytes as u64;
         let acked = self.send.acknowledge(pool, self.snd.una_offset);
-        self.measure(now, segment, &acked);
+        let rtt = self.measure(now, segment, &acked);
         self.recovery.on_ack(&mut self.send, self.snd.una_offset, &acked, self.sack_enabled);
         // In fast recovery the window stays: it was set when the loss was found.
-        if self.recovery.phase() != Phase::FastRecovery && self.window_was_used(in_flight) {
-            self.congestion.on_ack(Acked { now, bytes, in_flight, srtt: self.rtt.srtt() });
+        if self.recovery.phase() != Phase::FastRecovery {
+            let round_start = self.snd.una_offset >= self.round_end;
+            if round_start {
+                self.round_end = self.snd.offset(self.snd.nxt);
+            }
+            self.congestion.on_ack(&Acked {
+                now,
+                bytes,
+                in_flight,
+                rtt,
+                srtt: self.rtt.srtt(),
+                round_start,
+                cwnd_limited: self.window_was_used(in_flight),
+            });
         }
         self.cwnd_limited = false;
         self.restart_timers(now);
@@ -101,11 +113,12 @@ impl Connection {
     }
 
     /// RTT by the clock if what is acknowledged was sent once (Karn's algorithm), else by the echoed timestamp.
-    fn measure(&mut self, now: Instant, segment: &Segment, acked: &Acknowledged) {
+    fn measure(&mut self, now: Instant, segment: &Segment, acked: &Acknowledged) -> Option<Duration> {
         let echoed = || segment.options.timestamps.and_then(|ts| self.timestamps.round_trip(now, ts));
-        if let Some(rtt) = acked.sent_at.map(|sent_at| now.since(sent_at)).or_else(echoed) {
-            self.rtt.sample(rtt);
-        }
+        let rtt = acked.sent_at.map(|sent_at| now.since(sent_at)).or_else(echoed)?;
+        self.rtt.sample(rtt);
+        self.trace(now, || trace::Kind::RttSample { rtt });
+        Some(rtt)
     }
 
     /// RFC 6298 §5.2 and §5.3: stop when all is acknowledged, else start again. The peer's time to show progress

@@ -134,8 +134,9 @@ impl Connection {
 
     /// RFC 5681 §4.1: what was known of the path is out of date after a pause longer than RTO.
     fn restart_after_idle(&mut self, now: Instant) {
-        if !self.send.has_outstanding() && now.since(self.last_sent_at) > self.rtt.rto() {
-            self.congestion.on_idle();
+        let idle = now.since(self.last_sent_at);
+        if !self.send.has_outstanding() && idle > self.rtt.rto() {
+            self.congestion.on_idle(now, idle, self.rtt.rto());
         }
     }
 

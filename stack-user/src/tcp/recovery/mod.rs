@@ -12,7 +12,7 @@ use core::ops::Range;
 use scoreboard::Scoreboard;
 
 use super::{
-    congestion::CongestionControl,
+    congestion::{CongestionControl, Signal},
     send_queue::{Acknowledged, Mark, SendQueue},
 };
 use crate::time::Instant;
@@ -116,7 +116,7 @@ impl Recovery {
             self.point = una_nxt.end;
             self.must_retransmit = true;
             self.rescued = false;
-            congestion.on_congestion(now, in_flight);
+            congestion.on_congestion(now, Signal::Loss, in_flight);
         }
     }
 
@@ -132,7 +132,7 @@ impl Recovery {
         if self.phase == Phase::Loss {
             congestion.restart_from_one_segment();
         } else {
-            congestion.on_timeout(now, queue.outstanding());
+            congestion.on_congestion(now, Signal::Timeout, queue.outstanding());
         }
         for index in 0..queue.sent_entries() {
             queue.set_mark(index, Mark::Lost);

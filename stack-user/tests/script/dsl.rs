@@ -5,8 +5,8 @@
 
 use std::net::SocketAddr;
 
-use super::rx_frame;
-use crate::{
+use crate::rx_frame;
+use stack_user::{
     device::Umem,
     frame::{FramePool, TxFrame},
     tcp::{
@@ -27,7 +27,7 @@ const PEER_SHIFT: u8 = 7;
 
 /// One segment of a script: what is not said is not compared, and has a plain value when it is injected.
 #[derive(Clone, Debug)]
-pub(in crate::tcp) struct Seg {
+pub(crate) struct Seg {
     flags: Flags,
     seq: i64,
     ack: Option<i64>,
@@ -39,7 +39,7 @@ pub(in crate::tcp) struct Seg {
 }
 
 /// A segment by its flags: `F`, `S`, `R`, `P`, `U`; `.` is ACK.
-pub(in crate::tcp) fn seg(flags: &str) -> Seg {
+pub(crate) fn seg(flags: &str) -> Seg {
     let flags = flags.chars().fold(Flags::default(), |flags, letter| {
         flags.with(match letter {
             'F' => Flags::FIN,
@@ -55,64 +55,64 @@ pub(in crate::tcp) fn seg(flags: &str) -> Seg {
 }
 
 impl Seg {
-    pub(in crate::tcp) fn seq(mut self, seq: i64) -> Self {
+    pub(crate) fn seq(mut self, seq: i64) -> Self {
         self.seq = seq;
         self
     }
 
-    pub(in crate::tcp) fn ack(mut self, ack: i64) -> Self {
+    pub(crate) fn ack(mut self, ack: i64) -> Self {
         self.ack = Some(ack);
         self
     }
 
     /// The window in bytes, as its receiver is to understand it.
-    pub(in crate::tcp) fn window(mut self, window: u32) -> Self {
+    pub(crate) fn window(mut self, window: u32) -> Self {
         self.window = Some(window);
         self
     }
 
-    pub(in crate::tcp) fn data(mut self, data: &[u8]) -> Self {
+    pub(crate) fn data(mut self, data: &[u8]) -> Self {
         self.data = Some(data.to_vec());
         self
     }
 
     /// As many bytes as that; which ones, [`pattern`] says by their place.
-    pub(in crate::tcp) fn len(mut self, len: usize) -> Self {
+    pub(crate) fn len(mut self, len: usize) -> Self {
         self.data = Some(pattern(self.seq, len));
         self
     }
 
-    pub(in crate::tcp) fn sack(mut self, blocks: &[(i64, i64)]) -> Self {
+    pub(crate) fn sack(mut self, blocks: &[(i64, i64)]) -> Self {
         self.sack = Some(blocks.to_vec());
         self
     }
 
-    pub(in crate::tcp) fn options(mut self, options: Options) -> Self {
+    pub(crate) fn options(mut self, options: Options) -> Self {
         self.options = Some(options);
         self
     }
 
     /// TSval of an injected segment. Without it, the peer's clock runs as ours does.
-    pub(in crate::tcp) fn timestamp(mut self, value: u32) -> Self {
+    pub(crate) fn timestamp(mut self, value: u32) -> Self {
         self.timestamp = Some(value);
         self
     }
 }
 
 /// Bytes that differ from place to place in a stream.
-pub(in crate::tcp) fn pattern(at: i64, len: usize) -> Vec<u8> {
+pub(crate) fn pattern(at: i64, len: usize) -> Vec<u8> {
     (at..).take(len).map(|at| (at % 251) as u8).collect()
 }
 
 /// A connection and its scripted peer.
-pub(in crate::tcp) struct Script {
-    pub(in crate::tcp) connection: Connection,
-    pub(in crate::tcp) pool: Umem,
-    pub(in crate::tcp) now: Instant,
+pub(crate) struct Script {
+    pub(crate) connection: Connection,
+    pub(crate) pool: Umem,
+    pub(crate) now: Instant,
     peer_options: Options,
     /// Frames that the NIC has; `hold_frames` keeps them there.
     on_nic: Vec<(TxFrame, Option<u64>)>,
-    pub(in crate::tcp) hold_frames: bool,
+    pub(crate) hold_frames: bool,
     /// The latest TSval of ours, which the peer echoes.
     echo: u32,
     /// Bytes written so far, for [`write`](Self::write).
@@ -128,7 +128,7 @@ fn remote() -> SocketAddr {
 }
 
 /// The options of a peer that speaks all.
-pub(in crate::tcp) fn all_options() -> Options {
+pub(crate) fn all_options() -> Options {
     Options {
         mss: Some(1460),
         window_scale: Some(PEER_SHIFT),
@@ -139,18 +139,18 @@ pub(in crate::tcp) fn all_options() -> Options {
 }
 
 /// The options of a peer that speaks none but MSS, of 1000, so that numbers are round.
-pub(in crate::tcp) fn plain_options() -> Options {
+pub(crate) fn plain_options() -> Options {
     Options { mss: Some(1000), ..Options::default() }
 }
 
 /// [`plain_options`] with SACK.
-pub(in crate::tcp) fn sack_options() -> Options {
+pub(crate) fn sack_options() -> Options {
     Options { sack_permitted: true, ..plain_options() }
 }
 
 impl Script {
     /// A connection whose SYN has not been sent.
-    pub(in crate::tcp) fn new(config: Config) -> Self {
+    pub(crate) fn new(config: Config) -> Self {
         let config = Config { header_room: HEADER_ROOM, ..config };
         let now = Instant::from_millis(1_000_000);
         let secrets = Secrets { isn: ISS, timestamp_offset: 77 };
@@ -167,14 +167,14 @@ impl Script {
     }
 
     /// After a handshake that took 10 ms, with a peer whose window is 65,535 bytes.
-    pub(in crate::tcp) fn established(config: Config, peer: Options) -> Self {
+    pub(crate) fn established(config: Config, peer: Options) -> Self {
         let mut script = Self::new(config);
         script.handshake(peer, 65_535);
         script
     }
 
     /// The handshake, up to the third segment.
-    pub(in crate::tcp) fn handshake(&mut self, peer: Options, window: u32) {
+    pub(crate) fn handshake(&mut self, peer: Options, window: u32) {
         self.expect(seg("S").seq(-1));
         self.advance(10);
         self.inject(seg("S.").seq(-1).ack(0).window(window).options(peer));
@@ -184,17 +184,17 @@ impl Script {
     }
 
     /// The peer sends a segment; it must be accepted.
-    pub(in crate::tcp) fn inject(&mut self, segment: Seg) {
+    pub(crate) fn inject(&mut self, segment: Seg) {
         assert_eq!(self.try_inject(segment.clone()), Ok(()), "{segment:?}");
     }
 
     /// The peer sends a segment, which must be dropped for `reason`.
-    pub(in crate::tcp) fn inject_dropped(&mut self, segment: Seg, reason: DropReason) {
+    pub(crate) fn inject_dropped(&mut self, segment: Seg, reason: DropReason) {
         assert_eq!(self.try_inject(segment.clone()), Err(reason), "{segment:?}");
     }
 
     /// The peer sends a segment, whatever becomes of it.
-    pub(in crate::tcp) fn try_inject(&mut self, injected: Seg) -> Result<(), DropReason> {
+    pub(crate) fn try_inject(&mut self, injected: Seg) -> Result<(), DropReason> {
         let mut options = injected.options.unwrap_or_default();
         let syn = injected.flags.contains(Flags::SYN);
         if syn {
@@ -234,7 +234,7 @@ impl Script {
     }
 
     /// We must send this segment now; more may follow.
-    pub(in crate::tcp) fn expect(&mut self, expected: Seg) {
+    pub(crate) fn expect(&mut self, expected: Seg) {
         let sent = self.poll().unwrap_or_else(|| panic!("nothing was sent, expected {expected:?}"));
         let (segment, data) = sent;
         let relative = |number: SeqNumber, zero: SeqNumber| i64::from(number.distance(zero + 1));
@@ -267,7 +267,7 @@ impl Script {
     }
 
     /// The next segment that we send, parsed.
-    pub(in crate::tcp) fn poll(&mut self) -> Option<(Segment, Vec<u8>)> {
+    pub(crate) fn poll(&mut self) -> Option<(Segment, Vec<u8>)> {
         let Transmit { frame, retained } = self.connection.poll_transmit(self.now, &mut self.pool)?;
         self.connection.check_invariants();
         let bytes = self.pool.tx_bytes(&frame)[HEADER_ROOM..].to_vec();
@@ -284,7 +284,7 @@ impl Script {
     }
 
     /// The NIC is done with all that it was given.
-    pub(in crate::tcp) fn complete(&mut self) {
+    pub(crate) fn complete(&mut self) {
         for (frame, retained) in self.on_nic.drain(..) {
             let done = frame.into_completed();
             match retained {
@@ -295,21 +295,21 @@ impl Script {
     }
 
     /// We must have nothing to send now.
-    pub(in crate::tcp) fn silence(&mut self) {
+    pub(crate) fn silence(&mut self) {
         if let Some((segment, data)) = self.poll() {
             panic!("expected silence, but this was sent: {segment:?} with {} bytes", data.len());
         }
     }
 
     /// Time passes, and the timers that have expired by then are served, all at once.
-    pub(in crate::tcp) fn advance(&mut self, ms: u64) {
+    pub(crate) fn advance(&mut self, ms: u64) {
         self.now += Duration::from_millis(ms);
         self.connection.handle_timeout(self.now, &mut self.pool);
         self.connection.check_invariants();
     }
 
     /// Goes to the time when the next timer expires, and returns how many milliseconds that was away.
-    pub(in crate::tcp) fn advance_to_timer(&mut self) -> u64 {
+    pub(crate) fn advance_to_timer(&mut self) -> u64 {
         let next = self.connection.poll_timeout().expect("a timer runs");
         let ms = next.since(self.now).as_millis() as u64;
         self.now = self.now.max(next);
@@ -319,7 +319,7 @@ impl Script {
     }
 
     /// The application writes that many bytes of [`pattern`]; all must be taken.
-    pub(in crate::tcp) fn write(&mut self, len: usize) {
+    pub(crate) fn write(&mut self, len: usize) {
         let data = pattern(self.written, len);
         assert_eq!(self.connection.write(self.now, &mut self.pool, &data), Ok(len));
         self.written += len as i64;
@@ -327,7 +327,7 @@ impl Script {
     }
 
     /// The application reads up to `len` bytes.
-    pub(in crate::tcp) fn read(&mut self, len: usize) -> Vec<u8> {
+    pub(crate) fn read(&mut self, len: usize) -> Vec<u8> {
         let mut data = vec![0; len];
         let n = self.connection.read(self.now, &mut self.pool, &mut data).expect("something to read");
         data.truncate(n);
@@ -336,17 +336,17 @@ impl Script {
     }
 
     /// The state must be this.
-    pub(in crate::tcp) fn state(&self, state: State) {
+    pub(crate) fn state(&self, state: State) {
         assert_eq!(self.connection.state(), state);
     }
 
     /// All events that wait.
-    pub(in crate::tcp) fn events(&mut self) -> Vec<Event> {
+    pub(crate) fn events(&mut self) -> Vec<Event> {
         core::iter::from_fn(|| self.connection.poll_event()).collect()
     }
 
     /// The end of a test: no frame was lost.
-    pub(in crate::tcp) fn finish(mut self) {
+    pub(crate) fn finish(mut self) {
         self.complete();
         self.connection.release_all(&mut self.pool);
         assert_eq!(self.pool.available(), CHUNKS as usize, "frames are conserved");

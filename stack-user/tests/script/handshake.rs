@@ -1,11 +1,8 @@
 //! Opening: SYN-SENT and SYN-RECEIVED.
 
-use crate::{
-    tcp::{
-        Config, Error, Event, SeqNumber, State, Unreachable,
-        options::Options,
-        testing::{Script, all_options, plain_options, seg},
-    },
+use crate::dsl::{Script, all_options, plain_options, seg};
+use stack_user::{
+    tcp::{Config, Error, Event, SeqNumber, State, Unreachable, options::Options},
     telemetry::DropReason,
     time::Duration,
 };

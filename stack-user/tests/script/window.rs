@@ -1,12 +1,9 @@
 //! Flow control: windows, probes, Nagle and delayed ACKs.
 
-use crate::frame::FramePool;
-use crate::tcp::{
-    Config, Error, Event, WriteError,
-    options::Options,
-    testing::{Script, all_options, pattern, plain_options, sack_options, seg},
-};
-use crate::{telemetry::DropReason, time::Duration};
+use crate::dsl::{Script, all_options, pattern, plain_options, sack_options, seg};
+use stack_user::frame::FramePool;
+use stack_user::tcp::{Config, Error, Event, WriteError, options::Options};
+use stack_user::{telemetry::DropReason, time::Duration};
 
 fn established() -> Script {
     Script::established(Config::default(), plain_options())
@@ -218,7 +215,7 @@ fn data_beyond_the_window_is_cut_off() {
     let mut s = Script::established(config, plain_options());
     s.inject(seg("F.").seq(0).ack(0).len(2000));
     s.expect(seg(".").seq(0).ack(1500).window(0));
-    assert_eq!(s.read(4000), crate::tcp::testing::pattern(0, 1500));
+    assert_eq!(s.read(4000), crate::dsl::pattern(0, 1500));
     s.finish();
 }
 

@@ -1,12 +1,9 @@
 //! Two real connections, which open at the same time, through networks that are better or worse.
 
-use crate::{
+use crate::world::{Faults, World};
+use stack_user::{
     frame::FramePool,
-    tcp::{
-        Config, Event, State,
-        options::Options,
-        testing::{Faults, World},
-    },
+    tcp::{Config, Event, State, options::Options},
     time::Duration,
 };
 

@@ -5,8 +5,8 @@ use std::{
     net::{Ipv4Addr, SocketAddr},
 };
 
-use super::rx_frame;
-use crate::{
+use crate::rx_frame;
+use stack_user::{
     device::Umem,
     frame::{FramePool, TxFrame},
     rng::Rng,
@@ -16,30 +16,30 @@ use crate::{
 
 /// What happens to segments on their way.
 #[derive(Clone, Copy, Debug, Default)]
-pub(in crate::tcp) struct Faults {
-    pub(in crate::tcp) loss: f64,
-    pub(in crate::tcp) reorder: f64,
-    pub(in crate::tcp) duplicate: f64,
-    pub(in crate::tcp) corrupt: f64,
+pub(crate) struct Faults {
+    pub(crate) loss: f64,
+    pub(crate) reorder: f64,
+    pub(crate) duplicate: f64,
+    pub(crate) corrupt: f64,
 }
 
 /// One end: a connection, its pool, its NIC, and what its application sent and got.
-pub(in crate::tcp) struct End {
-    pub(in crate::tcp) connection: Connection,
-    pub(in crate::tcp) pool: Umem,
+pub(crate) struct End {
+    pub(crate) connection: Connection,
+    pub(crate) pool: Umem,
     /// Frames that the NIC has, with the time when it is done with them.
     on_nic: Vec<(Instant, TxFrame, Option<u64>)>,
-    pub(in crate::tcp) to_send: Vec<u8>,
+    pub(crate) to_send: Vec<u8>,
     sent: usize,
     shut: bool,
-    pub(in crate::tcp) received: Vec<u8>,
-    pub(in crate::tcp) events: Vec<Event>,
+    pub(crate) received: Vec<u8>,
+    pub(crate) events: Vec<Event>,
 }
 
 /// Two connections and the network between them, on virtual time.
-pub(in crate::tcp) struct World {
-    pub(in crate::tcp) now: Instant,
-    pub(in crate::tcp) ends: [End; 2],
+pub(crate) struct World {
+    pub(crate) now: Instant,
+    pub(crate) ends: [End; 2],
     rng: Rng,
     faults: Faults,
     delay: Duration,
@@ -47,24 +47,19 @@ pub(in crate::tcp) struct World {
     on_wire: BTreeMap<(Instant, u64), (usize, Vec<u8>)>,
     sequence: u64,
     /// Changes the options of SYNs, as old firewalls do.
-    pub(in crate::tcp) middlebox: fn(&mut Options),
+    pub(crate) middlebox: fn(&mut Options),
 }
 
-pub(in crate::tcp) const HEADER_ROOM: usize = 34;
+pub(crate) const HEADER_ROOM: usize = 34;
 const CHUNKS: u32 = 1024;
 
-pub(in crate::tcp) fn address(end: usize) -> SocketAddr {
+pub(crate) fn address(end: usize) -> SocketAddr {
     (Ipv4Addr::new(192, 0, 2, 1 + end as u8), 4000 + end as u16).into()
 }
 
 impl World {
     /// Two ends that open at the same time, and will send `len` bytes each.
-    pub(in crate::tcp) fn new(
-        seed: u64,
-        faults: Faults,
-        len: usize,
-        config: impl Fn(usize) -> Config,
-    ) -> Self {
+    pub(crate) fn new(seed: u64, faults: Faults, len: usize, config: impl Fn(usize) -> Config) -> Self {
         let mut rng = Rng::from_seed(seed);
         let delay = Duration::from_micros(100 + rng.below(20_000));
         let ends = [0, 1].map(|end| {
@@ -102,7 +97,7 @@ impl World {
     }
 
     /// Runs until nothing is left to happen, or until `limit`.
-    pub(in crate::tcp) fn run(&mut self, limit: Duration) {
+    pub(crate) fn run(&mut self, limit: Duration) {
         let end = self.now + limit;
         loop {
             for index in [0, 1] {

@@ -1,15 +1,10 @@
 //! Arbitrary segments, in every state: nothing panics, nothing contradicts itself, no frame is lost.
 
-use crate::{
-    rng::Rng,
-    tcp::{
-        Config,
-        testing::{Script, all_options, plain_options, sack_options, seg},
-    },
-};
+use crate::dsl::{Script, all_options, plain_options, sack_options, seg};
+use stack_user::{rng::Rng, tcp::Config};
 
 /// A segment near enough to the truth to get past the first checks often.
-fn segment(rng: &mut Rng) -> crate::tcp::testing::Seg {
+fn segment(rng: &mut Rng) -> crate::dsl::Seg {
     let flags: String =
         "FSRPU.".chars().filter(|&flag| rng.chance(if flag == '.' { 0.9 } else { 0.1 })).collect();
     let near = |rng: &mut Rng| rng.below(6000) as i64 - 1500;

@@ -1,12 +1,25 @@
 //! Whole connections on virtual time. Each test names the rule that it holds us to.
 
+mod arbitrary;
 mod close;
-mod fuzz;
+mod dsl;
 mod handshake;
 mod loss;
 mod robustness;
 mod transfer;
 mod window;
+mod world;
+
+use stack_user::{
+    device::Umem,
+    frame::{FramePool, RxFrame},
+};
+
+/// A received frame that holds `bytes`.
+fn rx_frame(pool: &mut Umem, bytes: &[u8]) -> RxFrame {
+    let free = pool.allocate().expect("a chunk");
+    pool.receive(free, bytes)
+}
 
 /// Names the seed when an assertion fails, wherever it is.
 struct Replay(u64);

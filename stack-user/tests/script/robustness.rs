@@ -1,10 +1,10 @@
 //! Segments that no honest peer sends, or that come late, twice, or from somebody else.
 
-use crate::{
+use crate::dsl::{Script, all_options, plain_options, seg};
+use stack_user::{
     tcp::{
         Config, State,
         options::{Options, Timestamps},
-        testing::{Script, all_options, plain_options, seg},
     },
     telemetry::DropReason,
 };
@@ -66,7 +66,7 @@ fn overlapping_data_is_taken_once() {
     while s.connection.info().readable > 0 {
         data.extend(s.read(1000));
     }
-    assert_eq!(data, crate::tcp::testing::pattern(0, 300));
+    assert_eq!(data, crate::dsl::pattern(0, 300));
     s.finish();
 }
 
@@ -134,9 +134,9 @@ fn an_ack_at_the_right_edge_counts_even_if_what_filled_the_window_was_lost() {
 fn without_a_chunk_an_ack_waits_for_one() {
     let mut s = established();
     s.inject(seg(".").seq(0).ack(0).data(b"abc"));
-    let held: Vec<_> = core::iter::from_fn(|| crate::frame::FramePool::allocate(&mut s.pool)).collect();
+    let held: Vec<_> = core::iter::from_fn(|| stack_user::frame::FramePool::allocate(&mut s.pool)).collect();
     s.silence();
-    held.into_iter().for_each(|frame| crate::frame::FramePool::release(&mut s.pool, frame));
+    held.into_iter().for_each(|frame| stack_user::frame::FramePool::release(&mut s.pool, frame));
     assert!(s.advance_to_timer() <= 10);
     s.expect(seg(".").ack(3));
     s.finish();

@@ -1,11 +1,9 @@
 //! Closing: FIN and RST, both ways (RFC 9293 §3.6).
 
-use crate::{
+use crate::dsl::{Script, plain_options, seg};
+use stack_user::{
     frame::FramePool,
-    tcp::{
-        Config, Error, Event, ReadError, State, WriteError,
-        testing::{Script, plain_options, seg},
-    },
+    tcp::{Config, Error, Event, ReadError, State, WriteError},
     telemetry::DropReason,
 };
 

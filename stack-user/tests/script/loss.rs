@@ -1,14 +1,10 @@
 //! Retransmission, by the timer and before it.
 
-use crate::tcp::{
-    Config, Error, Event,
-    congestion::Algorithm,
-    recovery::Phase,
-    testing::{Script, all_options, pattern, plain_options, sack_options, seg},
-};
-use crate::{telemetry::DropReason, time::Duration};
+use crate::dsl::{Script, all_options, pattern, plain_options, sack_options, seg};
+use stack_user::tcp::{Config, Error, Event, congestion::Algorithm, recovery::Phase};
+use stack_user::{telemetry::DropReason, time::Duration};
 
-fn established(peer: crate::tcp::options::Options) -> Script {
+fn established(peer: stack_user::tcp::options::Options) -> Script {
     Script::established(Config::default(), peer)
 }
 
@@ -245,8 +241,8 @@ fn an_ack_inside_a_segment_moves_una_and_the_rest_comes_again() {
 fn a_smaller_path_mtu_cuts_what_was_sent_rfc1191() {
     let mut s = established(plain_options());
     send(&mut s, 2);
-    let kind = crate::tcp::Unreachable::FragmentationNeeded { mtu: 640 };
-    let quoted = crate::tcp::SeqNumber(u32::MAX - 4);
+    let kind = stack_user::tcp::Unreachable::FragmentationNeeded { mtu: 640 };
+    let quoted = stack_user::tcp::SeqNumber(u32::MAX - 4);
     s.connection.handle_unreachable(s.now, &mut s.pool, kind, Some(quoted));
     s.connection.check_invariants();
     for (seq, len) in [(0, 600), (600, 400), (1000, 600), (1600, 400)] {

@@ -1,0 +1,12 @@
+//! What the unit tests of this layer share.
+
+use crate::{
+    device::Umem,
+    frame::{FramePool, RxFrame},
+};
+
+/// A received frame that holds `bytes`.
+pub(super) fn rx_frame(pool: &mut Umem, bytes: &[u8]) -> RxFrame {
+    let free = pool.allocate().expect("a chunk");
+    pool.receive(free, bytes)
+}
