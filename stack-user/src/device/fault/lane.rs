@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::Faults;
+use super::{DEFAULT_QUEUE, Faults};
 use crate::{
     rng::Rng,
     time::{Duration, Instant},
@@ -29,6 +29,7 @@ pub(super) struct Counters {
     pub(super) reordered: u64,
     pub(super) delayed: u64,
     pub(super) crowded_out: u64,
+    pub(super) queue_full: u64,
 }
 
 /// One direction. A frame that is not lost goes through the delay, then past those that are held back, then waits in
@@ -43,6 +44,10 @@ pub(super) struct Lane<F> {
     /// On their way, the one that arrives first in front: all take equally long.
     delayed: VecDeque<(Instant, F)>,
     held_back: VecDeque<HeldBack<F>>,
+    /// When the link will have sent what it was given.
+    link_free_at: Instant,
+    /// The last frame was lost in a burst that may go on.
+    in_burst: bool,
     /// Through with it all.
     pub(super) ready: VecDeque<F>,
     pub(super) counters: Counters,
@@ -64,6 +69,8 @@ impl<F> Lane<F> {
             rng,
             delayed: VecDeque::new(),
             held_back: VecDeque::new(),
+            link_free_at: Instant::ZERO,
+            in_burst: false,
             ready: VecDeque::new(),
             counters: Counters::default(),
         }
@@ -76,7 +83,17 @@ impl<F> Lane<F> {
 
     /// Whether the next frame is lost.
     pub(super) fn is_lost(&mut self) -> bool {
-        let is_lost = self.rng.chance(self.faults.loss);
+        let Faults { loss, burst, .. } = self.faults;
+        let is_lost = if burst <= 1.0 || loss >= 1.0 {
+            self.rng.chance(loss)
+        } else {
+            // Two states, good and bad (E. N. Gilbert, 1960). They change so that a burst has `burst` frames on average,
+            // and `loss` of all frames fall into one.
+            let leave = 1.0 / burst;
+            let enter = leave * loss / (1.0 - loss);
+            self.in_burst = self.rng.chance(if self.in_burst { 1.0 - leave } else { enter });
+            self.in_burst
+        };
         self.counters.lost += u64::from(is_lost);
         is_lost
     }
@@ -107,14 +124,39 @@ impl<F> Lane<F> {
         self.counters.duplicated += 1;
     }
 
-    /// Puts a frame in.
-    pub(super) fn push(&mut self, now: Instant, frame: F) {
-        if self.faults.delay.is_zero() {
+    /// Puts a frame of `len` bytes in, or gives it back if the link's queue is full: then it is lost.
+    pub(super) fn push(&mut self, now: Instant, len: usize, frame: F) -> Result<(), F> {
+        let Some(sent_at) = self.send_over_link(now, len) else {
+            self.counters.queue_full += 1;
+            return Err(frame);
+        };
+        let due = sent_at + self.faults.delay;
+        if due <= now {
             self.pass(now, frame);
         } else {
             self.counters.delayed += 1;
-            self.delayed.push_back((now + self.faults.delay, frame));
+            self.delayed.push_back((due, frame));
         }
+        Ok(())
+    }
+
+    /// When the last bit of a frame of `len` bytes is on the link, or `None` if its queue has no room.
+    fn send_over_link(&mut self, now: Instant, len: usize) -> Option<Instant> {
+        let Faults { rate, queue, .. } = self.faults;
+        if rate == 0 {
+            return Some(now);
+        }
+        let queue = if queue == 0 { DEFAULT_QUEUE } else { queue };
+        let time_of = |bytes: u64| {
+            let nanos = u128::from(bytes) * 8 * 1_000_000_000 / u128::from(rate);
+            Duration::from_nanos(nanos.try_into().unwrap_or(u64::MAX))
+        };
+        let starts = self.link_free_at.max(now);
+        if starts.since(now) + time_of(len as u64) > time_of(queue) {
+            return None;
+        }
+        self.link_free_at = starts + time_of(len as u64);
+        Some(self.link_free_at)
     }
 
     /// Moves to `ready` what has waited long enough.

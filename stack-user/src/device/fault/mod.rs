@@ -10,7 +10,7 @@ mod spec;
 use std::{collections::VecDeque, fmt, io, mem, os::fd::OwnedFd};
 
 use lane::Lane;
-pub use spec::{FaultSpec, FaultSpecError, Faults};
+pub use spec::{DEFAULT_QUEUE, FaultSpec, FaultSpecError, Faults};
 
 use super::{BURST, Device, Umem};
 use crate::{
@@ -76,9 +76,15 @@ impl Fault {
             let bytes = umem.rx_bytes(&frame).to_vec();
             let copy = umem.receive(chunk, &bytes);
             self.rx.count_double();
-            self.rx.push(now, copy);
+            self.receive_later(now, umem, copy);
         }
-        self.rx.push(now, frame);
+        self.receive_later(now, umem, frame);
+    }
+
+    fn receive_later(&mut self, now: Instant, umem: &mut Umem, frame: RxFrame) {
+        if let Err(frame) = self.rx.push(now, frame.len(), frame) {
+            umem.release_rx(frame);
+        }
     }
 
     fn send(&mut self, now: Instant, umem: &mut Umem, frame: TxFrame) {
@@ -92,14 +98,21 @@ impl Fault {
             && let Some(copy) = self.copy(umem, damaged.as_ref().unwrap_or(&frame), None)
         {
             self.tx.count_double();
-            self.tx.push(now, copy);
+            self.send_later(now, copy);
         }
         match damaged {
             Some(copy) => {
                 self.lost.push(frame.into_completed());
-                self.tx.push(now, copy);
+                self.send_later(now, copy);
             }
-            None => self.tx.push(now, frame),
+            None => self.send_later(now, frame),
+        }
+    }
+
+    /// A frame that the link has no room for completes all the same.
+    fn send_later(&mut self, now: Instant, frame: TxFrame) {
+        if let Err(frame) = self.tx.push(now, frame.len(), frame) {
+            self.lost.push(frame.into_completed());
         }
     }
 
@@ -192,11 +205,13 @@ impl Device for Fault {
             ("fault_rx_reordered", rx.reordered),
             ("fault_rx_delayed", rx.delayed),
             ("fault_rx_crowded_out", rx.crowded_out),
+            ("fault_rx_queue_full", rx.queue_full),
             ("fault_tx_lost", tx.lost),
             ("fault_tx_corrupted", tx.corrupted),
             ("fault_tx_duplicated", tx.duplicated),
             ("fault_tx_reordered", tx.reordered),
             ("fault_tx_delayed", tx.delayed),
+            ("fault_tx_queue_full", tx.queue_full),
         ]);
         Ok(counters)
     }

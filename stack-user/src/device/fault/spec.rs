@@ -26,9 +26,19 @@ pub struct Faults {
     pub dup: f64,
     /// Frames of which a bit flips.
     pub corrupt: f64,
+    /// How many frames a loss takes in a row, on average: losses come in bursts (Gilbert's model), at the same rate in
+    /// all. Up to 1, each frame is lost by itself.
+    pub burst: f64,
     /// How much later each frame comes.
     pub delay: Duration,
+    /// Bits per second that the link carries, of whole Ethernet frames; 0: as many as come.
+    pub rate: u64,
+    /// Bytes that wait for a link of that rate; what comes beyond them is lost. 0: [`DEFAULT_QUEUE`].
+    pub queue: u64,
 }
+
+/// What waits for a link whose queue is not given: 100 ms of 100 Mbit/s, about what a home router has.
+pub const DEFAULT_QUEUE: u64 = 1_250_000;
 
 /// A list of faults that can't be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -39,7 +49,7 @@ pub enum FaultSpecError {
     NotAPair(String),
     /// A name that is none.
     #[error(
-        "there is no fault `{0}`: use loss, reorder, dup, corrupt, delay (each with rx. or tx. in front for one direction \
+        "there is no fault `{0}`: use loss, burst, reorder, dup, corrupt, delay, rate, queue (each with rx. or tx. in front for one direction \
          only) and seed"
     )]
     UnknownName(String),
@@ -56,6 +66,15 @@ pub enum FaultSpecError {
     /// Not a time.
     #[error("`{0}` is not a delay: write a number and ns, us, ms or s, as in 20ms, and 10 s at most")]
     Delay(String),
+    /// Not a length of bursts.
+    #[error("`{0}` is not a burst: write how many frames are lost in a row on average, from 1 to 1000")]
+    Burst(String),
+    /// Not a rate.
+    #[error("`{0}` is not a rate: write a number and bit, kbit, mbit or gbit (per second), as in 100mbit")]
+    Rate(String),
+    /// Not a size.
+    #[error("`{0}` is not a queue: write a number of bytes, at least 2000")]
+    Queue(String),
     /// Not a whole number.
     #[error("`{0}` is not a seed: write a whole number")]
     Seed(String),
@@ -90,23 +109,30 @@ impl FromStr for FaultSpec {
 
 impl fmt::Display for FaultSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for ((name, rx), (_, tx)) in self.rx.probabilities().into_iter().zip(self.tx.probabilities()) {
-            if rx == tx {
-                write_fault(f, "", name, (rx > 0.0).then_some(rx))?;
-            } else {
-                write_fault(f, "rx.", name, (rx > 0.0).then_some(rx))?;
-                write_fault(f, "tx.", name, (tx > 0.0).then_some(tx))?;
-            }
+        for ((name, rx), (_, tx)) in self.rx.numbers().into_iter().zip(self.tx.numbers()) {
+            write_both(f, name, (rx > 0.0).then_some(rx), (tx > 0.0).then_some(tx))?;
         }
         let delay = |faults: &Faults| (!faults.delay.is_zero()).then_some(DelayText(faults.delay));
-        if self.rx.delay == self.tx.delay {
-            write_fault(f, "", "delay", delay(&self.rx))?;
-        } else {
-            write_fault(f, "rx.", "delay", delay(&self.rx))?;
-            write_fault(f, "tx.", "delay", delay(&self.tx))?;
-        }
+        write_both(f, "delay", delay(&self.rx), delay(&self.tx))?;
+        let rate = |faults: &Faults| (faults.rate > 0).then_some(RateText(faults.rate));
+        write_both(f, "rate", rate(&self.rx), rate(&self.tx))?;
+        let queue = |faults: &Faults| (faults.queue > 0).then_some(faults.queue);
+        write_both(f, "queue", queue(&self.rx), queue(&self.tx))?;
         write!(f, "seed={}", self.seed)
     }
+}
+
+fn write_both<T: fmt::Display + PartialEq>(
+    f: &mut fmt::Formatter<'_>,
+    name: &str,
+    rx: Option<T>,
+    tx: Option<T>,
+) -> fmt::Result {
+    if rx == tx {
+        return write_fault(f, "", name, rx);
+    }
+    write_fault(f, "rx.", name, rx)?;
+    write_fault(f, "tx.", name, tx)
 }
 
 fn write_fault(
@@ -132,15 +158,38 @@ impl Faults {
             "delay" => {
                 self.delay = parse_delay(value).ok_or_else(|| FaultSpecError::Delay(value.to_owned()))?;
             }
+            "burst" => {
+                let burst = value.parse().ok().filter(|burst| (1.0..=BURST_MAX).contains(burst));
+                self.burst = burst.ok_or_else(|| FaultSpecError::Burst(value.to_owned()))?;
+            }
+            "rate" => {
+                self.rate = parse_rate(value).ok_or_else(|| FaultSpecError::Rate(value.to_owned()))?;
+            }
+            "queue" => {
+                let queue = value.parse().ok().filter(|&queue| queue >= QUEUE_MIN);
+                self.queue = queue.ok_or_else(|| FaultSpecError::Queue(value.to_owned()))?;
+            }
             _ => return Err(FaultSpecError::UnknownName(name.to_owned())),
         }
         Ok(())
     }
 
-    fn probabilities(&self) -> [(&'static str, f64); 4] {
-        [("loss", self.loss), ("reorder", self.reorder), ("dup", self.dup), ("corrupt", self.corrupt)]
+    fn numbers(&self) -> [(&'static str, f64); 5] {
+        [
+            ("loss", self.loss),
+            ("burst", self.burst),
+            ("reorder", self.reorder),
+            ("dup", self.dup),
+            ("corrupt", self.corrupt),
+        ]
     }
 }
+
+/// Longer bursts than these are a dead link.
+const BURST_MAX: f64 = 1000.0;
+
+/// A smaller queue would lose every full frame.
+const QUEUE_MIN: u64 = 2000;
 
 fn parse_probability(text: &str) -> Option<f64> {
     let probability = match text.strip_suffix('%') {
@@ -161,7 +210,30 @@ fn parse_delay(text: &str) -> Option<Duration> {
     Some(Duration::from_nanos(nanos)).filter(|delay| *delay <= DELAY_MAX)
 }
 
+/// Units of rates and the bits per second in them, the largest first.
+const RATES: [(&str, u64); 4] = [("gbit", 1_000_000_000), ("mbit", 1_000_000), ("kbit", 1_000), ("bit", 1)];
+
+fn parse_rate(text: &str) -> Option<u64> {
+    let digits = text.find(|c: char| !c.is_ascii_digit())?;
+    let (number, unit) = text.split_at(digits);
+    let (_, bits) = RATES.iter().find(|(name, _)| *name == unit.trim())?;
+    number.parse::<u64>().ok()?.checked_mul(*bits).filter(|&rate| rate > 0)
+}
+
+/// A rate in the largest unit that it is a whole number of.
+#[derive(PartialEq)]
+struct RateText(u64);
+
+impl fmt::Display for RateText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (unit, size) =
+            RATES.into_iter().find(|(_, size)| self.0.is_multiple_of(*size)).unwrap_or(("bit", 1));
+        write!(f, "{}{unit}", self.0 / size)
+    }
+}
+
 /// A delay in the largest unit that it is a whole number of.
+#[derive(PartialEq)]
 struct DelayText(Duration);
 
 impl fmt::Display for DelayText {
@@ -187,6 +259,9 @@ mod tests {
         assert_eq!((spec.rx.dup, spec.tx.dup), (0.02, 0.0));
         assert_eq!((spec.rx.delay, spec.tx.delay), (Duration::from_millis(20), Duration::from_secs(1)));
         assert_eq!(spec.seed, 7);
+        let link: FaultSpec = "tx.rate=100mbit,tx.queue=500000,loss=1%,burst=4".parse().expect("a spec");
+        assert_eq!((link.tx.rate, link.rx.rate, link.tx.queue), (100_000_000, 0, 500_000));
+        assert_eq!(link.to_string(), "loss=0.01,burst=4,tx.rate=100mbit,tx.queue=500000,seed=0");
         assert_eq!(spec.to_string(), "loss=0.05,rx.dup=0.02,rx.delay=20ms,tx.delay=1s,seed=7");
     }
 
@@ -202,6 +277,10 @@ mod tests {
         assert!(error("delay=20").contains("`20` is not a delay"));
         assert!(error("delay=11s").contains("10 s at most"));
         assert!(error("delay=99999999999999999999s").contains("is not a delay"));
+        assert!(error("burst=0").contains("`0` is not a burst"));
+        assert!(error("rate=0mbit").contains("`0mbit` is not a rate"));
+        assert!(error("rate=100").contains("as in 100mbit"));
+        assert!(error("queue=10").contains("`10` is not a queue"));
         assert!(error("seed=x").contains("`x` is not a seed"));
         assert!(error("rx.seed=1").contains("no fault `seed`"));
     }
@@ -210,13 +289,18 @@ mod tests {
         let probability = || prop_oneof![Just(0.0), 0.0..=1.0];
         let delay =
             prop_oneof![Just(0), 0..=10_000_000_000u64, (0..=10_000u64).prop_map(|ms| ms * 1_000_000)];
-        (probability(), probability(), probability(), probability(), delay).prop_map(
-            |(loss, reorder, dup, corrupt, delay)| Faults {
+        let burst = prop_oneof![Just(0.0), 1.0..=BURST_MAX];
+        let link = (prop_oneof![Just(0), 1..=u64::MAX], prop_oneof![Just(0), QUEUE_MIN..=u64::MAX]);
+        (probability(), burst, probability(), probability(), probability(), delay, link).prop_map(
+            |(loss, burst, reorder, dup, corrupt, delay, (rate, queue))| Faults {
                 loss,
+                burst,
                 reorder,
                 dup,
                 corrupt,
                 delay: Duration::from_nanos(delay),
+                rate,
+                queue,
             },
         )
     }

@@ -179,6 +179,41 @@ fn a_delayed_frame_comes_when_it_is_due() {
 }
 
 #[test]
+fn a_link_of_a_rate_sends_one_frame_after_the_other_and_has_a_queue() {
+    // 64 bytes take 1 ms at 512 kbit/s, and 2000 bytes hold 31 of them.
+    let mut rig = Rig::new("tx.rate=512kbit,tx.queue=2000,delay=20ms", 64);
+    for number in 0..40 {
+        rig.send(number).expect("room");
+    }
+    assert_eq!(rig.device.poll_timeout(), Some(Instant::from_millis(21)));
+    rig.reap();
+    assert_eq!(rig.counter("fault_tx_queue_full"), 9);
+    assert_eq!(rig.umem.available(), 64 - 31, "what found no room has come back");
+    for ms in 21..=51 {
+        rig.now = Instant::from_millis(ms);
+        rig.receive();
+        assert_eq!(rig.far_receives(), [frame_of(ms as u32 - 21)], "one a millisecond");
+    }
+    rig.reap();
+    assert_eq!(rig.umem.available(), 64);
+}
+
+#[test]
+fn losses_in_bursts_are_as_many_and_come_together() {
+    let mut rig = Rig::new("rx.loss=0.1,rx.burst=5,seed=5", 8);
+    let mut numbers = Vec::new();
+    for number in 0..20_000 {
+        assert!(rig.far.send(&frame_of(number)));
+        numbers.extend(rig.receive().iter().map(number_of));
+    }
+    let lost = 20_000 - numbers.len();
+    let bursts = numbers.windows(2).filter(|pair| pair[1] - pair[0] > 1).count();
+    assert!((1700..2300).contains(&lost), "{lost} of 20,000 at 10 %");
+    let mean = lost as f64 / bursts as f64;
+    assert!((4.5..5.5).contains(&mean), "{mean} in a row");
+}
+
+#[test]
 fn a_reordered_frame_is_overtaken_and_never_kept_for_long() {
     let mut rig = Rig::new("rx.reorder=0.1,seed=3", 64);
     let mut numbers = Vec::new();
@@ -232,12 +267,14 @@ proptest! {
     /// Whatever the faults, no chunk is lost or doubled, and what arrives undamaged was sent.
     #[test]
     fn frames_are_conserved(
-        loss in 0.0..0.5f64, reorder in 0.0..0.5f64, dup in 0.0..0.5f64, corrupt in 0.0..0.3f64,
+        loss in 0.0..0.5f64, burst in 1.0..5.0f64, rate in prop_oneof![Just(None), (1..1000u64).prop_map(Some)],
+        reorder in 0.0..0.5f64, dup in 0.0..0.5f64, corrupt in 0.0..0.3f64,
         delay in prop_oneof![Just(0u64), 1..50u64], seed: u64, chunks in 2..64u32, ring_size in 2..64usize,
         completion_delay in 0..4u32, steps in prop::collection::vec(0..5u8, 1..300), capture_inside: bool,
     ) {
         let (device, far) = memory::tap(memory::Options { ring_size, completion_delay });
-        let spec = format!("loss={loss},reorder={reorder},dup={dup},corrupt={corrupt},delay={delay}ms,seed={seed}");
+        let rate = rate.map_or_else(String::new, |rate| format!("rate={rate}kbit,queue=2000,"));
+        let spec = format!("{rate}burst={burst},loss={loss},reorder={reorder},dup={dup},corrupt={corrupt},delay={delay}ms,seed={seed}");
         let spec: FaultSpec = spec.parse().expect("a spec");
         let capture = |device| {
             Capture::to_writer(device, Box::new(std::io::sink()), "xs-a", Duration::ZERO).expect("a header")
