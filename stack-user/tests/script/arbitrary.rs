@@ -1,6 +1,6 @@
 //! Arbitrary segments, in every state: nothing panics, nothing contradicts itself, no frame is lost.
 
-use crate::dsl::{Script, all_options, plain_options, sack_options, seg};
+use crate::dsl::{Script, all_options, config, plain_options, sack_options, seg};
 use stack_user::{rng::Rng, tcp::Config};
 
 /// A segment near enough to the truth to get past the first checks often.
@@ -25,7 +25,7 @@ fn segment(rng: &mut Rng) -> crate::dsl::Seg {
 fn arbitrary_segments_calls_and_times() {
     for seed in 0..400 {
         let mut rng = Rng::from_seed(seed);
-        let config = Config { recv_buffer: 1 << (10 + rng.below(7)), send_buffer: 8000, ..Config::default() };
+        let config = Config { recv_buffer: 1 << (10 + rng.below(7)), send_buffer: 8000, ..config() };
         let options = [all_options(), plain_options(), sack_options()][rng.below(3) as usize];
         let mut s = if rng.chance(0.1) { Script::new(config) } else { Script::established(config, options) };
         let replay = super::Replay(seed);
@@ -34,9 +34,9 @@ fn arbitrary_segments_calls_and_times() {
                 0 => s.advance(rng.below(2000)),
                 1 => s.hold_frames = !s.hold_frames,
                 2 => s.complete(),
-                3 if rng.chance(0.05) => s.connection.shutdown_write(s.now),
-                4 if rng.chance(0.05) => s.connection.close(s.now, &mut s.pool),
-                5 if rng.chance(0.02) => s.connection.abort(s.now),
+                3 if rng.chance(0.05) => s.app_shutdown(),
+                4 if rng.chance(0.05) => s.app_close(),
+                5 if rng.chance(0.02) => s.app_abort(),
                 6 => {
                     let mut out = vec![0; rng.below(4000) as usize];
                     let _ = s.connection.read(s.now, &mut s.pool, &mut out);

@@ -1,27 +1,27 @@
 //! Closing: FIN and RST, both ways (RFC 9293 §3.6).
 
-use crate::dsl::{Script, plain_options, seg};
+use crate::dsl::{Script, config, plain_options, seg};
 use stack_user::{
     frame::FramePool,
-    tcp::{Config, Error, Event, ReadError, State, WriteError},
+    tcp::{Error, Event, ReadError, State, WriteError},
     telemetry::DropReason,
 };
 
 fn established() -> Script {
-    Script::established(Config::default(), plain_options())
+    Script::established(config(), plain_options())
 }
 
 #[test]
 fn we_close_first_and_wait_two_msl_rfc9293_3_6() {
     let mut s = established();
     s.write(10);
-    s.connection.shutdown_write(s.now);
+    s.app_shutdown();
     s.state(State::FinWait1);
     s.expect(seg("F.").seq(0).ack(0).len(10));
     assert_eq!(s.connection.write(s.now, &mut s.pool, b"x"), Err(WriteError::Closed));
     s.inject(seg(".").seq(0).ack(11));
     s.state(State::FinWait2);
-    s.silence();
+    s.expect_silence();
     // Half-closed: the peer may send for as long as it likes.
     s.advance(1_000_000);
     s.inject(seg(".").seq(0).ack(11).data(b"late"));
@@ -34,14 +34,14 @@ fn we_close_first_and_wait_two_msl_rfc9293_3_6() {
     assert_eq!(s.advance_to_timer(), 60_000);
     s.state(State::Closed);
     assert_eq!(s.events().last(), Some(&Event::Closed));
-    s.silence();
+    s.expect_silence();
     s.finish();
 }
 
 #[test]
 fn a_fin_that_comes_again_in_time_wait_is_answered_and_starts_it_anew() {
     let mut s = established();
-    s.connection.shutdown_write(s.now);
+    s.app_shutdown();
     s.expect(seg("F.").seq(0).ack(0));
     s.inject(seg("F.").seq(0).ack(1));
     s.state(State::TimeWait);
@@ -56,7 +56,7 @@ fn a_fin_that_comes_again_in_time_wait_is_answered_and_starts_it_anew() {
 #[test]
 fn rst_does_not_end_time_wait_rfc1337() {
     let mut s = established();
-    s.connection.shutdown_write(s.now);
+    s.app_shutdown();
     s.expect(seg("F.").seq(0).ack(0));
     s.inject(seg("F.").seq(0).ack(1));
     s.expect(seg(".").seq(1).ack(1));
@@ -75,7 +75,7 @@ fn the_peer_closes_first() {
     assert_eq!(s.read(10), b"bye");
     s.write(5);
     s.expect(seg(".").seq(0).ack(4).len(5));
-    s.connection.shutdown_write(s.now);
+    s.app_shutdown();
     s.state(State::LastAck);
     s.expect(seg("F.").seq(5).ack(4));
     s.inject(seg(".").seq(4).ack(5));
@@ -89,7 +89,7 @@ fn the_peer_closes_first() {
 #[test]
 fn both_close_at_once_rfc9293_3_6_case_3() {
     let mut s = established();
-    s.connection.shutdown_write(s.now);
+    s.app_shutdown();
     s.expect(seg("F.").seq(0).ack(0));
     s.inject(seg("F.").seq(0).ack(0));
     s.state(State::Closing);
@@ -122,7 +122,7 @@ fn fin_behind_a_gap_waits_for_the_gap() {
 #[test]
 fn a_lost_fin_is_sent_again() {
     let mut s = established();
-    s.connection.shutdown_write(s.now);
+    s.app_shutdown();
     s.expect(seg("F.").seq(0).ack(0));
     s.advance(300);
     s.expect(seg("F.").seq(0).ack(0));
@@ -136,7 +136,7 @@ fn close_with_unread_data_resets_rfc9293_3_6_1() {
     let mut s = established();
     s.inject(seg(".").seq(0).ack(0).data(b"unread"));
     s.expect(seg(".").seq(0).ack(6));
-    s.connection.close(s.now, &mut s.pool);
+    s.app_close();
     assert!(!s.connection.is_closed(), "RST is still to be sent");
     s.expect(seg("R.").seq(0).ack(6));
     assert!(s.connection.is_closed());
@@ -147,21 +147,21 @@ fn close_with_unread_data_resets_rfc9293_3_6_1() {
 fn what_is_unread_does_not_wait_for_the_end_of_time_wait() {
     let mut s = established();
     let free = s.pool.available();
-    s.connection.shutdown_write(s.now);
+    s.app_shutdown();
     s.expect(seg("F.").seq(0).ack(0));
     s.inject(seg("F.").seq(0).ack(1).data(b"unread"));
     s.expect(seg(".").seq(1).ack(7));
     s.state(State::TimeWait);
-    s.connection.close(s.now, &mut s.pool);
+    s.app_close();
     assert_eq!(s.pool.available(), free, "nobody is going to read it");
-    s.silence();
+    s.expect_silence();
     s.finish();
 }
 
 #[test]
 fn data_after_close_resets_shld_3() {
     let mut s = established();
-    s.connection.close(s.now, &mut s.pool);
+    s.app_close();
     s.expect(seg("F.").seq(0).ack(0));
     s.inject(seg(".").seq(0).ack(1));
     s.inject_dropped(seg(".").seq(0).ack(1).data(b"late"), DropReason::TcpDataAfterClose);
@@ -173,7 +173,7 @@ fn data_after_close_resets_shld_3() {
 #[test]
 fn fin_wait_2_ends_by_itself_when_nobody_reads() {
     let mut s = established();
-    s.connection.close(s.now, &mut s.pool);
+    s.app_close();
     s.expect(seg("F.").seq(0).ack(0));
     s.inject(seg(".").seq(0).ack(1));
     s.state(State::FinWait2);
@@ -187,9 +187,9 @@ fn abort_sends_rst_rfc9293_3_10_5() {
     let mut s = established();
     s.write(10);
     s.expect(seg(".").seq(0).ack(0).len(10));
-    s.connection.abort(s.now);
+    s.app_abort();
     s.expect(seg("R.").seq(10).ack(0));
-    s.silence();
+    s.expect_silence();
     assert_eq!(s.events(), [Event::Failed(Error::Aborted), Event::Closed]);
     s.finish();
 }
@@ -201,7 +201,7 @@ fn only_the_exact_rst_resets_rfc5961_3() {
     s.expect(seg(".").seq(0).ack(0));
     s.inject_dropped(seg("R").seq(-1), DropReason::TcpOutOfWindow);
     s.inject_dropped(seg("R").seq(70_000_000), DropReason::TcpOutOfWindow);
-    s.silence();
+    s.expect_silence();
     s.inject(seg(".").seq(0).ack(0).data(b"before"));
     s.inject(seg("R").seq(6));
     assert_eq!(s.events(), [Event::Readable, Event::Failed(Error::Reset), Event::Closed]);
@@ -209,15 +209,15 @@ fn only_the_exact_rst_resets_rfc5961_3() {
     let read = s.connection.read(s.now, &mut s.pool, &mut [0; 4]);
     assert_eq!(read, Err(ReadError::Failed(Error::Reset)));
     assert_eq!(s.connection.write(s.now, &mut s.pool, b"x"), Err(WriteError::Failed(Error::Reset)));
-    s.silence();
+    s.expect_silence();
     s.finish();
 }
 
 #[test]
 fn shutdown_before_the_handshake_is_complete_sends_fin_after_it() {
-    let mut s = Script::new(Config::default());
+    let mut s = Script::new(config());
     s.expect(seg("S").seq(-1));
-    s.connection.shutdown_write(s.now);
+    s.app_shutdown();
     s.inject(seg("S.").seq(-1).ack(0).options(plain_options()));
     s.state(State::FinWait1);
     s.expect(seg("F.").seq(0).ack(0));

@@ -1,6 +1,6 @@
 //! Opening: SYN-SENT and SYN-RECEIVED.
 
-use crate::dsl::{Script, all_options, plain_options, seg};
+use crate::dsl::{Script, all_options, config, plain_options, seg};
 use stack_user::{
     tcp::{Config, Error, Event, SeqNumber, State, Unreachable, options::Options},
     telemetry::DropReason,
@@ -8,7 +8,7 @@ use stack_user::{
 };
 
 fn new() -> Script {
-    Script::new(Config::default())
+    Script::new(config())
 }
 
 #[test]
@@ -18,13 +18,13 @@ fn syn_offers_all_options_and_an_unscaled_window_rfc7323_2_2() {
     assert_eq!((syn.options.mss, syn.options.sack_permitted), (Some(1460), true), "MUST-14");
     assert!(syn.options.window_scale.is_some() && syn.options.timestamps.is_some());
     assert_eq!(syn.window, 65_535);
-    s.silence();
+    s.expect_silence();
     s.finish();
 }
 
 #[test]
 fn options_that_the_peer_lacks_are_off() {
-    let mut s = Script::established(Config::default(), plain_options());
+    let mut s = Script::established(config(), plain_options());
     let info = s.connection.info();
     assert_eq!((info.sack, info.timestamps, info.window_shifts), (false, false, (0, 0)));
     s.write(100);
@@ -35,7 +35,7 @@ fn options_that_the_peer_lacks_are_off() {
 
 #[test]
 fn the_window_of_syn_ack_is_not_scaled_and_later_ones_are() {
-    let mut s = Script::established(Config::default(), all_options());
+    let mut s = Script::established(config(), all_options());
     assert_eq!(s.connection.info().send_window, 65_535);
     s.inject(seg(".").ack(0).window(1 << 20));
     assert_eq!(s.connection.info().send_window, 1 << 20);
@@ -44,25 +44,25 @@ fn the_window_of_syn_ack_is_not_scaled_and_later_ones_are() {
 
 #[test]
 fn mss_is_536_unless_told_and_less_than_told_by_the_options_must_15_must_16() {
-    let s = Script::established(Config::default(), Options::default());
+    let s = Script::established(config(), Options::default());
     assert_eq!(s.connection.info().mss, 536);
-    let s = Script::established(Config::default(), all_options());
+    let s = Script::established(config(), all_options());
     assert_eq!(s.connection.info().mss, 1448);
 }
 
 #[test]
 fn syn_is_sent_again_with_back_off_until_the_time_is_over_must_23() {
-    let mut s = Script::new(Config { connect_timeout: Duration::from_secs(20), ..Config::default() });
+    let mut s = Script::new(Config { connect_timeout: Duration::from_secs(20), ..config() });
     s.expect(seg("S").seq(-1));
     for ms in [1000, 2000, 4000, 8000] {
         assert_eq!(s.advance_to_timer(), ms);
         s.expect(seg("S").seq(-1));
-        s.silence();
+        s.expect_silence();
     }
     s.advance(5000);
     assert_eq!(s.events(), [Event::Failed(Error::ConnectTimedOut), Event::Closed]);
     assert!(s.connection.is_closed());
-    s.silence();
+    s.expect_silence();
     s.finish();
 }
 
@@ -72,11 +72,11 @@ fn rst_with_the_right_ack_refuses_and_others_count_nothing_rfc9293_3_10_7_3() {
     s.expect(seg("S").seq(-1));
     s.inject_dropped(seg("R").seq(0), DropReason::TcpNoAck);
     s.inject_dropped(seg("R.").seq(0).ack(1), DropReason::TcpUnacceptableAck);
-    s.silence();
+    s.expect_silence();
     s.state(State::SynSent);
     s.inject(seg("R.").seq(0).ack(0));
     assert_eq!(s.events(), [Event::Failed(Error::Refused), Event::Closed]);
-    s.silence();
+    s.expect_silence();
     s.finish();
 }
 
@@ -89,7 +89,7 @@ fn an_ack_of_something_else_is_reset_rfc9293_3_10_7_3() {
     s.state(State::SynSent);
     s.inject_dropped(seg(".").seq(5).ack(-1), DropReason::TcpUnacceptableAck);
     s.expect(seg("R").seq(-1));
-    s.silence();
+    s.expect_silence();
     s.finish();
 }
 
@@ -161,17 +161,17 @@ fn icmp_in_syn_sent_hard_soft_and_forged_rfc5927_4_1() {
 fn close_in_syn_sent_ends_silently_rfc9293_3_10_4() {
     let mut s = new();
     s.expect(seg("S").seq(-1));
-    s.connection.close(s.now, &mut s.pool);
+    s.app_close();
     assert_eq!(s.events(), [Event::Closed]);
-    s.silence();
+    s.expect_silence();
     s.finish();
 }
 
 #[test]
 fn a_syn_ack_that_comes_again_is_acknowledged_again() {
-    let mut s = Script::established(Config::default(), plain_options());
+    let mut s = Script::established(config(), plain_options());
     s.inject_dropped(seg("S.").seq(-1).ack(0).options(plain_options()), DropReason::TcpOutOfWindow);
     s.expect(seg(".").seq(0).ack(0));
-    s.silence();
+    s.expect_silence();
     s.finish();
 }

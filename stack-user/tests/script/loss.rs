@@ -1,11 +1,11 @@
 //! Retransmission, by the timer and before it.
 
-use crate::dsl::{Script, all_options, pattern, plain_options, sack_options, seg};
+use crate::dsl::{Script, all_options, config, pattern, plain_options, sack_options, seg};
 use stack_user::tcp::{Config, Error, Event, congestion::Algorithm, recovery::Phase};
 use stack_user::{telemetry::DropReason, time::Duration};
 
 fn established(peer: stack_user::tcp::options::Options) -> Script {
-    Script::established(Config::default(), peer)
+    Script::established(config(), peer)
 }
 
 /// Writes `n` segments of 1000 bytes and expects them.
@@ -14,7 +14,7 @@ fn send(s: &mut Script, n: i64) {
     for i in 0..n {
         s.expect(seg(".").seq(i * 1000).ack(0).len(1000));
     }
-    s.silence();
+    s.expect_silence();
 }
 
 #[test]
@@ -23,10 +23,10 @@ fn the_timer_sends_the_first_segment_again_and_doubles_rfc6298_5() {
     send(&mut s, 3);
     assert_eq!(s.advance_to_timer(), 200, "an RTT of 10 ms: RTO is at its minimum");
     s.expect(seg(".").seq(0).ack(0).len(1000));
-    s.silence();
+    s.expect_silence();
     assert_eq!(s.advance_to_timer(), 400);
     s.expect(seg(".").seq(0).ack(0).len(1000));
-    s.silence();
+    s.expect_silence();
     assert_eq!(s.connection.info().cwnd, 1000);
     // Slow start repairs the rest.
     s.inject(seg(".").seq(0).ack(1000));
@@ -34,7 +34,7 @@ fn the_timer_sends_the_first_segment_again_and_doubles_rfc6298_5() {
     s.expect(seg(".").seq(2000).ack(0).len(1000));
     s.inject(seg(".").seq(0).ack(3000));
     assert_eq!(s.connection.info().recovery, Phase::Open);
-    s.silence();
+    s.expect_silence();
     s.finish();
 }
 
@@ -66,7 +66,7 @@ fn an_ack_of_some_restarts_the_timer_rfc6298_5_3() {
 
 #[test]
 fn a_peer_that_never_answers_times_out() {
-    let config = Config { user_timeout: Duration::from_secs(100), ..Config::default() };
+    let config = Config { user_timeout: Duration::from_secs(100), ..config() };
     let mut s = Script::established(config, plain_options());
     send(&mut s, 1);
     let start = s.now;
@@ -85,11 +85,11 @@ fn three_duplicate_acks_repair_and_partial_acks_go_on_rfc6582() {
     send(&mut s, 8);
     for _ in 0..2 {
         s.inject(seg(".").seq(0).ack(0));
-        s.silence();
+        s.expect_silence();
     }
     s.inject(seg(".").seq(0).ack(0));
     s.expect(seg(".").seq(0).ack(0).len(1000));
-    s.silence();
+    s.expect_silence();
     assert_eq!(s.connection.info().recovery, Phase::FastRecovery);
     assert_eq!(s.connection.info().ssthresh, 4000, "half of the flight");
     for _ in 0..4 {
@@ -98,7 +98,7 @@ fn three_duplicate_acks_repair_and_partial_acks_go_on_rfc6582() {
     // The segment at 4000 is lost, too.
     s.inject(seg(".").seq(0).ack(4000));
     s.expect(seg(".").seq(4000).ack(0).len(1000));
-    s.silence();
+    s.expect_silence();
     s.inject(seg(".").seq(0).ack(8000));
     assert_eq!(s.connection.info().recovery, Phase::Open);
     assert!(s.connection.info().cwnd <= 5000);
@@ -113,7 +113,7 @@ fn what_is_no_duplicate_ack_by_rfc5681_2_does_not_count() {
         s.inject(seg(".").seq(i64::from(i)).ack(0).window(60_000 + i));
         s.inject(seg(".").seq(i64::from(i)).ack(0).data(b"x").window(60_000 + i));
         s.expect(seg(".").seq(8000));
-        s.silence();
+        s.expect_silence();
     }
     assert_eq!(s.connection.info().retransmissions, 0);
     s.finish();
@@ -126,17 +126,17 @@ fn sack_repairs_each_hole_once_rfc6675() {
     // 0 and 2000 are lost.
     s.inject(seg(".").seq(0).ack(0).sack(&[(1000, 2000)]));
     s.inject(seg(".").seq(0).ack(0).sack(&[(3000, 4000), (1000, 2000)]));
-    s.silence();
+    s.expect_silence();
     s.inject(seg(".").seq(0).ack(0).sack(&[(3000, 5000), (1000, 2000)]));
     s.expect(seg(".").seq(0).ack(0).len(1000));
-    s.silence();
+    s.expect_silence();
     s.inject(seg(".").seq(0).ack(0).sack(&[(3000, 6000), (1000, 2000)]));
     s.inject(seg(".").seq(0).ack(0).sack(&[(3000, 8000), (1000, 2000)]));
     s.expect(seg(".").seq(2000).ack(0).len(1000));
     s.inject(seg(".").seq(0).ack(0).sack(&[(3000, 10_000), (1000, 2000)]));
     s.inject(seg(".").seq(0).ack(2000).sack(&[(3000, 10_000)]));
     s.inject(seg(".").seq(0).ack(10_000));
-    s.silence();
+    s.expect_silence();
     let info = s.connection.info();
     assert_eq!((info.retransmissions, info.timeouts, info.recovery), (2, 0, Phase::Open));
     s.finish();
@@ -182,7 +182,7 @@ fn senseless_sack_blocks_count_nothing() {
     for _ in 0..4 {
         s.inject(seg(".").seq(0).ack(0).sack(&blocks));
     }
-    s.silence();
+    s.expect_silence();
     s.finish();
 }
 
@@ -192,7 +192,7 @@ fn a_frame_that_the_nic_still_has_is_sent_again_when_it_is_back() {
     s.hold_frames = true;
     send(&mut s, 1);
     s.advance(200);
-    s.silence();
+    s.expect_silence();
     s.complete();
     s.expect(seg(".").seq(0).ack(0).len(1000));
     // Acknowledged while the NIC has it: it goes to the pool when it comes back.
@@ -203,7 +203,7 @@ fn a_frame_that_the_nic_still_has_is_sent_again_when_it_is_back() {
 
 #[test]
 fn timestamps_tell_the_round_trip_of_a_retransmission_rfc7323_4() {
-    let mut s = Script::established(Config::default(), all_options());
+    let mut s = Script::established(config(), all_options());
     s.write(500);
     s.expect(seg(".").seq(0).ack(0).len(500));
     s.advance(200);
@@ -254,7 +254,7 @@ fn a_smaller_path_mtu_cuts_what_was_sent_rfc1191() {
 
 #[test]
 fn after_a_pause_the_window_starts_again_rfc5681_4_1() {
-    let config = Config { congestion: Algorithm::NewReno, ..Config::default() };
+    let config = Config { congestion: Algorithm::NewReno, ..config() };
     let mut s = Script::established(config, plain_options());
     for round in 0..10 {
         s.write(10_000);

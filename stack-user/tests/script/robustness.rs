@@ -1,6 +1,6 @@
 //! Segments that no honest peer sends, or that come late, twice, or from somebody else.
 
-use crate::dsl::{Script, all_options, plain_options, seg};
+use crate::dsl::{Script, all_options, config, plain_options, seg};
 use stack_user::{
     tcp::{
         Config, State,
@@ -10,7 +10,7 @@ use stack_user::{
 };
 
 fn established() -> Script {
-    Script::established(Config::default(), plain_options())
+    Script::established(config(), plain_options())
 }
 
 #[test]
@@ -38,7 +38,7 @@ fn challenges_are_limited_rfc5961_7() {
 fn no_ack_no_data_rfc9293_3_10_7_4() {
     let mut s = established();
     s.inject_dropped(seg("").seq(0).data(b"x"), DropReason::TcpNoAck);
-    s.silence();
+    s.expect_silence();
     s.finish();
 }
 
@@ -80,7 +80,7 @@ fn the_urgent_pointer_changes_nothing() {
 
 #[test]
 fn paws_drops_old_duplicates_and_answers_rfc7323_5_3() {
-    let mut s = Script::established(Config::default(), all_options());
+    let mut s = Script::established(config(), all_options());
     let now = s.now.as_millis() as u32;
     s.inject(seg(".").seq(0).ack(0).data(b"abc"));
     s.expect(seg(".").ack(3));
@@ -88,7 +88,7 @@ fn paws_drops_old_duplicates_and_answers_rfc7323_5_3() {
     s.expect(seg(".").ack(3));
     // A pure ACK that was overtaken needs no answer.
     s.inject_dropped(seg(".").seq(3).ack(0).timestamp(now - 1000), DropReason::TcpPaws);
-    s.silence();
+    s.expect_silence();
     s.inject(seg("R").seq(3).timestamp(now - 1000));
     s.state(State::Closed);
     s.finish();
@@ -96,7 +96,7 @@ fn paws_drops_old_duplicates_and_answers_rfc7323_5_3() {
 
 #[test]
 fn the_echo_is_of_the_segment_that_the_ack_answers_rfc7323_4_3() {
-    let mut s = Script::established(Config::default(), all_options());
+    let mut s = Script::established(config(), all_options());
     let first = s.now.as_millis() as u32;
     s.inject(seg(".").seq(1000).ack(0).len(100).timestamp(first + 50));
     let (ack, _) = s.poll().expect("an ACK");
@@ -114,14 +114,14 @@ fn data_after_the_peers_fin_is_ignored() {
     s.inject(seg("F.").seq(0).ack(0));
     s.expect(seg(".").ack(1));
     s.inject(seg(".").seq(1).ack(0).data(b"more"));
-    s.silence();
+    s.expect_silence();
     assert_eq!(s.connection.info().readable, 0);
     s.finish();
 }
 
 #[test]
 fn an_ack_at_the_right_edge_counts_even_if_what_filled_the_window_was_lost() {
-    let config = Config { recv_buffer: 1000, ..Config::default() };
+    let config = Config { recv_buffer: 1000, ..config() };
     let mut s = Script::established(config, plain_options());
     s.write(100);
     s.expect(seg(".").seq(0).len(100));
@@ -135,7 +135,7 @@ fn without_a_chunk_an_ack_waits_for_one() {
     let mut s = established();
     s.inject(seg(".").seq(0).ack(0).data(b"abc"));
     let held: Vec<_> = core::iter::from_fn(|| stack_user::frame::FramePool::allocate(&mut s.pool)).collect();
-    s.silence();
+    s.expect_silence();
     held.into_iter().for_each(|frame| stack_user::frame::FramePool::release(&mut s.pool, frame));
     assert!(s.advance_to_timer() <= 10);
     s.expect(seg(".").ack(3));

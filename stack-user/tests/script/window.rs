@@ -1,12 +1,12 @@
 //! Flow control: windows, probes, Nagle and delayed ACKs.
 
-use crate::dsl::{Script, all_options, pattern, plain_options, sack_options, seg};
+use crate::dsl::{Script, all_options, config, pattern, plain_options, sack_options, seg};
 use stack_user::frame::FramePool;
 use stack_user::tcp::{Config, Error, Event, WriteError, options::Options};
 use stack_user::{telemetry::DropReason, time::Duration};
 
 fn established() -> Script {
-    Script::established(Config::default(), plain_options())
+    Script::established(config(), plain_options())
 }
 
 /// A connection whose peer's window is closed.
@@ -18,16 +18,16 @@ fn closed_window(config: Config) -> Script {
 
 #[test]
 fn a_closed_window_is_probed_as_long_as_the_peer_answers_must_36_must_37() {
-    let mut s = closed_window(Config { user_timeout: Duration::from_secs(300), ..Config::default() });
+    let mut s = closed_window(Config { user_timeout: Duration::from_secs(300), ..config() });
     s.write(3000);
-    s.silence();
+    s.expect_silence();
     let start = s.now;
     let mut last = 0;
     while s.now.since(start) < Duration::from_secs(3600) {
         last = s.advance_to_timer();
         s.expect(seg(".").seq(-1).ack(0));
         s.inject(seg(".").seq(0).ack(0).window(0));
-        s.silence();
+        s.expect_silence();
     }
     assert_eq!(last, 60_000, "back-off has a bound");
     assert_eq!(s.events(), []);
@@ -41,9 +41,9 @@ fn a_closed_window_is_probed_as_long_as_the_peer_answers_must_36_must_37() {
 
 #[test]
 fn a_closed_window_and_no_answer_is_the_end() {
-    let mut s = closed_window(Config { user_timeout: Duration::from_secs(120), ..Config::default() });
+    let mut s = closed_window(Config { user_timeout: Duration::from_secs(120), ..config() });
     s.write(1000);
-    s.silence();
+    s.expect_silence();
     while !s.connection.is_closed() {
         s.advance_to_timer();
         while s.poll().is_some() {}
@@ -54,10 +54,10 @@ fn a_closed_window_and_no_answer_is_the_end() {
 
 #[test]
 fn a_closed_window_does_not_hold_what_nobody_waits_for_any_more_rfc6429() {
-    let mut s = closed_window(Config { user_timeout: Duration::from_secs(300), ..Config::default() });
+    let mut s = closed_window(Config { user_timeout: Duration::from_secs(300), ..config() });
     s.write(3000);
-    s.silence();
-    s.connection.close(s.now, &mut s.pool);
+    s.expect_silence();
+    s.app_close();
     let start = s.now;
     while !s.connection.is_closed() {
         assert!(s.now.since(start) < Duration::from_secs(600), "the peer answers, and still it must end");
@@ -71,7 +71,7 @@ fn a_closed_window_does_not_hold_what_nobody_waits_for_any_more_rfc6429() {
 
 #[test]
 fn a_peer_that_takes_crumbs_only_does_not_take_the_pool() {
-    let mut s = Script::new(Config::default());
+    let mut s = Script::new(config());
     s.handshake(Options { mss: Some(48), ..Options::default() }, 0);
     let written = s.connection.write(s.now, &mut s.pool, &pattern(0, 100_000)).expect("some room");
     assert!(written < 100_000, "not all of it at once");
@@ -88,20 +88,20 @@ fn a_peer_that_takes_crumbs_only_does_not_take_the_pool() {
 
 #[test]
 fn a_window_that_opens_by_a_crack_is_used_when_the_override_timer_says_must_38() {
-    let mut s = closed_window(Config::default());
+    let mut s = closed_window(config());
     s.inject(seg(".").seq(0).ack(0).window(10_000));
     s.write(1000);
     s.expect(seg(".").seq(0).len(1000));
     s.inject(seg(".").seq(0).ack(1000).window(0));
     s.write(3000);
-    s.silence();
+    s.expect_silence();
     s.advance_to_timer();
     s.expect(seg(".").seq(999));
     s.inject(seg(".").seq(0).ack(1000).window(300));
-    s.silence();
+    s.expect_silence();
     assert!(s.advance_to_timer() <= 1000, "0.1 to 1 s");
     s.expect(seg(".").seq(1000).len(300));
-    s.silence();
+    s.expect_silence();
     s.inject(seg(".").seq(0).ack(1300).window(10_000));
     s.expect(seg(".").seq(1300).len(700));
     s.expect(seg(".").seq(2000).len(1000));
@@ -111,25 +111,25 @@ fn a_window_that_opens_by_a_crack_is_used_when_the_override_timer_says_must_38()
 
 #[test]
 fn the_peers_window_is_obeyed() {
-    let mut s = Script::new(Config::default());
+    let mut s = Script::new(config());
     s.handshake(plain_options(), 2500);
     s.write(5000);
     s.expect(seg(".").seq(0).len(1000));
     s.expect(seg(".").seq(1000).len(1000));
-    s.silence();
+    s.expect_silence();
     s.inject(seg(".").seq(0).ack(2000).window(2500));
     s.expect(seg(".").seq(2000).len(1000));
     s.expect(seg(".").seq(3000).len(1000));
-    s.silence();
+    s.expect_silence();
     s.finish();
 }
 
 #[test]
 fn fin_follows_data_when_the_window_opens() {
-    let mut s = closed_window(Config::default());
+    let mut s = closed_window(config());
     s.write(500);
-    s.connection.shutdown_write(s.now);
-    s.silence();
+    s.app_shutdown();
+    s.expect_silence();
     s.inject(seg(".").seq(0).ack(0).window(1000));
     s.expect(seg("F.").seq(0).len(500));
     s.inject(seg(".").seq(0).ack(501));
@@ -143,7 +143,7 @@ fn nagle_holds_a_second_small_segment_shld_7_and_nodelay_does_not_must_17() {
     s.expect(seg("P.").seq(0).len(10));
     s.write(10);
     s.write(20);
-    s.silence();
+    s.expect_silence();
     s.inject(seg(".").seq(0).ack(10));
     s.expect(seg("P.").seq(10).len(30));
     s.connection.set_nodelay(true);
@@ -154,7 +154,7 @@ fn nagle_holds_a_second_small_segment_shld_7_and_nodelay_does_not_must_17() {
 
 #[test]
 fn writing_stops_at_the_buffer_and_room_is_told() {
-    let mut s = Script::established(Config { send_buffer: 4000, ..Config::default() }, plain_options());
+    let mut s = Script::established(Config { send_buffer: 4000, ..config() }, plain_options());
     let data = [0; 5000];
     assert_eq!(s.connection.write(s.now, &mut s.pool, &data), Ok(4000));
     assert_eq!(s.connection.write(s.now, &mut s.pool, &data), Err(WriteError::WouldBlock));
@@ -174,11 +174,11 @@ fn acks_wait_for_a_second_segment_or_40_ms_must_40_shld_19() {
         s.expect(seg(".").seq(0).ack((i + 1) * 1000));
     }
     s.inject(seg(".").seq(16_000).ack(0).len(1000));
-    s.silence();
+    s.expect_silence();
     s.inject(seg(".").seq(17_000).ack(0).len(1000));
     s.expect(seg(".").seq(0).ack(18_000));
     s.inject(seg(".").seq(18_000).ack(0).len(1000));
-    s.silence();
+    s.expect_silence();
     assert_eq!(s.advance_to_timer(), 40);
     s.expect(seg(".").seq(0).ack(19_000));
     // An answer takes the ACK along.
@@ -186,13 +186,13 @@ fn acks_wait_for_a_second_segment_or_40_ms_must_40_shld_19() {
     s.write(1);
     s.expect(seg(".").seq(0).ack(20_000).len(1));
     s.advance(100);
-    s.silence();
+    s.expect_silence();
     s.finish();
 }
 
 #[test]
 fn the_offered_window_never_shrinks_and_closes_when_nobody_reads() {
-    let config = Config { recv_buffer: 4000, ..Config::default() };
+    let config = Config { recv_buffer: 4000, ..config() };
     let mut s = Script::established(config, plain_options());
     for i in 0..4 {
         s.inject(seg(".").seq(i * 1000).ack(0).len(1000));
@@ -203,7 +203,7 @@ fn the_offered_window_never_shrinks_and_closes_when_nobody_reads() {
     s.expect(seg(".").seq(0).ack(4000).window(0));
     // Reading a little is not worth an update, a half of the buffer is.
     s.read(1000);
-    s.silence();
+    s.expect_silence();
     s.read(1000);
     s.expect(seg(".").seq(0).ack(4000).window(2000));
     s.finish();
@@ -211,7 +211,7 @@ fn the_offered_window_never_shrinks_and_closes_when_nobody_reads() {
 
 #[test]
 fn data_beyond_the_window_is_cut_off() {
-    let config = Config { recv_buffer: 1500, ..Config::default() };
+    let config = Config { recv_buffer: 1500, ..config() };
     let mut s = Script::established(config, plain_options());
     s.inject(seg("F.").seq(0).ack(0).len(2000));
     s.expect(seg(".").seq(0).ack(1500).window(0));
@@ -221,7 +221,7 @@ fn data_beyond_the_window_is_cut_off() {
 
 #[test]
 fn an_ack_counts_when_the_window_is_closed_rfc9293_3_10_7_4() {
-    let config = Config { recv_buffer: 1000, ..Config::default() };
+    let config = Config { recv_buffer: 1000, ..config() };
     let mut s = Script::established(config, plain_options());
     s.write(100);
     s.expect(seg(".").seq(0).len(100));
@@ -235,7 +235,7 @@ fn an_ack_counts_when_the_window_is_closed_rfc9293_3_10_7_4() {
 
 #[test]
 fn gaps_are_told_by_sack_and_duplicates_by_dsack_rfc2018_rfc2883() {
-    let mut s = Script::established(Config::default(), sack_options());
+    let mut s = Script::established(config(), sack_options());
     s.inject(seg(".").seq(1000).ack(0).len(1000));
     s.expect(seg(".").ack(0).sack(&[(1000, 2000)]));
     s.inject(seg(".").seq(3000).ack(0).len(1000));
@@ -253,7 +253,7 @@ fn gaps_are_told_by_sack_and_duplicates_by_dsack_rfc2018_rfc2883() {
 
 #[test]
 fn three_blocks_beside_timestamps() {
-    let mut s = Script::established(Config::default(), all_options());
+    let mut s = Script::established(config(), all_options());
     for i in 1..6 {
         s.inject(seg(".").seq(i * 2000).ack(0).len(1000));
         while let Some((segment, _)) = s.poll() {
