@@ -82,7 +82,7 @@ impl<P: FramePool> Stack<P> {
     pub(super) fn handle_address_timeout(&mut self, now: Instant) {
         if let Some(address) = &mut self.address {
             address.claim.handle_timeout(now);
-            self.handle_claim_events();
+            self.handle_claim_events(now);
         }
     }
 
@@ -91,7 +91,7 @@ impl<P: FramePool> Stack<P> {
         self.address.as_mut()?.claim.poll_transmit()
     }
 
-    pub(super) fn handle_claim_events(&mut self) {
+    pub(super) fn handle_claim_events(&mut self, now: Instant) {
         while let Some(event) = self.address.as_mut().and_then(|address| address.claim.poll_event()) {
             let state = match event {
                 ClaimEvent::Claimed => AddressEvent::Claimed,
@@ -106,7 +106,7 @@ impl<P: FramePool> Stack<P> {
                 ClaimEvent::Lost { mac } => {
                     tracing::error!(target: STORY, "address lost: {mac} insists on it");
                     // RFC 5227 §2.4 (b): stop using it at once.
-                    self.abandon_all();
+                    self.abandon_all(now);
                     AddressEvent::Lost { mac }
                 }
             };

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     frame::FramePool,
     rng::Rng,
-    tcp::{Connection, State},
+    tcp::{Connection, State, trace::Record},
     telemetry::STORY,
     time::Instant,
 };
@@ -28,6 +28,8 @@ pub(super) struct Connections {
     generation: u32,
     /// Rows that are not [finished](is_finished).
     unfinished: usize,
+    /// What happened to connections that somebody listens in to.
+    traces: Traces,
 }
 
 #[derive(Debug)]
@@ -51,6 +53,7 @@ impl Connections {
             ready: VecDeque::new(),
             generation: 0,
             unfinished: 0,
+            traces: Traces::default(),
         }
     }
 
@@ -125,6 +128,9 @@ impl Connections {
         if readable || writable {
             events.push_back(Event::Tcp { id, readable, writable });
         }
+        if row.connection.is_listened_to() {
+            self.traces.take_from(id, &mut row.connection);
+        }
         let state = row.connection.state();
         if state != row.told {
             let connection = &row.connection;
@@ -156,6 +162,16 @@ impl Connections {
         let mut row = self.rows.remove(id.index());
         self.timers.cancel(id.index());
         row.connection.release_all(pool);
+    }
+
+    /// The oldest record of a connection that somebody listens in to.
+    pub(super) fn poll_trace(&mut self) -> Option<(TcpId, Record)> {
+        self.traces.waiting.pop_front()
+    }
+
+    /// Records that nobody took in time.
+    pub(super) fn traces_lost(&self) -> u64 {
+        self.traces.lost
     }
 
     /// The next connection that may have something to send. It stays in line until [`sent_all`](Self::sent_all).
@@ -197,6 +213,28 @@ impl Connections {
 
     fn row(&self, id: TcpId) -> Option<&Row> {
         self.rows.get(id.index()).filter(|row| row.generation == id.generation)
+    }
+}
+
+/// Records that wait to be taken. Fewer, and who looks once per burst of frames misses some; more, and one that has
+/// forgotten to look holds memory.
+const MAX_TRACES: usize = 4096;
+
+#[derive(Debug, Default)]
+struct Traces {
+    waiting: VecDeque<(TcpId, Record)>,
+    lost: u64,
+}
+
+impl Traces {
+    fn take_from(&mut self, id: TcpId, connection: &mut Connection) {
+        while let Some(record) = connection.poll_trace() {
+            if self.waiting.len() >= MAX_TRACES {
+                self.waiting.pop_front();
+                self.lost += 1;
+            }
+            self.waiting.push_back((id, record));
+        }
     }
 }
 

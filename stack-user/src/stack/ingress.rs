@@ -72,7 +72,7 @@ impl<P: FramePool> Stack<P> {
             Ok(None) => {}
             Err(reason) => self.drops.count(reason),
         }
-        self.handle_claim_events();
+        self.handle_claim_events(now);
     }
 
     fn handle_ipv4(&mut self, now: Instant, mut frame: RxFrame, ethernet: &ethernet::Header) {

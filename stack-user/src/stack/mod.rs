@@ -9,6 +9,7 @@
 //! | [`handle_timeout`](Stack::handle_timeout) | the time of [`poll_timeout`](Stack::poll_timeout) has come |
 //! | [`poll_transmit`](Stack::poll_transmit) | after any of these, and after an application's call, until `None` |
 //! | [`poll_event`](Stack::poll_event) | likewise: who can go on now |
+//! | [`poll_trace`](Stack::poll_trace) | likewise, if [`tcp_trace`](Stack::tcp_trace) asked: what happened in TCP, and why |
 //!
 //! It never blocks, reads no clock, and draws its randomness from the generator that it was given. [`ingress`] and
 //! [`egress`] hold the two journeys of a frame; [`tcp`] and [`udp`] the verbs that applications call.
@@ -25,6 +26,7 @@ mod tcp;
 #[cfg(test)]
 mod tests;
 mod timers;
+mod trace;
 mod udp;
 
 use std::{collections::VecDeque, net::IpAddr};

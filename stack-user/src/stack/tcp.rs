@@ -124,9 +124,9 @@ impl<P: FramePool> Stack<P> {
     }
 
     /// Our address is somebody else's now: all connections end, and nothing more is said from it, not even a reset.
-    pub(super) fn abandon_all(&mut self) {
+    pub(super) fn abandon_all(&mut self, now: Instant) {
         for id in self.connections.ids() {
-            self.work_on(id, |connection, pool| connection.fail(pool, tcp::Error::AddressLost));
+            self.work_on(id, |connection, pool| connection.fail(now, pool, tcp::Error::AddressLost));
         }
     }
 

@@ -9,12 +9,13 @@ use super::{
     congestion::CongestionControl,
     error::{Error, Unreachable},
     event::{Event, Events},
+    info::Counts,
     isn::Secrets,
     options::TIMESTAMPS_LEN,
     output::Reset,
     persist::Persist,
     reassembly::Reassembly,
-    recovery::{Phase, Recovery},
+    recovery::Recovery,
     recv_queue::RecvQueue,
     rtt::RttEstimator,
     send_queue::{Layout, SendQueue},
@@ -22,7 +23,7 @@ use super::{
     state::State,
     timer::{Timer, Timers},
     timestamps::TimestampState,
-    trace::Trace,
+    trace::{self, Trace},
 };
 use crate::{
     frame::{CompletedFrame, FramePool},
@@ -87,74 +88,6 @@ pub struct Connection {
     pub(super) counts: Counts,
     /// Who listens to the event stream, if anybody.
     pub(super) tracer: Option<Box<Trace>>,
-}
-
-/// Counters for [`Info`].
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Counts {
-    pub(super) segments_sent: u64,
-    pub(super) segments_received: u64,
-    pub(super) bytes_acked: u64,
-    pub(super) bytes_received: u64,
-    pub(super) retransmissions: u64,
-    pub(super) timeouts: u64,
-    pub(super) out_of_order: u64,
-}
-
-/// What is known of a connection, for statistics.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct Info {
-    /// The state.
-    pub state: State,
-    /// SRTT, once measured.
-    pub srtt: Option<Duration>,
-    /// RTTVAR, once measured.
-    pub rttvar: Option<Duration>,
-    /// The smallest round trip, once measured.
-    pub min_rtt: Option<Duration>,
-    /// RTO, backed off.
-    pub rto: Duration,
-    /// The congestion control algorithm.
-    pub congestion: &'static str,
-    /// The congestion window in bytes.
-    pub cwnd: usize,
-    /// The slow-start threshold in bytes; `usize::MAX` before the first loss.
-    pub ssthresh: usize,
-    /// Bytes that are believed to be on their way.
-    pub in_flight: usize,
-    /// How loss recovery fares.
-    pub recovery: Phase,
-    /// The largest payload that we send.
-    pub mss: usize,
-    /// The peer's window in bytes.
-    pub send_window: usize,
-    /// Our window in bytes.
-    pub receive_window: usize,
-    /// Window scaling is in use, with these shifts: the peer's, ours.
-    pub window_shifts: (u8, u8),
-    /// SACK is in use.
-    pub sack: bool,
-    /// Timestamps are in use.
-    pub timestamps: bool,
-    /// Segments sent, of any kind.
-    pub segments_sent: u64,
-    /// Segments received, of any kind.
-    pub segments_received: u64,
-    /// Bytes that the peer has acknowledged.
-    pub bytes_acked: u64,
-    /// Bytes that came in order.
-    pub bytes_received: u64,
-    /// Segments sent again.
-    pub retransmissions: u64,
-    /// Times that the retransmission timer expired.
-    pub timeouts: u64,
-    /// Segments that came out of order.
-    pub out_of_order: u64,
-    /// Bytes to read.
-    pub readable: usize,
-    /// Bytes written that are not acknowledged.
-    pub unacknowledged: usize,
 }
 
 impl Connection {
@@ -269,37 +202,6 @@ impl Connection {
         self.reassembly.clear(pool);
     }
 
-    /// Statistics.
-    pub fn info(&self) -> Info {
-        Info {
-            state: self.state,
-            srtt: self.rtt.srtt(),
-            rttvar: self.rtt.rttvar(),
-            min_rtt: self.rtt.min(),
-            rto: self.rtt.rto(),
-            congestion: self.congestion.name(),
-            cwnd: self.congestion.cwnd(),
-            ssthresh: self.congestion.ssthresh(),
-            in_flight: self.recovery.pipe(&self.send, self.layout().mss),
-            recovery: self.recovery.phase(),
-            mss: self.layout().mss,
-            send_window: self.snd.wnd,
-            receive_window: self.rcv.wnd(),
-            window_shifts: (self.snd.window_shift, self.rcv.window_shift),
-            sack: self.sack_enabled,
-            timestamps: self.timestamps.enabled,
-            segments_sent: self.counts.segments_sent,
-            segments_received: self.counts.segments_received,
-            bytes_acked: self.counts.bytes_acked,
-            bytes_received: self.counts.bytes_received,
-            retransmissions: self.counts.retransmissions,
-            timeouts: self.counts.timeouts,
-            out_of_order: self.counts.out_of_order,
-            readable: self.recv.len(),
-            unacknowledged: self.send.bytes(),
-        }
-    }
-
     /// Panics if the connection contradicts itself. Tests call it after every step.
     pub fn check_invariants(&self) {
         assert!(self.snd.una.at_or_before(self.snd.nxt), "SND.UNA is not beyond SND.NXT");
@@ -376,9 +278,17 @@ impl Connection {
         }
     }
 
+    /// Goes to another state. All changes of state come through here.
+    pub(super) fn set_state(&mut self, now: Instant, to: State) {
+        let from = core::mem::replace(&mut self.state, to);
+        if from != to {
+            self.trace(now, || trace::Kind::State { from, to });
+        }
+    }
+
     /// The end, with or without an error.
-    pub(super) fn finish(&mut self, error: Option<Error>) {
-        self.state = State::Closed;
+    pub(super) fn finish(&mut self, now: Instant, error: Option<Error>) {
+        self.set_state(now, State::Closed);
         self.timers.stop_all();
         self.syn_due = false;
         if let Some(error) = error {
@@ -389,11 +299,11 @@ impl Connection {
     }
 
     /// The end by an error: nothing more is sent or awaited. What has ended stays as it ended.
-    pub fn fail<P: FramePool>(&mut self, pool: &mut P, error: Error) {
+    pub fn fail<P: FramePool>(&mut self, now: Instant, pool: &mut P, error: Error) {
         if self.state == State::Closed {
             return;
         }
-        self.finish(Some(error));
+        self.finish(now, Some(error));
         self.send.clear(pool);
         self.reassembly.clear(pool);
     }

@@ -70,6 +70,11 @@ impl RttEstimator {
         }
     }
 
+    /// How often RTO was doubled since the last sample.
+    pub fn backoff(&self) -> u32 {
+        self.backoff
+    }
+
     /// SRTT, once there was a sample.
     pub fn srtt(&self) -> Option<Duration> {
         self.smoothed.map(|(srtt, _)| srtt)

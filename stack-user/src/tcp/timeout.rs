@@ -8,9 +8,9 @@ impl Connection {
     pub fn handle_timeout<P: FramePool>(&mut self, now: Instant, pool: &mut P) {
         while let Some(timer) = self.timers.take_expired(now) {
             match timer {
-                Timer::Connect => self.fail(pool, self.timeout_error(Error::ConnectTimedOut)),
-                Timer::User => self.fail(pool, self.timeout_error(Error::TimedOut)),
-                Timer::FinWait2 | Timer::TimeWait => self.finish(None),
+                Timer::Connect => self.fail(now, pool, self.timeout_error(Error::ConnectTimedOut)),
+                Timer::User => self.fail(now, pool, self.timeout_error(Error::TimedOut)),
+                Timer::FinWait2 | Timer::TimeWait => self.finish(now, None),
                 Timer::Retransmit => self.on_retransmission_timeout(now),
                 Timer::Persist => self.persist.on_timer(),
                 Timer::DelayedAck => self.acks.require(),

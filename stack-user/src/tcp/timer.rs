@@ -69,6 +69,11 @@ impl Timers {
         self.0[timer as usize].is_some()
     }
 
+    /// The timers that run, and when each expires.
+    pub fn iter(&self) -> impl Iterator<Item = (Timer, Instant)> + '_ {
+        Timer::ALL.into_iter().filter_map(|timer| self.0[timer as usize].map(|at| (timer, at)))
+    }
+
     /// When the next one expires.
     pub fn next(&self) -> Option<Instant> {
         self.0.iter().flatten().min().copied()

@@ -110,6 +110,11 @@ impl Connection {
         self.tracer = listen.then(|| self.tracer.take().unwrap_or_default());
     }
 
+    /// Whether somebody listens.
+    pub fn is_listened_to(&self) -> bool {
+        self.tracer.is_some()
+    }
+
     /// The oldest record that was not taken yet.
     pub fn poll_trace(&mut self) -> Option<Record> {
         self.tracer.as_mut()?.waiting.pop_front()

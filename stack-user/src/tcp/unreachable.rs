@@ -34,9 +34,9 @@ impl Connection {
         let opening = matches!(self.state, State::SynSent | State::SynReceived);
         match kind {
             Unreachable::FragmentationNeeded { mtu } => self.on_smaller_mtu(now, mtu.into()),
-            Unreachable::Port if opening => self.fail(pool, Error::Refused),
+            Unreachable::Port if opening => self.fail(now, pool, Error::Refused),
             Unreachable::Protocol | Unreachable::Admin | Unreachable::NoNeighbour if opening => {
-                self.fail(pool, Error::Unreachable(kind));
+                self.fail(now, pool, Error::Unreachable(kind));
             }
             _ => self.soft_error = Some(kind),
         }

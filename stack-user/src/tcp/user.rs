@@ -85,7 +85,7 @@ impl Connection {
     }
 
     /// Sends no more after what was written: FIN (RFC 9293 §3.10.4). Reading goes on.
-    pub fn shutdown_write(&mut self, _now: Instant) {
+    pub fn shutdown_write(&mut self, now: Instant) {
         if self.send.has_fin() {
             return;
         }
@@ -94,11 +94,11 @@ impl Connection {
             State::SynSent | State::SynReceived => self.send.push_fin(),
             State::Established => {
                 self.send.push_fin();
-                self.state = State::FinWait1;
+                self.set_state(now, State::FinWait1);
             }
             State::CloseWait => {
                 self.send.push_fin();
-                self.state = State::LastAck;
+                self.set_state(now, State::LastAck);
             }
             _ => {}
         }
@@ -117,7 +117,7 @@ impl Connection {
         // The connection may live on for a while, the frames need not.
         self.recv.clear(pool);
         match self.state {
-            State::SynSent => self.finish(None),
+            State::SynSent => self.finish(now, None),
             State::Closed | State::TimeWait => {}
             _ if is_unread => self.abort(now),
             _ => {
@@ -130,13 +130,13 @@ impl Connection {
     }
 
     /// Ends the connection at once: RST (RFC 9293 §3.10.5).
-    pub fn abort(&mut self, _now: Instant) {
+    pub fn abort(&mut self, now: Instant) {
         if self.state == State::Closed {
             return;
         }
         if !matches!(self.state, State::SynSent | State::TimeWait) {
             self.reset_due = Some(Reset { seq: self.snd.nxt, ack: Some(self.rcv.nxt) });
         }
-        self.finish(Some(Error::Aborted));
+        self.finish(now, Some(Error::Aborted));
     }
 }

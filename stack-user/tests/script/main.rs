@@ -7,6 +7,7 @@ mod dsl;
 mod handshake;
 mod loss;
 mod robustness;
+mod trace;
 mod transfer;
 mod window;
 mod world;

@@ -156,19 +156,19 @@ impl Connection {
     fn on_fin_acknowledged(&mut self, now: Instant) {
         match self.state {
             State::FinWait1 => {
-                self.state = State::FinWait2;
+                self.set_state(now, State::FinWait2);
                 if self.reads_closed {
                     self.timers.set(Timer::FinWait2, now + self.config.fin_wait_2);
                 }
             }
             State::Closing => self.enter_time_wait(now),
-            State::LastAck => self.finish(None),
+            State::LastAck => self.finish(now, None),
             _ => {}
         }
     }
 
     pub(super) fn enter_time_wait(&mut self, now: Instant) {
-        self.state = State::TimeWait;
+        self.set_state(now, State::TimeWait);
         self.timers.stop_all();
         self.timers.set(Timer::TimeWait, now + self.config.time_wait);
     }

@@ -5,7 +5,7 @@ mod syn_sent;
 mod synchronized;
 mod text;
 
-use super::{Connection, segment::Segment, state::State};
+use super::{Connection, segment::Segment, state::State, trace};
 use crate::{
     frame::{FramePool, RxFrame},
     telemetry::DropReason,
@@ -35,6 +35,9 @@ impl Connection {
         };
         if let Some(frame) = payload {
             pool.release_rx(frame);
+        }
+        if let Err(reason) = result {
+            self.trace(now, || trace::Kind::Drop { reason });
         }
         self.offer_room(now, pool);
         result

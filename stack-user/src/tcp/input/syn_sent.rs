@@ -31,7 +31,7 @@ impl Connection {
         if segment.rst() {
             return match ack {
                 Some(_) => {
-                    self.fail(pool, Error::Refused);
+                    self.fail(now, pool, Error::Refused);
                     Ok(())
                 }
                 None => Err(DropReason::TcpNoAck),
@@ -44,7 +44,7 @@ impl Connection {
         self.synchronize(now, segment);
         if ack.is_none() {
             // Simultaneous open (RFC 9293 §3.5, MUST-10): both sides sent SYN. What data the SYN carries comes again.
-            self.state = State::SynReceived;
+            self.set_state(now, State::SynReceived);
             self.syn_due = true;
             return Ok(());
         }
@@ -86,7 +86,7 @@ impl Connection {
             self.congestion.restart_from_one_segment();
         }
         self.last_sent_at = now;
-        self.state = if self.send.has_fin() { State::FinWait1 } else { State::Established };
+        self.set_state(now, if self.send.has_fin() { State::FinWait1 } else { State::Established });
         self.events.push(Event::Connected);
     }
 

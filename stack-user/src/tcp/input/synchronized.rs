@@ -124,13 +124,13 @@ impl Connection {
             return Err(DropReason::TcpChallenged);
         }
         match self.state {
-            State::SynReceived => self.fail(pool, Error::Refused),
+            State::SynReceived => self.fail(now, pool, Error::Refused),
             // Both have finished: nothing is lost (§3.10.7.4).
             State::Closing | State::LastAck => {
-                self.finish(None);
+                self.finish(now, None);
                 self.send.clear(pool);
             }
-            _ => self.fail(pool, Error::Reset),
+            _ => self.fail(now, pool, Error::Reset),
         }
         Ok(())
     }

@@ -39,7 +39,7 @@ impl Connection {
         if self.reads_closed && new_data {
             pool.release_rx(frame);
             self.reset_due = Some(Reset { seq: self.snd.nxt, ack: Some(self.rcv.nxt) });
-            self.fail(pool, Error::Aborted);
+            self.fail(now, pool, Error::Aborted);
             return Err(DropReason::TcpDataAfterClose);
         }
         let result = self.receive_text(now, pool, segment, seq, frame);
@@ -163,9 +163,9 @@ impl Connection {
         self.acks.require();
         self.events.push(Event::PeerClosed);
         match self.state {
-            State::Established => self.state = State::CloseWait,
+            State::Established => self.set_state(now, State::CloseWait),
             // Had our FIN been acknowledged, this were FIN-WAIT-2.
-            State::FinWait1 => self.state = State::Closing,
+            State::FinWait1 => self.set_state(now, State::Closing),
             State::FinWait2 => self.enter_time_wait(now),
             _ => {}
         }
