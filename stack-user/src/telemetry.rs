@@ -100,6 +100,10 @@ drop_reasons! {
     TcpDataAfterClose = "tcp_data_after_close",
     /// More data out of order than the bound allows.
     TcpReassemblyFull = "tcp_reassembly_full",
+    /// A SYN found more half-open connections than the bound allows.
+    TcpSynQueueFull = "tcp_syn_queue_full",
+    /// The application does not accept connections as fast as they come.
+    TcpAcceptQueueFull = "tcp_accept_queue_full",
     /// A reset was due but the rate limit was reached.
     TcpResetLimited = "tcp_reset_limited",
     /// No chunk was left to answer with, or to keep the data in.

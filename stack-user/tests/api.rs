@@ -13,8 +13,10 @@ use hickory_resolver::proto::{
     op::{Message, ResponseCode},
     rr::{RData, Record},
 };
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
 use stack_user::{
-    api::{ResolveError, Resolver, Stack, TcpStream, UdpSocket},
+    api::{ResolveError, Resolver, Stack, TcpListener, TcpStream, UdpSocket},
     device::{Umem, memory},
     net::acd::Schedule,
     rng::Rng,
@@ -168,4 +170,40 @@ async fn a_name_server_that_is_not_there_is_named() {
     let error = tokio::time::timeout(Duration::from_secs(30), lookup).await.expect("bounded").unwrap_err();
     assert!(matches!(error, ResolveError::Unreachable { .. }), "{error:?}");
     assert!(error.to_string().contains("10.0.0.99"), "{error}");
+}
+
+#[tokio::test]
+async fn a_listener_accepts_and_streams_carry_bytes_both_ways() {
+    let (a, b) = soon("claiming", link()).await;
+    let listener = TcpListener::bind(&b, (B, 80).into()).await.unwrap();
+    assert_eq!(listener.local_addr(), (B, 80).into());
+    let server = tokio::spawn(async move {
+        let (mut stream, from) = listener.accept().await.unwrap();
+        assert_eq!(stream.peer_addr(), from);
+        let mut received = Vec::new();
+        stream.read_to_end(&mut received).await.unwrap();
+        stream.write_all(&received).await.unwrap();
+        stream.shutdown().await.unwrap();
+        received
+    });
+    let mut client = soon("connecting", TcpStream::connect(&a, (B, 80).into())).await.unwrap();
+    let sent: Vec<u8> = (0..300_000_u32).map(|n| (n % 251) as u8).collect();
+    soon("sending", client.write_all(&sent)).await.unwrap();
+    client.shutdown().await.unwrap();
+    let mut echo = Vec::new();
+    soon("the echo", client.read_to_end(&mut echo)).await.unwrap();
+    assert_eq!(soon("the server", server).await.unwrap(), sent);
+    assert_eq!(echo, sent);
+}
+
+#[tokio::test]
+async fn a_dropped_listener_refuses() {
+    let (a, b) = soon("claiming", link()).await;
+    let listener = TcpListener::bind(&b, (Ipv4Addr::UNSPECIFIED, 0).into()).await.unwrap();
+    let port = listener.local_addr().port();
+    let second = TcpListener::bind(&b, (B, port).into()).await.unwrap_err();
+    assert_eq!(second.kind(), io::ErrorKind::AddrInUse, "{second}");
+    drop(listener);
+    let refused = soon("a refusal", TcpStream::connect(&a, (B, port).into())).await.unwrap_err();
+    assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused, "{refused}");
 }

@@ -4,7 +4,7 @@ use std::io;
 
 use crate::{
     net::udp::{BindError, NetworkError, RecvError, SendError},
-    stack::{ConnectError, UdpBindError, UdpSendError},
+    stack::{ConnectError, ListenError, UdpBindError, UdpSendError},
     tcp,
 };
 
@@ -50,6 +50,16 @@ impl From<ConnectError> for io::Error {
             ConnectError::NoAddress | ConnectError::NoPort(_) => io::ErrorKind::AddrNotAvailable,
             ConnectError::NoRoute(_) => io::ErrorKind::NetworkUnreachable,
             ConnectError::BadRemote(_) => io::ErrorKind::InvalidInput,
+        };
+        Self::new(kind, error)
+    }
+}
+
+impl From<ListenError> for io::Error {
+    fn from(error: ListenError) -> Self {
+        let kind = match error {
+            ListenError::NotOurs(_) => io::ErrorKind::AddrNotAvailable,
+            ListenError::InUse(_) | ListenError::NoPort => io::ErrorKind::AddrInUse,
         };
         Self::new(kind, error)
     }

@@ -1,12 +1,13 @@
 //! The stack as a tokio program uses it.
 //!
-//! [`Stack::builder`] claims an address on an interface; [`TcpStream`], [`UdpSocket`] and [`Resolver`] then are what
+//! [`Stack::builder`] claims an address on an interface; [`TcpStream`], [`TcpListener`], [`UdpSocket`] and [`Resolver`] then are what
 //! their namesakes are to the kernel's stack. When the last handle is dropped, the XDP program is detached and the
 //! address is free again.
 
 mod builder;
 mod error;
 mod resolver;
+mod tcp_listener;
 mod tcp_stream;
 mod udp_socket;
 
@@ -20,6 +21,7 @@ use std::{
 
 pub use builder::{AddressChoice, Builder, ParseAddressError, ParseProgramError, ProgramChoice, StartError};
 pub use resolver::{ResolveError, Resolver};
+pub use tcp_listener::TcpListener;
 pub use tcp_stream::TcpStream;
 pub use udp_socket::UdpSocket;
 

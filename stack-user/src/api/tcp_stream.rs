@@ -42,6 +42,11 @@ impl TcpStream {
         Ok(stream)
     }
 
+    /// A connection that a listener has accepted.
+    pub(super) fn accepted(stack: Stack, id: TcpId, local: SocketAddr, remote: SocketAddr) -> Self {
+        Self { stack, id, local, remote }
+    }
+
     /// Our end's address.
     pub fn local_addr(&self) -> SocketAddr {
         self.local

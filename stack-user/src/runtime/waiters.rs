@@ -5,7 +5,7 @@ use std::{
     task::{Context, Waker},
 };
 
-use crate::stack::{Event, TcpId, UdpId};
+use crate::stack::{Event, ListenerId, TcpId, UdpId};
 
 /// The wakers of a shard. Those of connections are indexed like the stack's own table, so a wake-up costs no search.
 #[derive(Debug, Default)]
@@ -13,6 +13,8 @@ pub struct Waiters {
     tcp: Vec<TcpWaiters>,
     /// Several tasks may receive from one socket.
     udp: HashMap<UdpId, Vec<Waker>>,
+    /// Several tasks may accept from one listener.
+    listeners: HashMap<ListenerId, Vec<Waker>>,
     /// Tasks that wait for an address to be claimed, or for connections to be gone.
     other: Vec<Waker>,
     /// Those to wake as soon as the lock is released.
@@ -46,6 +48,16 @@ impl Waiters {
         self.udp.remove(&id);
     }
 
+    /// The task wants to know when a connection can be accepted.
+    pub fn wait_to_accept(&mut self, id: ListenerId, cx: &Context<'_>) {
+        add(self.listeners.entry(id).or_default(), cx);
+    }
+
+    /// The listener is gone.
+    pub fn forget_listener(&mut self, id: ListenerId) {
+        self.listeners.remove(&id);
+    }
+
     /// The task wants to know when an address changes its state, or a connection goes.
     pub fn wait_for_changes(&mut self, cx: &Context<'_>) {
         add(&mut self.other, cx);
@@ -61,6 +73,9 @@ impl Waiters {
             }
             Event::Udp { id } => {
                 self.woken.extend(self.udp.remove(&id).into_iter().flatten());
+            }
+            Event::Listener { id } => {
+                self.woken.extend(self.listeners.remove(&id).into_iter().flatten());
             }
             Event::Changed => self.woken.append(&mut self.other),
         }

@@ -88,8 +88,13 @@ impl Connections {
         Some(&mut row.connection)
     }
 
+    pub(super) fn iter(&self) -> impl Iterator<Item = (TcpId, &Connection)> {
+        let id = |row: usize, generation| TcpId { row: row as u32, generation };
+        self.rows.iter().map(move |(row, r)| (id(row, r.generation), &r.connection))
+    }
+
     pub(super) fn ids(&self) -> Vec<TcpId> {
-        self.rows.iter().map(|(row, r)| TcpId { row: row as u32, generation: r.generation }).collect()
+        self.iter().map(|(id, _)| id).collect()
     }
 
     /// Whether a connection is left that its peer still expects something of.

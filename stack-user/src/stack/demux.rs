@@ -24,7 +24,7 @@ pub(super) struct Flow {
 
 impl Demux {
     pub(super) fn new(rng: &mut Rng) -> Self {
-        Self { flows: HashMap::with_hasher(Keyed(rng.next_u64(), rng.next_u64())) }
+        Self { flows: HashMap::with_hasher(Keyed::new(rng)) }
     }
 
     pub(super) fn find(&self, flow: &Flow) -> Option<TcpId> {
@@ -47,8 +47,15 @@ impl Demux {
     }
 }
 
+/// A keyed hash.
 #[derive(Clone, Copy, Debug)]
-struct Keyed(u64, u64);
+pub(super) struct Keyed(u64, u64);
+
+impl Keyed {
+    pub(super) fn new(rng: &mut Rng) -> Self {
+        Self(rng.next_u64(), rng.next_u64())
+    }
+}
 
 impl BuildHasher for Keyed {
     type Hasher = SipHasher13;

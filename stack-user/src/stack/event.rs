@@ -14,6 +14,13 @@ impl TcpId {
     }
 }
 
+/// A listener of a [`Stack`](super::Stack). Not reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ListenerId {
+    pub(super) row: u32,
+    pub(super) generation: u32,
+}
+
 /// A UDP socket of a [`Stack`](super::Stack).
 pub use crate::net::udp::SocketId as UdpId;
 
@@ -28,6 +35,11 @@ pub enum Event {
         readable: bool,
         /// There is room to write, or an error to find by writing; or the connection is established.
         writable: bool,
+    },
+    /// A connection can be accepted.
+    Listener {
+        /// The listener.
+        id: ListenerId,
     },
     /// A socket has a datagram, or an error.
     Udp {

@@ -12,7 +12,7 @@
 //! | [`poll_trace`](Stack::poll_trace) | likewise, if [`tcp_trace`](Stack::tcp_trace) asked: what happened in TCP, and why |
 //!
 //! It never blocks, reads no clock, and draws its randomness from the generator that it was given. [`ingress`] and
-//! [`egress`] hold the two journeys of a frame; [`tcp`] and [`udp`] the verbs that applications call.
+//! [`egress`] hold the two journeys of a frame; [`tcp`], [`passive`] and [`udp`] the verbs that applications call.
 #![forbid(unsafe_code)]
 
 mod address;
@@ -20,8 +20,11 @@ mod connections;
 mod demux;
 mod egress;
 mod event;
+mod half_open;
 mod icmp;
 mod ingress;
+mod listeners;
+mod passive;
 mod tcp;
 #[cfg(test)]
 mod tests;
@@ -34,7 +37,10 @@ use std::{collections::VecDeque, net::IpAddr};
 pub use address::AddressEvent;
 use connections::Connections;
 use egress::Owner;
-pub use event::{Event, TcpId, UdpId};
+pub use event::{Event, ListenerId, TcpId, UdpId};
+use half_open::SynQueue;
+use listeners::Listeners;
+pub use passive::{ListenError, ListenerInfo};
 pub use tcp::ConnectError;
 pub use udp::{UdpBindError, UdpSendError};
 
@@ -64,6 +70,8 @@ pub struct Stack<P> {
     icmp: Responder,
     udp: Sockets,
     connections: Connections,
+    listeners: Listeners,
+    half_open: SynQueue,
     ports: EphemeralPorts,
     secret: SecretKey,
     tcp_config: crate::tcp::Config,
@@ -91,6 +99,8 @@ impl<P: FramePool> Stack<P> {
             icmp: Responder::new(rng.fork()),
             udp: Sockets::new(),
             connections: Connections::new(now, &mut rng),
+            listeners: Listeners::default(),
+            half_open: SynQueue::new(now, &mut rng),
             ports: EphemeralPorts::new(&mut rng),
             secret: SecretKey::new(&mut rng),
             tcp_config: crate::tcp::Config::default(),
@@ -111,6 +121,7 @@ impl<P: FramePool> Stack<P> {
             self.neighbours.handle_timeout(now);
         }
         self.handle_fragment_timeout(now);
+        self.handle_half_open_timeout(now);
         while let Some(id) = self.connections.pop_due(now) {
             if let Some(connection) = self.connections.get_mut(id) {
                 connection.handle_timeout(now, &mut self.pool);
@@ -127,6 +138,7 @@ impl<P: FramePool> Stack<P> {
             self.neighbours.poll_timeout(),
             self.fragments.poll_timeout(),
             self.connections.poll_timeout(),
+            self.half_open.poll_timeout(),
         ]
         .into_iter()
         .flatten()

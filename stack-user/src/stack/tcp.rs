@@ -6,10 +6,8 @@ use super::{Stack, TcpId, demux::Flow, egress::Sender};
 use crate::{
     frame::{FramePool, RxFrame},
     net::token_bucket::TokenBucket,
-    tcp::{self, Connection, SeqNumber, Unreachable, segment, segment::Segment},
-    telemetry::DropReason,
+    tcp::{self, Connection, SeqNumber, Unreachable, segment::Segment},
     time::{Duration, Instant},
-    wire::protocol,
 };
 
 /// Resets that answer segments for no connection: 1000 a second, 100 at once. Lower, and peers of connections that we
@@ -57,7 +55,14 @@ impl<P: FramePool> Stack<P> {
         }
         let local = route.address();
         let connections = &self.connections;
-        let is_used = |port| connections.is_in_use(&Flow { local: SocketAddr::new(local, port), remote });
+        let (half_open, listeners) = (&self.half_open, &self.listeners);
+        let is_used = |port| {
+            let flow = Flow { local: SocketAddr::new(local, port), remote };
+            // A listener's port is its own (RFC 6056 §3.2): its clients would meet ours.
+            connections.is_in_use(&flow)
+                || half_open.find(&flow).is_some()
+                || listeners.find(flow.local).is_some()
+        };
         let port = self.ports.pick(local, remote, is_used).ok_or(ConnectError::NoPort(remote))?;
         let local = SocketAddr::new(local, port);
         let secrets = self.secret.for_connection(now, local, remote);
@@ -118,6 +123,7 @@ impl<P: FramePool> Stack<P> {
 
     /// Resets all connections.
     pub fn abort_all(&mut self, now: Instant) {
+        self.forget_all_half_open();
         for id in self.connections.ids() {
             self.tcp_abort(now, id);
         }
@@ -125,6 +131,7 @@ impl<P: FramePool> Stack<P> {
 
     /// Our address is somebody else's now: all connections end, and nothing more is said from it, not even a reset.
     pub(super) fn abandon_all(&mut self, now: Instant) {
+        self.forget_all_half_open();
         for id in self.connections.ids() {
             self.work_on(id, |connection, pool| connection.fail(now, pool, tcp::Error::AddressLost));
         }
@@ -150,9 +157,9 @@ impl<P: FramePool> Stack<P> {
         frame.trim_front(payload);
         let local = SocketAddr::new(destination, segment.destination_port);
         let remote = SocketAddr::new(sender.ip, segment.source_port);
-        let Some(id) = self.connections.find(&Flow { local, remote }) else {
-            self.answer_with_reset(now, &segment, frame.len(), destination, sender);
-            return self.drop_received(frame, DropReason::TcpNoConnection);
+        let flow = Flow { local, remote };
+        let Some(id) = self.connections.find(&flow) else {
+            return self.handle_passive(now, sender, flow, &segment, frame);
         };
         let Some(connection) = self.connections.get_mut(id) else { return self.pool.release_rx(frame) };
         let una = connection.send_unacknowledged();
@@ -176,30 +183,6 @@ impl<P: FramePool> Stack<P> {
         quoted: Option<SeqNumber>,
     ) {
         self.work_on(id, |connection, pool| connection.handle_unreachable(now, pool, what, quoted));
-    }
-
-    /// RFC 9293 §3.10.7.1: a segment for no connection is answered with a reset.
-    fn answer_with_reset(
-        &mut self,
-        now: Instant,
-        segment: &Segment,
-        payload_len: usize,
-        local: IpAddr,
-        sender: Sender,
-    ) {
-        let Some(reset) = segment::reset_for(segment, payload_len) else { return };
-        if !self.resets.take(now, 1) {
-            return self.drops.count(DropReason::TcpResetLimited);
-        }
-        let Some(frame) = self.pool.allocate() else { return self.drops.count(DropReason::NoFrame) };
-        let mut frame = frame.into_tx();
-        let room = self.link.header_room(local);
-        let Some(bytes) = self.pool.tx_buffer(&mut frame).get_mut(room..) else {
-            return self.pool.release_tx(frame);
-        };
-        let len = reset.emit(local, sender.ip, 0, bytes);
-        frame.set_len(room + len);
-        self.send_answer(now, frame, local, sender, protocol::TCP);
     }
 
     fn work_on(&mut self, id: TcpId, work: impl FnOnce(&mut Connection, &mut P)) {

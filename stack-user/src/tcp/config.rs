@@ -1,7 +1,7 @@
 //! What can be chosen for a connection.
 
 use super::congestion::Algorithm;
-use crate::time::Duration;
+use crate::{frame::FramePool, time::Duration, wire::tcp::Header};
 
 /// What a connection holds in either direction takes at most this part of the pool's chunks, so that a few whose
 /// applications don't read, or whose peers take nothing, leave chunks for others. More parts, and a single transfer over
@@ -34,6 +34,16 @@ pub struct Config {
     pub nodelay: bool,
     /// The congestion control algorithm.
     pub congestion: Algorithm,
+}
+
+impl Config {
+    /// Makes what is chosen fit what a pool of frames can bear.
+    pub fn fit<P: FramePool>(&mut self, pool: &P) {
+        let largest = pool.tx_capacity().saturating_sub(self.header_room + Header::LEN);
+        self.mss = self.mss.min(largest.try_into().unwrap_or(u16::MAX));
+        let share = pool.chunks() / POOL_SHARE * usize::from(self.mss);
+        self.recv_buffer = self.recv_buffer.min(share);
+    }
 }
 
 impl Default for Config {

@@ -9,15 +9,17 @@ use super::{
     congestion::CongestionControl,
     error::{Error, Unreachable},
     event::{Event, Events},
+    half_open::HalfOpen,
     info::Counts,
     isn::Secrets,
-    options::TIMESTAMPS_LEN,
+    options::{TIMESTAMPS_LEN, Timestamps},
     output::Reset,
     persist::Persist,
     reassembly::Reassembly,
     recovery::Recovery,
     recv_queue::RecvQueue,
     rtt::RttEstimator,
+    segment::Segment,
     send_queue::{Layout, SendQueue},
     seq::SeqNumber,
     state::State,
@@ -43,6 +45,8 @@ pub struct Connection {
     pub(super) local: SocketAddr,
     pub(super) remote: SocketAddr,
     pub(super) state: State,
+    /// A listener opened it, not us (RFC 9293 §3.10.1).
+    pub(super) is_passive: bool,
     pub(super) snd: SendSpace,
     pub(super) rcv: ReceiveSpace,
     /// The peer understands SACK, and so do we.
@@ -99,12 +103,71 @@ impl Connection {
         remote: SocketAddr,
         secrets: Secrets,
     ) -> Self {
-        let mut timers = Timers::default();
-        timers.set(Timer::Connect, now + config.connect_timeout);
+        let mut connection = Self::new(now, config, local, remote, secrets, State::SynSent);
+        connection.timers.set(Timer::Connect, now + connection.config.connect_timeout);
+        connection.syn_due = true;
+        connection
+    }
+
+    /// Answers a SYN (RFC 9293 §3.10.7.2): SYN with ACK is sent at the next [`poll_transmit`](Self::poll_transmit), and
+    /// the connection is in SYN-RECEIVED. Should its peer not be heard of again, or reset it, it is closed, and that is
+    /// all: whoever listens hears of no connection that was never open.
+    pub fn accept(
+        now: Instant,
+        config: Config,
+        local: SocketAddr,
+        remote: SocketAddr,
+        secrets: Secrets,
+        syn: &Segment,
+    ) -> Self {
+        let half_open = HalfOpen::new(now, &config, secrets, syn);
+        let mut connection = Self::complete(now, config, local, remote, &half_open);
+        connection.syn_due = true;
+        connection
+    }
+
+    /// The connection of a half-open one whose peer has answered: still in SYN-RECEIVED, with SYN sent. It is
+    /// established by the answer, which it has to be handed next.
+    pub fn complete(
+        now: Instant,
+        config: Config,
+        local: SocketAddr,
+        remote: SocketAddr,
+        half_open: &HalfOpen,
+    ) -> Self {
+        let config = Config { mss: half_open.mss, ..config };
+        let mut connection = Self::new(now, config, local, remote, half_open.secrets, State::SynReceived);
+        connection.is_passive = true;
+        connection.snd.nxt = connection.snd.iss + 1;
+        connection.snd.peer_mss = half_open.peer_mss;
+        connection.rcv.synchronize(half_open.irs, half_open.window.into());
+        if let Some(shift) = half_open.peer_shift {
+            connection.snd.window_shift = shift;
+            connection.rcv.window_shift = half_open.shift;
+        }
+        connection.sack_enabled = half_open.sack;
+        if let Some(value) = half_open.timestamp {
+            connection.timestamps.enable(now, Timestamps { value, echo: 0 });
+        }
+        connection.syn_transmissions = half_open.transmissions.into();
+        connection.syn_timeouts = half_open.transmissions.saturating_sub(1).into();
+        connection.syn_sent_at = half_open.sent_at;
+        connection
+    }
+
+    fn new(
+        now: Instant,
+        config: Config,
+        local: SocketAddr,
+        remote: SocketAddr,
+        secrets: Secrets,
+        state: State,
+    ) -> Self {
         Self {
             local,
             remote,
-            state: State::SynSent,
+            state,
+            is_passive: false,
             snd: SendSpace::new(secrets.isn),
             rcv: ReceiveSpace::default(),
             sack_enabled: false,
@@ -118,14 +181,14 @@ impl Connection {
             acks: AckState::default(),
             challenges: ChallengeLimit::default(),
             rtt: RttEstimator::default(),
-            timers,
+            timers: Timers::default(),
             persist: Persist::default(),
             recovery: Recovery::default(),
             congestion: config.congestion.build(config.mss.into()),
             cwnd_limited: false,
             round_end: 0,
             last_sent_at: now,
-            syn_due: true,
+            syn_due: false,
             syn_transmissions: 0,
             syn_timeouts: 0,
             syn_sent_at: now,

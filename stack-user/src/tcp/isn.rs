@@ -19,6 +19,13 @@ pub struct Secrets {
     pub timestamp_offset: u32,
 }
 
+impl Secrets {
+    /// TSval: the clock of timestamps (RFC 7323 §5.4 allows a tick from 1 ms to 1 s; ours is 1 ms).
+    pub fn timestamp(&self, now: Instant) -> u32 {
+        (now.as_millis() as u32).wrapping_add(self.timestamp_offset)
+    }
+}
+
 /// The key of a stack, drawn once.
 #[derive(Clone)]
 pub struct SecretKey([u8; 16]);

@@ -1,6 +1,6 @@
 //! What happens when a timer expires (RFC 9293 §3.10.8).
 
-use super::{Connection, error::Error, state::State, timer::Timer};
+use super::{Connection, error::Error, half_open::SYN_ACK_RETRIES, state::State, timer::Timer};
 use crate::{frame::FramePool, time::Instant};
 
 impl Connection {
@@ -30,6 +30,9 @@ impl Connection {
         self.rtt.back_off();
         self.counts.timeouts += 1;
         if matches!(self.state, State::SynSent | State::SynReceived) {
+            if self.is_passive && self.syn_timeouts >= SYN_ACK_RETRIES.into() {
+                return self.finish(now, Some(Error::ConnectTimedOut));
+            }
             self.syn_due = true;
             self.syn_timeouts += 1;
             return;

@@ -1,6 +1,8 @@
 //! Segments in (RFC 9293 §3.10.7): one file for each kind of state.
 
 mod acknowledgment;
+pub(super) mod listen;
+mod syn_received;
 mod syn_sent;
 mod synchronized;
 mod text;

@@ -3,7 +3,8 @@
 use crate::{
     frame::{FramePool, RxFrame},
     tcp::{
-        Connection, Event, error::Error, output::Reset, segment::Segment, state::State, timer::Timer, window,
+        Connection, Event, error::Error, half_open::MIN_PEER_MSS, output::Reset, segment::Segment,
+        state::State, timer::Timer, window,
     },
     telemetry::DropReason,
     time::Instant,
@@ -102,7 +103,3 @@ impl Connection {
         }
     }
 }
-
-/// The smallest MSS that we obey. RFC 9293 sets no bound; a peer that announces next to nothing would make us send a
-/// header for each byte (Linux has the same bound, FreeBSD one of 216).
-const MIN_PEER_MSS: u16 = 48;

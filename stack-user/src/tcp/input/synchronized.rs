@@ -2,9 +2,7 @@
 
 use crate::{
     frame::{FramePool, RxFrame},
-    tcp::{
-        Connection, error::Error, output::Reset, segment::Segment, seq::SeqNumber, state::State, timer::Timer,
-    },
+    tcp::{Connection, error::Error, segment::Segment, seq::SeqNumber, state::State, timer::Timer},
     telemetry::DropReason,
     time::Instant,
 };
@@ -17,6 +15,10 @@ impl Connection {
         segment: &Segment,
         payload: &mut Option<RxFrame>,
     ) -> Result<(), DropReason> {
+        if self.is_repeated_syn(segment) {
+            self.syn_due = self.challenges.allow(now);
+            return Err(DropReason::TcpDuplicateData);
+        }
         let payload_len = payload.as_ref().map_or(0, RxFrame::len);
         let crossed = self.is_crossed_syn_ack(segment);
         let seq = if crossed { segment.seq + 1 } else { segment.seq };
@@ -28,6 +30,11 @@ impl Connection {
             return self.on_reset(now, pool, seq);
         }
         if segment.syn() && !crossed {
+            if self.state == State::SynReceived && self.is_passive {
+                // Fourth step: after a passive open, back to LISTEN.
+                self.return_to_listen(now);
+                return Ok(());
+            }
             // RFC 5961 §4: a peer that has really restarted answers our ACK with RST.
             self.challenge(now);
             return Err(DropReason::TcpChallenged);
@@ -49,15 +56,6 @@ impl Connection {
             return Ok(());
         }
         self.receive(now, pool, segment, seq, payload)
-    }
-
-    /// When both sides opened at once, the peer's SYN comes a second time, with the ACK of ours. By the letter of the
-    /// acceptability test it lies before the window, yet RFC 9293 §3.5 (figure 8) has it complete the handshake.
-    fn is_crossed_syn_ack(&self, segment: &Segment) -> bool {
-        self.state == State::SynReceived
-            && segment.syn()
-            && segment.seq == self.rcv.irs
-            && segment.acknowledges() == Some(self.snd.nxt)
     }
 
     /// PAWS (RFC 7323 §5.3, R1). RST passes: its sender may have lost the clock.
@@ -124,33 +122,13 @@ impl Connection {
             return Err(DropReason::TcpChallenged);
         }
         match self.state {
-            State::SynReceived => self.fail(now, pool, Error::Refused),
+            State::SynReceived => self.on_reset_in_syn_received(now, pool),
             // Both have finished: nothing is lost (§3.10.7.4).
             State::Closing | State::LastAck => {
                 self.finish(now, None);
                 self.send.clear(pool);
             }
             _ => self.fail(now, pool, Error::Reset),
-        }
-        Ok(())
-    }
-
-    /// Fifth step, in SYN-RECEIVED: our SYN must be acknowledged.
-    fn on_ack_in_syn_received(
-        &mut self,
-        now: Instant,
-        segment: &Segment,
-        ack: SeqNumber,
-    ) -> Result<(), DropReason> {
-        if ack.at_or_before(self.snd.una) || ack.after(self.snd.nxt) {
-            self.reset_due = Some(Reset { seq: ack, ack: None });
-            return Err(DropReason::TcpUnacceptableAck);
-        }
-        let scaled = if segment.syn() { 0 } else { self.snd.window_shift };
-        self.establish(now, segment, usize::from(segment.window) << scaled);
-        // The crossing SYN with ACK is answered, so that the peer knows even if ours was lost.
-        if segment.syn() {
-            self.acks.require();
         }
         Ok(())
     }

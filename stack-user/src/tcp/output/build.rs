@@ -5,7 +5,6 @@ use crate::{
     frame::{FramePool, TxFrame},
     tcp::{
         Connection,
-        config::POOL_SHARE,
         connection::FRAME_RETRY,
         options::{MAX_SACK_BLOCKS, MAX_SACK_BLOCKS_WITH_TIMESTAMPS, Options, SackBlocks},
         segment::Segment,
@@ -15,7 +14,7 @@ use crate::{
         window,
     },
     time::Instant,
-    wire::tcp::{Flags, Header},
+    wire::tcp::Flags,
 };
 
 impl Connection {
@@ -23,10 +22,10 @@ impl Connection {
     pub(super) fn transmit_syn<P: FramePool>(&mut self, now: Instant, pool: &mut P) -> Option<Transmit> {
         let frame = self.allocate(now, pool)?;
         if self.syn_transmissions == 0 {
-            let largest = pool.tx_capacity().saturating_sub(self.config.header_room + Header::LEN);
-            self.config.mss = self.config.mss.min(largest.try_into().unwrap_or(u16::MAX));
-            let share = pool.chunks() / POOL_SHARE * usize::from(self.config.mss);
-            self.config.recv_buffer = self.config.recv_buffer.min(share);
+            self.config.fit(pool);
+            if self.is_passive {
+                self.offer_first_window();
+            }
         }
         self.syn_due = false;
         self.syn_transmissions += 1;
@@ -56,6 +55,13 @@ impl Connection {
             segment.options.timestamps = segment.options.timestamps.filter(|_| self.timestamps.enabled);
         }
         Some(Transmit { frame: self.build(pool, frame, &segment, 0), retained: None })
+    }
+
+    /// What our first SYN offers, when the pool bears less than the SYN that it answers was noted with.
+    fn offer_first_window(&mut self) {
+        let buffer = self.config.recv_buffer;
+        self.rcv.synchronize(self.rcv.irs, window::for_syn(buffer).into());
+        self.rcv.window_shift = self.rcv.window_shift.min(window::shift_for(buffer));
     }
 
     pub(super) fn transmit_reset<P: FramePool>(

@@ -539,6 +539,8 @@ fn rfc1122_3_2_2_a_broadcast_in_parts_is_not_answered_with_an_error() {
     assert_eq!(link.protocols(), [], "neither at once nor when the other parts don't come");
 }
 
+mod listening;
+
 mod arbitrary {
     use proptest::prelude::*;
 

@@ -1,0 +1,306 @@
+//! Passive opens: listening, SYNs, and the connections that come of them.
+
+use std::net::{IpAddr, SocketAddr};
+
+use super::{Event, ListenerId, Stack, TcpId, demux::Flow, egress::Sender, half_open::Row};
+use crate::{
+    frame::{FramePool, RxFrame},
+    tcp::{Arrival, Connection, HalfOpen, Knock, Segment, on_segment_in_listen, segment},
+    telemetry::{DropReason, STORY},
+    time::Instant,
+    wire::protocol,
+};
+
+/// Why nothing listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ListenError {
+    /// The address is neither ours nor "all of ours".
+    #[error(
+        "{0} is not an address of this stack: listen on one that it has claimed, or on all of them (0.0.0.0)"
+    )]
+    NotOurs(IpAddr),
+    /// Somebody listens there.
+    #[error("something listens on {0} already: close that, or choose another port")]
+    InUse(SocketAddr),
+    /// Every port has a listener.
+    #[error("every ephemeral port has a listener: close some, or name a port")]
+    NoPort,
+}
+
+/// What a listener is, for statistics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ListenerInfo {
+    /// Where it listens.
+    pub local: SocketAddr,
+    /// SYNs whose senders have not answered yet.
+    pub half_open: usize,
+    /// Connections that wait to be accepted.
+    pub waiting: usize,
+}
+
+impl<P: FramePool> Stack<P> {
+    /// Listens on an address of ours, or on all of them if it is unspecified (RFC 9293 §3.9.1.1, MUST-45). Port 0 asks
+    /// for any; [`tcp_listener`](Self::tcp_listener) tells which. At most `backlog` established connections wait to be
+    /// [accepted](Self::tcp_accept), at least one.
+    ///
+    /// An open without a foreign socket leaves connections alone that use the same local one (§3.9.1, MUST-41, MUST-42).
+    ///
+    /// # Errors
+    /// See [`ListenError`].
+    pub fn tcp_listen(
+        &mut self,
+        _now: Instant,
+        local: SocketAddr,
+        backlog: usize,
+    ) -> Result<ListenerId, ListenError> {
+        if !local.ip().is_unspecified() && self.address() != Some(local.ip()) {
+            return Err(ListenError::NotOurs(local.ip()));
+        }
+        let local = match local.port() {
+            0 => {
+                SocketAddr::new(local.ip(), self.pick_listening_port(local.ip()).ok_or(ListenError::NoPort)?)
+            }
+            _ => local,
+        };
+        let id = self.listeners.insert(local, backlog).ok_or(ListenError::InUse(local))?;
+        tracing::info!(target: STORY, "TCP: listening on {local}");
+        Ok(id)
+    }
+
+    fn pick_listening_port(&mut self, ip: IpAddr) -> Option<u16> {
+        let listeners = &self.listeners;
+        // As for a connection to nobody: no port tells which comes next (RFC 6056 §3.3.4).
+        let nobody = SocketAddr::new(super::listeners::unspecified(ip), 0);
+        self.ports.pick(ip, nobody, |port| listeners.conflicts(SocketAddr::new(ip, port)))
+    }
+
+    /// Takes a connection off the accept queue: the one that has waited longest, and its peer. It may have ended already;
+    /// reading tells.
+    pub fn tcp_accept(&mut self, _now: Instant, id: ListenerId) -> Option<(TcpId, SocketAddr)> {
+        let listener = self.listeners.get_mut(id)?;
+        while let Some(id) = listener.pop() {
+            if let Some(connection) = self.connections.get(id) {
+                return Some((id, connection.remote()));
+            }
+        }
+        None
+    }
+
+    /// Listens no more. Connections that nobody has accepted are reset; those that were go on.
+    pub fn tcp_unlisten(&mut self, now: Instant, id: ListenerId) {
+        let Some(mut listener) = self.listeners.remove(id) else { return };
+        for key in self.half_open.keys(Some(id)) {
+            self.half_open.remove(key);
+        }
+        while let Some(id) = listener.pop() {
+            self.tcp_abort(now, id);
+            self.tcp_close(now, id);
+        }
+    }
+
+    /// A listener, to look at.
+    pub fn tcp_listener(&self, id: ListenerId) -> Option<ListenerInfo> {
+        self.listeners.get(id).map(super::listeners::Listener::info)
+    }
+
+    /// All listeners, for statistics.
+    pub fn tcp_listeners(&self) -> impl Iterator<Item = (ListenerId, ListenerInfo)> {
+        self.listeners.iter().map(|(id, listener)| (id, listener.info()))
+    }
+
+    /// All connections, for statistics.
+    pub fn tcp_connections(&self) -> impl Iterator<Item = (TcpId, &Connection)> {
+        self.connections.iter()
+    }
+
+    /// A segment for no connection: for a listener, or for nobody.
+    pub(super) fn handle_passive(
+        &mut self,
+        now: Instant,
+        sender: Sender,
+        flow: Flow,
+        segment: &Segment,
+        frame: RxFrame,
+    ) {
+        if let Some(key) = self.half_open.find(&flow) {
+            return self.handle_half_open(now, key, sender, segment, frame);
+        }
+        let Some(id) = self.listeners.find(flow.local) else {
+            self.answer_with_reset(now, segment, frame.len(), flow.local.ip(), sender);
+            return self.drop_received(frame, DropReason::TcpNoConnection);
+        };
+        match on_segment_in_listen(segment) {
+            Knock::Syn => {
+                self.pool.release_rx(frame);
+                if let Err(reason) = self.handle_syn(now, id, sender, flow, segment) {
+                    self.drops.count(reason);
+                }
+            }
+            Knock::Ack => {
+                self.answer_with_reset(now, segment, frame.len(), flow.local.ip(), sender);
+                self.drop_received(frame, DropReason::TcpNoConnection);
+            }
+            Knock::Noise => self.drop_received(frame, DropReason::TcpNoConnection),
+        }
+    }
+
+    /// A SYN for a listener: kept, and answered.
+    fn handle_syn(
+        &mut self,
+        now: Instant,
+        id: ListenerId,
+        sender: Sender,
+        flow: Flow,
+        syn: &Segment,
+    ) -> Result<(), DropReason> {
+        // Nobody can be answered there (RFC 6335 §6).
+        if flow.remote.port() == 0 {
+            return Err(DropReason::TcpBadAddress);
+        }
+        let mtu = self.route().ok_or(DropReason::Ipv4NotForUs)?.mtu();
+        let listener = self.listeners.get_mut(id).ok_or(DropReason::TcpNoConnection)?;
+        if listener.is_full() {
+            return Err(DropReason::TcpAcceptQueueFull);
+        }
+        if listener.syn_queue_is_full() || self.half_open.is_full() {
+            return Err(DropReason::TcpSynQueueFull);
+        }
+        listener.half_open += 1;
+        let config = self.fitted_tcp_config(flow.local.ip(), mtu);
+        let secrets = self.secret.for_connection(now, flow.local, flow.remote);
+        let half_open = HalfOpen::new(now, &config, secrets, syn);
+        let key = self.half_open.insert(Row { half_open, flow, listener: id, sender });
+        self.send_syn_ack(now, key);
+        Ok(())
+    }
+
+    /// What a connection is accepted with.
+    fn fitted_tcp_config(&self, local: IpAddr, mtu: u16) -> crate::tcp::Config {
+        let mut config = self.tcp_config(local, mtu);
+        config.fit(&self.pool);
+        config
+    }
+
+    fn send_syn_ack(&mut self, now: Instant, key: usize) {
+        let Some(row) = self.half_open.get_mut(key) else { return };
+        let (flow, sender) = (row.flow, row.sender);
+        let again = row.half_open.on_sent(now);
+        let segment = row.half_open.syn_ack(now, flow.local.port(), flow.remote.port());
+        self.half_open.arm(key, again);
+        self.send_segment(now, &segment, flow.local.ip(), sender);
+    }
+
+    /// A segment for a half-open connection.
+    fn handle_half_open(
+        &mut self,
+        now: Instant,
+        key: usize,
+        sender: Sender,
+        segment: &Segment,
+        frame: RxFrame,
+    ) {
+        let Some(row) = self.half_open.get(key) else { return self.pool.release_rx(frame) };
+        let flow = row.flow;
+        match row.half_open.on_segment(now, segment, frame.len()) {
+            Arrival::Completes => return self.complete(now, key, segment, frame),
+            Arrival::Repeats => self.send_syn_ack(now, key),
+            Arrival::Ends => self.forget_half_open(key),
+            Arrival::Challenge(reason) => {
+                let ack = row.half_open.challenge_ack(now, flow.local.port(), flow.remote.port());
+                self.drops.count(reason);
+                // One limit for all that others can make us say.
+                if self.resets.take(now, 1) {
+                    self.send_segment(now, &ack, flow.local.ip(), sender);
+                }
+            }
+            Arrival::Reset(reason) => {
+                self.drops.count(reason);
+                self.answer_with_reset(now, segment, frame.len(), flow.local.ip(), sender);
+            }
+            Arrival::Drop(reason) => self.drops.count(reason),
+        }
+        self.pool.release_rx(frame);
+    }
+
+    /// The ACK of our SYN: the half-open connection becomes a whole one, which takes in that segment.
+    fn complete(&mut self, now: Instant, key: usize, segment: &Segment, frame: RxFrame) {
+        let Some(row) = self.half_open.get(key) else { return self.pool.release_rx(frame) };
+        let Some(mtu) = self.route().map(crate::net::route::Route::mtu) else {
+            return self.pool.release_rx(frame);
+        };
+        let (flow, id, half_open) = (row.flow, row.listener, row.half_open);
+        if self.listeners.get(id).is_none_or(super::listeners::Listener::is_full) {
+            // The peer believes that it is connected. SYN with ACK goes on being sent, and its answer finds room later.
+            return self.drop_received(frame, DropReason::TcpAcceptQueueFull);
+        }
+        self.forget_half_open(key);
+        let config = self.fitted_tcp_config(flow.local.ip(), mtu);
+        let mut connection = Connection::complete(now, config, flow.local, flow.remote, &half_open);
+        if let Err(reason) = connection.handle_segment(now, &mut self.pool, segment, frame) {
+            self.drops.count(reason);
+        }
+        let connection = self.connections.insert(connection);
+        if let Some(listener) = self.listeners.get_mut(id) {
+            listener.push(connection);
+            self.events.push_back(Event::Listener { id });
+        }
+        self.connections.worked_on(connection, &mut self.pool, &mut self.events);
+    }
+
+    fn forget_half_open(&mut self, key: usize) {
+        if let Some(row) = self.half_open.remove(key)
+            && let Some(listener) = self.listeners.get_mut(row.listener)
+        {
+            listener.half_open -= 1;
+        }
+    }
+
+    /// All of them: our address is gone.
+    pub(super) fn forget_all_half_open(&mut self) {
+        for key in self.half_open.keys(None) {
+            self.forget_half_open(key);
+        }
+    }
+
+    /// SYN with ACK again, or the end of an attempt.
+    pub(super) fn handle_half_open_timeout(&mut self, now: Instant) {
+        while let Some(key) = self.half_open.pop_due(now) {
+            if self.half_open.get(key).is_some_and(|row| row.half_open.is_hopeless()) {
+                self.forget_half_open(key);
+            } else {
+                self.send_syn_ack(now, key);
+            }
+        }
+    }
+
+    /// RFC 9293 §3.10.7.1: a segment for no connection is answered with a reset.
+    fn answer_with_reset(
+        &mut self,
+        now: Instant,
+        segment: &Segment,
+        payload_len: usize,
+        local: IpAddr,
+        sender: Sender,
+    ) {
+        let Some(reset) = segment::reset_for(segment, payload_len) else { return };
+        if !self.resets.take(now, 1) {
+            return self.drops.count(DropReason::TcpResetLimited);
+        }
+        self.send_segment(now, &reset, local, sender);
+    }
+
+    /// Sends a segment without data that no connection remembers.
+    fn send_segment(&mut self, now: Instant, segment: &Segment, local: IpAddr, to: Sender) {
+        let Some(frame) = self.pool.allocate() else { return self.drops.count(DropReason::NoFrame) };
+        let mut frame = frame.into_tx();
+        let room = self.link.header_room(local);
+        let Some(bytes) = self.pool.tx_buffer(&mut frame).get_mut(room..) else {
+            return self.pool.release_tx(frame);
+        };
+        let len = segment.emit(local, to.ip, 0, bytes);
+        frame.set_len(room + len);
+        self.send_answer(now, frame, local, to, protocol::TCP);
+    }
+}

@@ -1,0 +1,138 @@
+//! Servers: from a SYN to a connection that is accepted.
+
+use super::*;
+use crate::tcp::Connection;
+
+/// A listens on port 80.
+fn listening(backlog: usize) -> (Link, ListenerId) {
+    let mut link = Link::new();
+    let id = link.a.tcp_listen(link.now, to(A, 80), backlog).expect("a listener");
+    (link, id)
+}
+
+fn state(stack: &Stack<Umem>, id: TcpId) -> Option<State> {
+    stack.tcp(id).map(Connection::state)
+}
+
+#[test]
+fn rfc9293_3_10_7_2_a_syn_for_a_listener_becomes_a_connection() {
+    let (mut link, listener) = listening(5);
+    let (client, from) = link.b.tcp_connect(link.now, to(A, 80)).expect("a connection");
+    link.run(Duration::from_millis(20));
+    assert_eq!(state(&link.b, client), Some(State::Established));
+    let told =
+        std::iter::from_fn(|| link.a.poll_event()).any(|event| event == Event::Listener { id: listener });
+    assert!(told, "whoever accepts is woken");
+    let (server, remote) = link.a.tcp_accept(link.now, listener).expect("a connection");
+    assert_eq!(remote, from);
+    assert_eq!(state(&link.a, server), Some(State::Established));
+    assert_eq!(link.a.tcp_accept(link.now, listener), None);
+
+    assert_eq!(link.b.tcp_write(link.now, client, b"question"), Ok(8));
+    link.run(Duration::from_millis(10));
+    let mut buf = [0; 100];
+    assert_eq!(link.a.tcp_read(link.now, server, &mut buf), Ok(8));
+    assert_eq!(link.a.tcp_write(link.now, server, b"answer"), Ok(6));
+    link.a.tcp_close(link.now, server);
+    link.run(Duration::from_millis(10));
+    assert_eq!(link.b.tcp_read(link.now, client, &mut buf), Ok(6));
+    assert_eq!(link.b.tcp_read(link.now, client, &mut buf), Ok(0));
+    link.b.tcp_close(link.now, client);
+    link.run(Duration::from_secs(70));
+    assert!(link.a.tcp(server).is_none() && link.b.tcp(client).is_none());
+    link.assert_no_frame_is_missing();
+}
+
+#[test]
+fn a_listener_has_its_address_alone() {
+    let mut link = Link::new();
+    let now = link.now;
+    let any = to(Ipv4Addr::UNSPECIFIED, 80);
+    let id = link.a.tcp_listen(now, to(A, 80), 1).expect("a listener");
+    assert_eq!(link.a.tcp_listen(now, to(A, 80), 1), Err(ListenError::InUse(to(A, 80))));
+    assert_eq!(link.a.tcp_listen(now, any, 1), Err(ListenError::InUse(any)));
+    assert_eq!(link.a.tcp_listen(now, to(B, 80), 1), Err(ListenError::NotOurs(B.into())));
+    link.a.tcp_unlisten(now, id);
+    let id = link.a.tcp_listen(now, any, 1).expect("free again");
+    assert_eq!(link.a.tcp_listener(id).map(|info| info.local), Some(any));
+    let (client, _) = link.b.tcp_connect(now, to(A, 80)).expect("a connection");
+    link.run(Duration::from_millis(20));
+    let (server, _) = link.a.tcp_accept(link.now, id).expect("on all addresses is on this one");
+    assert_eq!(link.a.tcp(server).map(Connection::local), Some(to(A, 80)));
+    assert_eq!(state(&link.b, client), Some(State::Established));
+}
+
+#[test]
+fn port_0_asks_for_any_that_is_free() {
+    let mut link = Link::new();
+    let mut ports = std::collections::HashSet::new();
+    for _ in 0..20 {
+        let id = link.a.tcp_listen(link.now, to(A, 0), 1).expect("a listener");
+        ports.insert(link.a.tcp_listener(id).expect("there").local.port());
+    }
+    assert_eq!(ports.len(), 20);
+    assert!(!ports.contains(&0));
+}
+
+#[test]
+fn connections_that_nobody_accepted_are_reset_with_their_listener() {
+    let (mut link, listener) = listening(5);
+    let (client, _) = link.b.tcp_connect(link.now, to(A, 80)).expect("a connection");
+    link.run(Duration::from_millis(20));
+    link.a.tcp_unlisten(link.now, listener);
+    link.run(Duration::from_millis(20));
+    assert_eq!(link.b.tcp(client).and_then(Connection::error), Some(Error::Reset));
+    link.b.tcp_close(link.now, client);
+    assert_eq!(link.a.tcp_connections().count(), 0);
+    link.assert_no_frame_is_missing();
+}
+
+#[test]
+fn when_the_accept_queue_is_full_clients_wait() {
+    let (mut link, listener) = listening(2);
+    let clients: Vec<_> =
+        (0..4).map(|_| link.b.tcp_connect(link.now, to(A, 80)).expect("a connection").0).collect();
+    link.run(Duration::from_millis(500));
+    assert_eq!(link.a.tcp_listener(listener).map(|info| (info.half_open, info.waiting)), Some((2, 2)));
+    assert_eq!(link.a.drops().get(DropReason::TcpAcceptQueueFull), 2);
+    // A SYN finds the queue full, too.
+    let late = link.b.tcp_connect(link.now, to(A, 80)).expect("a connection").0;
+    link.run(Duration::from_millis(100));
+    assert_eq!(state(&link.b, late), Some(State::SynSent));
+    while link.a.tcp_accept(link.now, listener).is_some() {}
+    link.run(Duration::from_secs(3));
+    assert_eq!(link.a.tcp_listener(listener).map(|info| (info.half_open, info.waiting)), Some((0, 2)));
+    while link.a.tcp_accept(link.now, listener).is_some() {}
+    link.run(Duration::from_secs(3));
+    assert!(link.a.tcp_accept(link.now, listener).is_some(), "the fifth");
+    for id in clients {
+        assert_eq!(state(&link.b, id), Some(State::Established));
+    }
+}
+
+#[test]
+fn a_syn_ack_is_repeated_five_times_and_then_its_syn_forgotten() {
+    let (mut link, listener) = listening(5);
+    let (client, _) = link.b.tcp_connect(link.now, to(A, 80)).expect("a connection");
+    link.run(Duration::from_millis(1));
+    // The SYN has left; from now on nothing arrives, neither at b.
+    let syn = sent(&mut link.b, link.now);
+    for bytes in syn {
+        receive(&mut link.a, link.now, &bytes);
+    }
+    link.run(Duration::from_millis(1));
+    for bytes in sent(&mut link.b, link.now) {
+        receive(&mut link.a, link.now, &bytes);
+    }
+    link.b.tcp_abort(link.now, client);
+    link.is_up = false;
+    link.protocols();
+    assert_eq!(link.a.tcp_listener(listener).map(|info| info.half_open), Some(1));
+    link.run(Duration::from_secs(62));
+    assert_eq!(link.a.tcp_listener(listener).map(|info| info.half_open), Some(1));
+    link.run(Duration::from_secs(2));
+    assert_eq!(link.a.tcp_listener(listener).map(|info| info.half_open), Some(0));
+    let by_a = link.protocols().into_iter().filter(|&(who, _, ip)| who == 'a' && ip.is_some()).count();
+    assert_eq!(by_a, 6, "SYN with ACK and five repetitions");
+    link.assert_no_frame_is_missing();
+}
