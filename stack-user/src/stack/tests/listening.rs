@@ -103,7 +103,7 @@ fn when_the_accept_queue_is_full_clients_wait() {
     link.run(Duration::from_secs(3));
     assert_eq!(link.a.tcp_listener(listener).map(|info| (info.half_open, info.waiting)), Some((0, 2)));
     while link.a.tcp_accept(link.now, listener).is_some() {}
-    link.run(Duration::from_secs(3));
+    link.run(Duration::from_secs(8));
     assert!(link.a.tcp_accept(link.now, listener).is_some(), "the fifth");
     for id in clients {
         assert_eq!(state(&link.b, id), Some(State::Established));
