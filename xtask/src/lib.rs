@@ -3,11 +3,13 @@
 
 pub mod build;
 pub mod build_ebpf;
+pub mod conformance;
 pub mod lab;
 pub mod paths;
 pub mod process;
 pub mod progress;
 pub mod run;
+mod rust_text;
 pub mod setup;
 pub mod test;
 pub mod tidy;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use xtask::{build, build_ebpf, lab, run, setup, test, tidy};
+use xtask::{build, build_ebpf, conformance, lab, run, setup, test, tidy};
 
 /// Set up, build, run and test xstack.
 #[derive(Parser)]
@@ -27,6 +27,8 @@ enum Command {
     Lab(lab::command::Args),
     /// Check everything: format, lints, rules of the house, tests, the XDP program
     Test(test::Args),
+    /// Write docs/conformance.md: every rule of the RFCs, its code and its tests
+    Conformance(conformance::Args),
     /// Check the rules of the house: layers, file lengths, unsafe, links
     Tidy,
 }
@@ -39,6 +41,7 @@ fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Lab(args) => lab::command::run(&args),
         Command::Test(args) => test::run(&args),
+        Command::Conformance(args) => conformance::run(&args),
         Command::Tidy => tidy::run(),
     };
     outcome.unwrap_or_else(|error| {

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+use crate::rust_text::{self, Piece};
+
 /// Directories that hold nothing of ours.
 const SKIPPED: &[&str] = &["target", ".git", "corpus"];
 
@@ -17,7 +19,7 @@ pub(super) struct Source<'a> {
 
 impl<'a> Source<'a> {
     pub(super) fn parse(path: &'a Path, text: &str) -> Self {
-        let blanked = blank_comments_and_strings(text);
+        let blanked = rust_text::keep(text, &[Piece::Code]);
         let lines: Vec<&str> = blanked.lines().collect();
         let tests = lines
             .windows(2)
@@ -42,7 +44,7 @@ impl<'a> Source<'a> {
 }
 
 /// Whether a file holds nothing but tests: by where it is, or since its parent says `#[cfg(test)] mod NAME;`.
-pub(super) fn is_test_file(root: &Path, path: &Path) -> bool {
+pub(crate) fn is_test_file(root: &Path, path: &Path) -> bool {
     let by_place = |word: &OsStr| matches!(word.to_str(), Some("tests" | "tests.rs" | "benches" | "fuzz"));
     // The file itself, or any directory above it, can be the module that is for tests only.
     path.iter().any(by_place) || path.ancestors().any(|module| is_declared_for_tests(root, module))
@@ -66,8 +68,8 @@ fn is_inline_module(line: &str) -> bool {
     (line.starts_with("mod ") || line.starts_with("pub(crate) mod ")) && line.ends_with('{')
 }
 
-/// All files below a directory that the rules are for.
-pub(super) fn files(root: &Path) -> Result<Vec<PathBuf>> {
+/// All files below a directory that are ours.
+pub(crate) fn files(root: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     let mut pending = vec![root.to_path_buf()];
     while let Some(directory) = pending.pop() {
@@ -88,111 +90,9 @@ pub(super) fn files(root: &Path) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// Replaces what is in comments and literals by spaces. Lines stay lines.
-fn blank_comments_and_strings(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(first) = rest.chars().next() {
-        let length = literal_or_comment(rest, out.chars().next_back());
-        if length == 0 {
-            out.push(first);
-            rest = &rest[first.len_utf8()..];
-        } else {
-            let (blank, after) = rest.split_at(length);
-            out.extend(blank.chars().map(|c| if c == '\n' { '\n' } else { ' ' }));
-            rest = after;
-        }
-    }
-    out
-}
-
-/// How many bytes of comment or literal `rest` begins with.
-fn literal_or_comment(rest: &str, before: Option<char>) -> usize {
-    if rest.starts_with("//") {
-        return rest.find('\n').unwrap_or(rest.len());
-    }
-    if rest.starts_with("/*") {
-        return block_comment(rest);
-    }
-    if let Some(inside) = rest.strip_prefix('"') {
-        return 1 + quoted(inside, '"');
-    }
-    let inside_word = before.is_some_and(|c| c.is_alphanumeric() || c == '_');
-    if !inside_word && let Some(raw) = rest.strip_prefix('r').or_else(|| rest.strip_prefix("br")) {
-        let hashes = raw.bytes().take_while(|&byte| byte == b'#').count();
-        if raw[hashes..].starts_with('"') {
-            let start = rest.len() - raw.len() + hashes + 1;
-            let close = format!("\"{}", "#".repeat(hashes));
-            return rest[start..].find(&close).map_or(rest.len(), |at| start + at + close.len());
-        }
-    }
-    if let Some(inside) = rest.strip_prefix('\'') {
-        return character(inside);
-    }
-    0
-}
-
-/// Rust's block comments nest.
-fn block_comment(rest: &str) -> usize {
-    let mut depth = 0;
-    let mut at = 0;
-    while at < rest.len() {
-        let tail = &rest.as_bytes()[at..];
-        if tail.starts_with(b"/*") {
-            depth += 1;
-            at += 2;
-        } else if tail.starts_with(b"*/") {
-            depth -= 1;
-            at += 2;
-            if depth == 0 {
-                return at;
-            }
-        } else {
-            at += 1;
-        }
-    }
-    rest.len()
-}
-
-/// The length up to and with the closing quote.
-fn quoted(inside: &str, quote: char) -> usize {
-    let mut escaped = false;
-    for (at, c) in inside.char_indices() {
-        if !escaped && c == quote {
-            return at + c.len_utf8();
-        }
-        escaped = !escaped && c == '\\';
-    }
-    inside.len()
-}
-
-/// A character literal, but not a lifetime.
-fn character(inside: &str) -> usize {
-    let mut chars = inside.chars();
-    match (chars.next(), chars.next()) {
-        (Some('\\'), _) => 1 + quoted(inside, '\''),
-        (Some(c), Some('\'')) => 2 + c.len_utf8(),
-        _ => 0,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn comments_and_literals_are_blanked_and_code_is_not() {
-        for (text, code) in [
-            ("a // unsafe\nb", "a          \nb"),
-            ("a /* x /* y */ z */ b", "a                   b"),
-            (r#"f("a \" // b") + c"#, r#"f(           ) + c"#),
-            ("r#\"a \" b\"# + c", "           + c"),
-            ("'\\'' + '\"' + c", "     +     + c"),
-            ("fn f<'a>(x: &'a str)", "fn f<'a>(x: &'a str)"),
-        ] {
-            assert_eq!(blank_comments_and_strings(text), code);
-        }
-    }
 
     #[test]
     fn code_ends_where_the_tests_begin() {
