@@ -7,6 +7,7 @@ mod close;
 mod dsl;
 mod handshake;
 mod loss;
+mod passive;
 mod robustness;
 mod trace;
 mod transfer;

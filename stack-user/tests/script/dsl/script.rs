@@ -18,7 +18,11 @@ use stack_user::{
     },
     telemetry::DropReason,
     time::{Duration, Instant},
-    wire::{checksum::Sum, protocol, tcp::Header},
+    wire::{
+        checksum::Sum,
+        protocol,
+        tcp::{Flags, Header},
+    },
 };
 
 const ISS: SeqNumber = SeqNumber(u32::MAX - 5);
@@ -69,6 +73,40 @@ impl Script {
         let now = Instant::from_millis(1_000_000);
         let secrets = Secrets { isn: ISS, timestamp_offset: TIMESTAMP_OFFSET };
         Self::with(Connection::connect(now, config, local(), remote(), secrets), now)
+    }
+
+    /// A passive open (RFC 9293 §3.10.7.2): the peer's SYN has come, with these options, and SYN with ACK has not been
+    /// sent.
+    pub(crate) fn accepting(config: Config, peer: Options) -> Self {
+        let config = Config { header_room: HEADER_ROOM, ..config };
+        let now = Instant::from_millis(1_000_000);
+        let secrets = Secrets { isn: ISS, timestamp_offset: TIMESTAMP_OFFSET };
+        let timestamps = peer.timestamps.map(|ts| Timestamps { value: now.as_millis() as u32, ..ts });
+        let syn = Segment {
+            source_port: remote().port(),
+            destination_port: local().port(),
+            seq: at(IRS, -1),
+            ack: SeqNumber(0),
+            flags: Flags::SYN,
+            window: 65_535,
+            urgent: 0,
+            options: Options { timestamps, ..peer },
+        };
+        let connection = Connection::accept(now, config, local(), remote(), secrets, &syn);
+        let mut script = Self::with(connection, now);
+        script.peer_options = peer;
+        script
+    }
+
+    /// After a passive open that took 10 ms, with a peer whose window is 65,535 bytes.
+    pub(crate) fn accepted(config: Config, peer: Options) -> Self {
+        let mut script = Self::accepting(config, peer);
+        script.expect(seg("S.").seq(-1).ack(0));
+        script.advance(10);
+        script.inject(seg(".").seq(0).ack(0).window(65_535));
+        assert_eq!(script.events(), [Event::Connected]);
+        script.state(State::Established);
+        script
     }
 
     fn with(connection: Connection, now: Instant) -> Self {
