@@ -8,6 +8,7 @@ use std::{
 use slab::Slab;
 
 use super::{ListenerId, ListenerInfo, TcpId};
+use crate::time::Instant;
 
 /// Who listens on which address.
 #[derive(Debug, Default)]
@@ -28,6 +29,8 @@ pub(super) struct Listener {
     established: VecDeque<TcpId>,
     /// How many half-open connections are this listener's.
     pub(super) half_open: usize,
+    /// Until when an ACK may bring back a SYN cookie.
+    pub(super) cookies_until: Instant,
 }
 
 /// What a listener may ask for at most. More, and the frames that unaccepted connections hold starve the others.
@@ -72,7 +75,14 @@ impl Listeners {
         self.generation = self.generation.wrapping_add(1);
         let generation = self.generation;
         let backlog = backlog.clamp(1, MAX_BACKLOG);
-        let listener = Listener { local, generation, backlog, established: VecDeque::new(), half_open: 0 };
+        let listener = Listener {
+            local,
+            generation,
+            backlog,
+            established: VecDeque::new(),
+            half_open: 0,
+            cookies_until: Instant::ZERO,
+        };
         let row = self.rows.insert(listener) as u32;
         self.by_address.insert(local, row);
         Some(ListenerId { row, generation })

@@ -5,7 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 use super::{Event, ListenerId, Stack, TcpId, demux::Flow, egress::Sender, half_open::Row};
 use crate::{
     frame::{FramePool, RxFrame},
-    tcp::{Arrival, Connection, HalfOpen, Knock, Segment, on_segment_in_listen, segment},
+    net::route::Route,
+    tcp::{Arrival, Connection, HalfOpen, Knock, Segment, on_segment_in_listen, segment, syn_cookie},
     telemetry::{DropReason, STORY},
     time::Instant,
     wire::protocol,
@@ -138,10 +139,15 @@ impl<P: FramePool> Stack<P> {
                     self.drops.count(reason);
                 }
             }
-            Knock::Ack => {
-                self.answer_with_reset(now, segment, frame.len(), flow.local.ip(), sender);
-                self.drop_received(frame, DropReason::TcpNoConnection);
-            }
+            Knock::Ack => match self.check_cookie(now, id, flow, segment) {
+                Some(half_open) => {
+                    self.establish(now, id, flow, &half_open, segment, frame);
+                }
+                None => {
+                    self.answer_with_reset(now, segment, frame.len(), flow.local.ip(), sender);
+                    self.drop_received(frame, DropReason::TcpNoConnection);
+                }
+            },
             Knock::Noise => self.drop_received(frame, DropReason::TcpNoConnection),
         }
     }
@@ -164,11 +170,18 @@ impl<P: FramePool> Stack<P> {
         if listener.is_full() {
             return Err(DropReason::TcpAcceptQueueFull);
         }
-        if listener.syn_queue_is_full() || self.half_open.is_full() {
+        let is_flooded = listener.syn_queue_is_full() || self.half_open.is_full();
+        if is_flooded {
+            listener.cookies_until = now + syn_cookie::LIFETIME;
+        } else {
+            listener.half_open += 1;
+        }
+        let config = self.fitted_tcp_config(flow.local.ip(), mtu);
+        if is_flooded {
+            let answer = syn_cookie::answer(&self.secret, now, &config, flow.local, flow.remote, syn);
+            self.send_segment(now, &answer, flow.local.ip(), sender);
             return Err(DropReason::TcpSynQueueFull);
         }
-        listener.half_open += 1;
-        let config = self.fitted_tcp_config(flow.local.ip(), mtu);
         let secrets = self.secret.for_connection(now, flow.local, flow.remote);
         let half_open = HalfOpen::new(now, &config, secrets, syn);
         let key = self.half_open.insert(Row { half_open, flow, listener: id, sender });
@@ -227,17 +240,31 @@ impl<P: FramePool> Stack<P> {
     /// The ACK of our SYN: the half-open connection becomes a whole one, which takes in that segment.
     fn complete(&mut self, now: Instant, key: usize, segment: &Segment, frame: RxFrame) {
         let Some(row) = self.half_open.get(key) else { return self.pool.release_rx(frame) };
-        let Some(mtu) = self.route().map(crate::net::route::Route::mtu) else {
-            return self.pool.release_rx(frame);
-        };
         let (flow, id, half_open) = (row.flow, row.listener, row.half_open);
-        if self.listeners.get(id).is_none_or(super::listeners::Listener::is_full) {
-            // The peer believes that it is connected. SYN with ACK goes on being sent, and its answer finds room later.
-            return self.drop_received(frame, DropReason::TcpAcceptQueueFull);
+        if self.establish(now, id, flow, &half_open, segment, frame) {
+            self.forget_half_open(key);
         }
-        self.forget_half_open(key);
+    }
+
+    /// Puts a connection in the accept queue, if that has room.
+    fn establish(
+        &mut self,
+        now: Instant,
+        id: ListenerId,
+        flow: Flow,
+        half_open: &HalfOpen,
+        segment: &Segment,
+        frame: RxFrame,
+    ) -> bool {
+        let mtu = self.route().map(Route::mtu);
+        let Some(mtu) = mtu.filter(|_| self.listeners.get(id).is_some_and(|listener| !listener.is_full()))
+        else {
+            // The peer believes that it is connected. SYN with ACK goes on being sent, and its answer finds room later.
+            self.drop_received(frame, DropReason::TcpAcceptQueueFull);
+            return false;
+        };
         let config = self.fitted_tcp_config(flow.local.ip(), mtu);
-        let mut connection = Connection::complete(now, config, flow.local, flow.remote, &half_open);
+        let mut connection = Connection::complete(now, config, flow.local, flow.remote, half_open);
         if let Err(reason) = connection.handle_segment(now, &mut self.pool, segment, frame) {
             self.drops.count(reason);
         }
@@ -247,6 +274,15 @@ impl<P: FramePool> Stack<P> {
             self.events.push_back(Event::Listener { id });
         }
         self.connections.worked_on(connection, &mut self.pool, &mut self.events);
+        true
+    }
+
+    /// The half-open connection that an ACK brings back by a SYN cookie.
+    fn check_cookie(&self, now: Instant, id: ListenerId, flow: Flow, segment: &Segment) -> Option<HalfOpen> {
+        // Only while cookies are out: at other times there is nothing to guess.
+        self.listeners.get(id).filter(|listener| now < listener.cookies_until)?;
+        let config = self.fitted_tcp_config(flow.local.ip(), self.route()?.mtu());
+        syn_cookie::check(&self.secret, now, &config, flow.local, flow.remote, segment)
     }
 
     fn forget_half_open(&mut self, key: usize) {

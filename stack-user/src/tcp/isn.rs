@@ -75,6 +75,7 @@ pub(super) enum Purpose {
     Timestamps,
     PortOffset,
     PortTable,
+    SynCookie,
 }
 
 #[cfg(test)]

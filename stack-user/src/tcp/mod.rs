@@ -40,6 +40,7 @@ pub mod segment;
 pub mod send_queue;
 pub mod seq;
 pub mod state;
+pub mod syn_cookie;
 mod timeout;
 pub mod timer;
 pub mod timestamps;

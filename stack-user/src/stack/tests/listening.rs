@@ -136,3 +136,55 @@ fn a_syn_ack_is_repeated_five_times_and_then_its_syn_forgotten() {
     assert_eq!(by_a, 6, "SYN with ACK and five repetitions");
     link.assert_no_frame_is_missing();
 }
+
+/// A SYN to A's port 80, as anybody may forge it.
+fn forged_syn(stack: &Stack<Umem>, from: SocketAddr) -> Vec<u8> {
+    let options = Options { mss: Some(1460), ..Default::default() };
+    tcp_to(stack, from, 80, Flags::SYN, (77, 0), options)
+}
+
+#[test]
+fn rfc4987_3_6_a_flood_of_syns_takes_a_bounded_room_and_clients_get_through() {
+    let (mut link, listener) = listening(5);
+    for port in 1..=3_000 {
+        let syn = forged_syn(&link.a, to(Ipv4Addr::new(10, 0, 0, 200), port));
+        receive(&mut link.a, link.now, &syn);
+        assert_eq!(sent(&mut link.a, link.now).len(), 1, "one answer each, to the station that sent it");
+    }
+    assert_eq!(link.a.tcp_listener(listener).map(|info| info.half_open), Some(64));
+    assert_eq!(link.a.tcp_connections().count(), 0);
+    assert_eq!(link.a.drops().get(DropReason::TcpSynQueueFull), 3_000 - 64);
+    link.protocols();
+
+    let (client, _) = link.b.tcp_connect(link.now, to(A, 80)).expect("a connection");
+    link.run(Duration::from_millis(20));
+    let (server, _) = link.a.tcp_accept(link.now, listener).expect("by its cookie");
+    let info = link.a.tcp(server).expect("there").info();
+    assert!(info.sack && info.timestamps, "TSval kept the options: {info:?}");
+    assert_eq!(link.b.tcp_write(link.now, client, b"question"), Ok(8));
+    link.run(Duration::from_millis(10));
+    assert_eq!(link.a.tcp_read(link.now, server, &mut [0; 100]), Ok(8));
+    assert_eq!(link.a.tcp_write(link.now, server, b"answer"), Ok(6));
+    link.run(Duration::from_millis(10));
+    assert_eq!(link.b.tcp_read(link.now, client, &mut [0; 100]), Ok(6));
+
+    // What nobody answers goes, and then there are no cookies any more.
+    link.is_up = false;
+    link.run(Duration::from_secs(64));
+    assert_eq!(link.a.tcp_listener(listener).map(|info| info.half_open), Some(0));
+}
+
+#[test]
+fn rfc4987_3_6_an_ack_is_no_cookie_when_none_are_out() {
+    let (mut link, listener) = listening(5);
+    let from = to(B, 4_000);
+    let config = link.a.tcp_config(A.into(), 1_500);
+    let options = Options { mss: Some(1460), ..Default::default() };
+    let mut syn = Segment::between(4_000, 80);
+    (syn.seq, syn.options) = (SeqNumber(77), options);
+    let answer = crate::tcp::syn_cookie::answer(&link.a.secret, link.now, &config, to(A, 80), from, &syn);
+    let ack = tcp_to(&link.a, from, 80, Flags::ACK, (78, answer.seq.0.wrapping_add(1)), Default::default());
+    receive(&mut link.a, link.now, &ack);
+    assert_eq!(link.a.tcp_accept(link.now, listener), None);
+    assert_eq!(link.a.drops().get(DropReason::TcpNoConnection), 1);
+}

@@ -9,9 +9,9 @@ use crate::{
         acd::Schedule,
         udp::{NetworkError, RecvError},
     },
-    tcp::{Error, ReadError, State, Unreachable},
+    tcp::{Error, ReadError, Segment, SeqNumber, State, Unreachable, options::Options},
     time::Duration,
-    wire::{arp, checksum::Sum, ethernet, ipv4, protocol},
+    wire::{arp, ethernet, ipv4, protocol, tcp::Flags},
 };
 
 const A: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
@@ -115,19 +115,23 @@ fn receive(stack: &mut Stack<Umem>, now: Instant, bytes: &[u8]) {
 
 /// A segment from B to A that belongs to no connection: an ACK of nothing.
 fn segment_to(stack: &Stack<Umem>, source: u16, destination: u16) -> Vec<u8> {
-    let header = crate::wire::tcp::Header {
-        source,
-        destination,
-        seq: 1,
-        ack: 1,
-        flags: crate::wire::tcp::Flags::ACK,
-        window: 1_000,
-        urgent: 0,
-    };
-    let mut tcp = [0; crate::wire::tcp::Header::LEN];
-    header.emit(0, &mut tcp);
-    let sum = Sum::pseudo_header(B.into(), A.into(), protocol::TCP, tcp.len()).bytes(&tcp).finish();
-    crate::wire::tcp::Header::set_checksum(&mut tcp, sum);
+    tcp_to(stack, to(B, source), destination, Flags::ACK, (1, 1), Options::default())
+}
+
+/// A segment to A without data, from whoever it says. `numbers` are SEG.SEQ and SEG.ACK.
+fn tcp_to(
+    stack: &Stack<Umem>,
+    from: SocketAddr,
+    port: u16,
+    flags: Flags,
+    numbers: (u32, u32),
+    options: Options,
+) -> Vec<u8> {
+    let IpAddr::V4(source) = from.ip() else { panic!("IPv4") };
+    let (seq, ack) = (SeqNumber(numbers.0), SeqNumber(numbers.1));
+    let segment = Segment { seq, ack, flags, window: 1_000, options, ..Segment::between(from.port(), port) };
+    let mut tcp = vec![0; segment.header_len()];
+    segment.emit(source.into(), A.into(), 0, &mut tcp);
     let mut bytes = vec![0; ethernet::LEN + ipv4::LEN];
     let header = ethernet::Header {
         destination: stack.mac(),
@@ -136,7 +140,7 @@ fn segment_to(stack: &Stack<Umem>, source: u16, destination: u16) -> Vec<u8> {
         ethertype: ethernet::ethertype::IPV4,
     };
     header.emit(&mut bytes);
-    ipv4::Header::new(B, A, protocol::TCP, tcp.len() as u16).emit(&mut bytes[ethernet::LEN..]);
+    ipv4::Header::new(source, A, protocol::TCP, tcp.len() as u16).emit(&mut bytes[ethernet::LEN..]);
     bytes.extend_from_slice(&tcp);
     bytes
 }

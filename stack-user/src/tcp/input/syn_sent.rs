@@ -94,7 +94,9 @@ impl Connection {
     /// The first round trip: by the clock if there was one SYN (Karn), by the echoed timestamp if there were more.
     fn measure_handshake(&mut self, now: Instant, segment: &Segment) {
         let echoed = segment.options.timestamps.and_then(|ts| self.timestamps.round_trip(now, ts));
-        if self.syn_transmissions == 1 {
+        if self.syn_transmissions == 0 {
+            // A SYN cookie came back: nobody knows when it was sent, and its timestamp is up to 64 ms older.
+        } else if self.syn_transmissions == 1 {
             self.rtt.sample(now.since(self.syn_sent_at));
         } else if let Some(rtt) = echoed {
             self.rtt.sample(rtt);

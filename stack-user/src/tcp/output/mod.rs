@@ -189,7 +189,7 @@ impl Connection {
 
 impl Segment {
     /// Nothing but ports: the start of every segment that a connection sends.
-    pub(super) fn between(source_port: u16, destination_port: u16) -> Self {
+    pub(crate) fn between(source_port: u16, destination_port: u16) -> Self {
         Self {
             source_port,
             destination_port,
