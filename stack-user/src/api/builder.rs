@@ -27,6 +27,7 @@ use crate::{
     rng::Rng,
     runtime::Clock,
     stack::{self, AddressEvent},
+    tcp,
     telemetry::STORY,
     time::Duration,
     wire::MacAddr,
@@ -132,6 +133,7 @@ pub struct Builder {
     program_log: Option<tracing::Level>,
     capture: Option<PathBuf>,
     faults: Option<FaultSpec>,
+    tcp: tcp::Config,
 }
 
 /// Why a stack did not start.
@@ -283,6 +285,13 @@ impl Builder {
         self
     }
 
+    /// What TCP connections start with: buffers, time-outs, congestion control.
+    #[must_use]
+    pub fn tcp(mut self, config: tcp::Config) -> Self {
+        self.tcp = config;
+        self
+    }
+
     /// Starts the stack: attaches the program, binds the queues, claims the address.
     ///
     /// Whatever was changed on the host is undone when the last handle of the stack is dropped, when this fails, and
@@ -317,7 +326,8 @@ impl Builder {
 
         let clock = Clock::new();
         let device = self.wrap(Box::new(device), &interface, clock)?;
-        let stack = stack::Stack::new(clock.now(), interface.mac, self.vlan, umem, rng);
+        let mut stack = stack::Stack::new(clock.now(), interface.mac, self.vlan, umem, rng);
+        stack.set_tcp_config(self.tcp.clone());
         // Damage that was asked for is not the link's.
         let remedy = interface.partial_checksum_remedy().filter(|_| self.faults.is_none());
         let stack = Stack::start(stack, device, clock, Some(program), remedy).map_err(StartError::Wait)?;

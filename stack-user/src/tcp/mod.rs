@@ -15,7 +15,6 @@
 #![forbid(unsafe_code)]
 
 pub mod ack;
-pub mod autotune;
 pub mod block;
 pub mod config;
 pub mod congestion;

@@ -11,9 +11,12 @@ mod bad_input;
 mod beside_the_kernel;
 mod capture;
 mod conflict;
+mod differential;
 mod fetch;
 mod kill;
 mod operator_program;
 mod queues;
 mod support;
 mod transfer;
+#[path = "../wan/mod.rs"]
+mod wan;
