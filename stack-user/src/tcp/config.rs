@@ -1,12 +1,7 @@
 //! What can be chosen for a connection.
 
-use super::congestion::Algorithm;
+use super::{autotune::WINDOW_POOL_SHARE, congestion::Algorithm};
 use crate::{frame::FramePool, time::Duration, wire::tcp::Header};
-
-/// What a connection holds in either direction takes at most this part of the pool's chunks, so that a few whose
-/// applications don't read, or whose peers take nothing, leave chunks for others. More parts, and a single transfer over
-/// a long way doesn't fill it; fewer, and two such connections are too many.
-pub(super) const POOL_SHARE: usize = 4;
 
 /// The choices, with defaults that suit a client on the internet.
 #[derive(Clone, Debug)]
@@ -16,11 +11,18 @@ pub struct Config {
     pub header_room: usize,
     /// The largest payload that we announce to take: the MTU less 20 bytes of TCP and the IP header. Default: 1460.
     pub mss: u16,
-    /// Received bytes that may wait for the application; the receive window follows from it. A small pool makes it
-    /// smaller. Default: 1 MiB, which fills 100 Mbit/s over 80 ms.
+    /// Received bytes that may wait for the application at first; the receive window follows from it. It grows with what
+    /// the application takes in a round trip. A small pool makes it smaller. Default: 128 KiB, which is more than twice
+    /// what a sender has on its way in the first three round trips.
     pub recv_buffer: usize,
-    /// Written bytes that may wait for their acknowledgement. Default: 1 MiB.
+    /// What it may grow to; the window's shift follows from this one. Equal to `recv_buffer`, the buffer is fixed.
+    /// Default: 6 MiB, twice of 100 Mbit/s over 250 ms. A pool bounds it, too: half of its chunks.
+    pub recv_buffer_max: usize,
+    /// Written bytes that may wait for their acknowledgement at first. It grows with the congestion window. Default:
+    /// 128 KiB.
     pub send_buffer: usize,
+    /// What it may grow to. Equal to `send_buffer`, the buffer is fixed. Default: 4 MiB.
+    pub send_buffer_max: usize,
     /// How long the handshake may take. Default: 3 minutes (RFC 9293 §3.8.3, MUST-23).
     pub connect_timeout: Duration,
     /// How long the peer may leave data unacknowledged. Default: 5 minutes (RFC 9293 §3.8.3 asks for 100 s or more).
@@ -41,8 +43,14 @@ impl Config {
     pub fn fit<P: FramePool>(&mut self, pool: &P) {
         let largest = pool.tx_capacity().saturating_sub(self.header_room + Header::LEN);
         self.mss = self.mss.min(largest.try_into().unwrap_or(u16::MAX));
-        let share = pool.chunks() / POOL_SHARE * usize::from(self.mss);
+        let share = pool.chunks() / WINDOW_POOL_SHARE * usize::from(self.mss);
         self.recv_buffer = self.recv_buffer.min(share);
+        self.recv_buffer_max = self.largest_recv_buffer().min(share);
+    }
+
+    /// What the receive buffer may grow to: a start beyond the maximum is one itself.
+    pub fn largest_recv_buffer(&self) -> usize {
+        self.recv_buffer_max.max(self.recv_buffer)
     }
 }
 
@@ -51,8 +59,10 @@ impl Default for Config {
         Self {
             header_room: 34,
             mss: 1460,
-            recv_buffer: 1 << 20,
-            send_buffer: 1 << 20,
+            recv_buffer: 128 << 10,
+            recv_buffer_max: 6 << 20,
+            send_buffer: 128 << 10,
+            send_buffer_max: 4 << 20,
             connect_timeout: Duration::from_secs(180),
             user_timeout: Duration::from_secs(300),
             time_wait: Duration::from_secs(60),

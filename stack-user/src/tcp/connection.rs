@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::{
     ack::{AckState, ChallengeLimit},
+    autotune::Autotune,
     block::{ReceiveSpace, SendSpace},
     config::Config,
     congestion::CongestionControl,
@@ -56,6 +57,7 @@ pub struct Connection {
     pub(super) path_mss: usize,
     pub(super) send: SendQueue,
     pub(super) recv: RecvQueue,
+    pub(super) autotune: Autotune,
     pub(super) reassembly: Reassembly,
     /// The largest payload that came: what a full segment of this peer is.
     pub(super) largest_payload: usize,
@@ -175,6 +177,7 @@ impl Connection {
             path_mss: usize::MAX,
             send: SendQueue::default(),
             recv: RecvQueue::default(),
+            autotune: Autotune::new(&config),
             reassembly: Reassembly::default(),
             largest_payload: 0,
             duplicate: None,
@@ -313,11 +316,6 @@ impl Connection {
         usize::from(self.config.mss).saturating_sub(self.data_header_len() - Header::LEN).max(1)
     }
 
-    /// Free bytes of the receive buffer. What waits out of order lies inside the window, so it takes nothing.
-    pub(super) fn receive_room(&self) -> usize {
-        self.config.recv_buffer.saturating_sub(self.recv.len())
-    }
-
     /// Bytes of the IP header in front of ours.
     pub(super) fn ip_header_len(&self) -> usize {
         match self.remote.ip() {
@@ -331,7 +329,7 @@ impl Connection {
         if !self.write_blocked || !self.state.may_write() {
             return;
         }
-        let room = self.send.bytes() < self.config.send_buffer && !self.send.is_full(pool);
+        let room = self.send.bytes() < self.send_buffer(pool) && !self.send.is_full(pool);
         if room && SendQueue::may_allocate(pool) {
             self.write_blocked = false;
             self.events.push(Event::Writable);

@@ -82,7 +82,7 @@ impl HalfOpen {
             sack: syn.options.sack_permitted,
             timestamp: syn.options.timestamps.map(|timestamps| timestamps.value),
             mss: config.mss,
-            shift: window::shift_for(config.recv_buffer),
+            shift: window::shift_for(config.largest_recv_buffer()),
             window: window::for_syn(config.recv_buffer),
             transmissions: 0,
             sent_at: now,

@@ -65,13 +65,13 @@ pub struct Info {
 
     /// Bytes to read.
     pub readable: usize,
-    /// Bytes that may wait to be read.
+    /// Bytes that may wait to be read: it grows with what the application takes in a round trip.
     pub receive_buffer: usize,
     /// Bytes written that are not acknowledged, sent or not.
     pub unacknowledged: usize,
     /// Bytes written that were never sent.
     pub unsent: usize,
-    /// Bytes that may wait for their acknowledgement.
+    /// Bytes that may wait for their acknowledgement: it grows with the congestion window.
     pub send_buffer: usize,
 
     /// Segments sent, of any kind.
@@ -110,7 +110,7 @@ pub(super) struct Counts {
 impl Connection {
     /// Statistics.
     pub fn info(&self) -> Info {
-        let Self { rtt, congestion, send, snd, rcv, config, counts, .. } = self;
+        let Self { rtt, congestion, send, snd, rcv, counts, .. } = self;
         let mss = self.layout().mss;
         Info {
             state: self.state,
@@ -139,10 +139,10 @@ impl Connection {
             sack: self.sack_enabled,
             timestamps: self.timestamps.enabled,
             readable: self.recv.len(),
-            receive_buffer: config.recv_buffer,
+            receive_buffer: self.autotune.receive_buffer(),
             unacknowledged: send.bytes(),
             unsent: send.bytes().saturating_sub(send.outstanding()),
-            send_buffer: config.send_buffer,
+            send_buffer: self.autotune.send_buffer(),
             segments_sent: counts.segments_sent,
             segments_received: counts.segments_received,
             bytes_acked: counts.bytes_acked,

@@ -15,6 +15,7 @@
 #![forbid(unsafe_code)]
 
 pub mod ack;
+pub mod autotune;
 pub mod block;
 pub mod config;
 pub mod congestion;

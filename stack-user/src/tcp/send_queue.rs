@@ -3,7 +3,6 @@
 
 use std::{collections::VecDeque, ops::Range};
 
-use super::config::POOL_SHARE;
 use crate::{
     frame::{CompletedFrame, FramePool, TxFrame},
     time::Instant,
@@ -184,10 +183,14 @@ impl SendQueue {
         self.fin
     }
 
-    /// Whether the queue has its share of the pool's chunks. A peer with a tiny MSS gets there long before the send
+    /// Whether the queue has its share of the pool's chunks: as many as it leaves free. So one connection may have half of
+    /// what nobody else uses, `n` have a part of `n + 1` each, and one such part always stays free; no fixed share would
+    /// give one what it needs and leave something for many. A peer with a tiny MSS gets there long before the send
     /// buffer is full of bytes.
+    ///
+    /// Who waits for its share to grow needs no wake-up when others let go: it has chunks, and each ACK of them is one.
     pub fn is_full<P: FramePool>(&self, pool: &P) -> bool {
-        self.entries.len() >= pool.chunks() / POOL_SHARE
+        self.entries.len() >= pool.available()
     }
 
     /// Whether writing may take another chunk of those that all connections share. In a pool that is small itself, so is

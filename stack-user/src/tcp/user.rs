@@ -6,7 +6,6 @@ use super::{
     output::Reset,
     state::State,
     timer::Timer,
-    window,
 };
 use crate::{frame::FramePool, time::Instant};
 
@@ -34,7 +33,7 @@ impl Connection {
         if data.is_empty() {
             return Ok(0);
         }
-        let room = self.config.send_buffer.saturating_sub(self.send.bytes()).min(data.len());
+        let room = self.send_buffer(pool).saturating_sub(self.send.bytes()).min(data.len());
         let written = self.send.write(pool, self.layout(), data.get(..room).unwrap_or_default());
         if written == 0 {
             self.write_blocked = true;
@@ -50,7 +49,7 @@ impl Connection {
     /// [`ReadError::WouldBlock`] when nothing has come; and once all is read, why no more will.
     pub fn read<P: FramePool>(
         &mut self,
-        _now: Instant,
+        now: Instant,
         pool: &mut P,
         out: &mut [u8],
     ) -> Result<usize, ReadError> {
@@ -59,6 +58,7 @@ impl Connection {
         }
         if !self.recv.is_empty() {
             let n = self.recv.read(pool, out);
+            self.tune_receive_buffer(now, pool, n);
             self.tell_window_if_due();
             return Ok(n);
         }
@@ -72,9 +72,7 @@ impl Connection {
 
     /// The application has read, so there is room: the peer may have to know.
     fn tell_window_if_due(&mut self) {
-        let room = self.receive_room();
-        let due = window::update_is_due(&self.rcv, room, self.config.recv_buffer, self.receive_mss());
-        if self.state.may_receive() && due {
+        if self.window_update_is_due() {
             self.acks.require();
         }
     }

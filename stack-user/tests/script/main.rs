@@ -1,6 +1,7 @@
 //! Whole connections on virtual time. Each test names the rule that it holds us to.
 
 mod arbitrary;
+mod autotune;
 mod close;
 #[allow(dead_code, reason = "a vocabulary: not every word is needed at any time")]
 mod dsl;

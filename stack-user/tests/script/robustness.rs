@@ -121,7 +121,7 @@ fn data_after_the_peers_fin_is_ignored() {
 
 #[test]
 fn an_ack_at_the_right_edge_counts_even_if_what_filled_the_window_was_lost() {
-    let config = Config { recv_buffer: 1000, ..config() };
+    let config = Config { recv_buffer: 1000, recv_buffer_max: 1000, ..config() };
     let mut s = Script::established(config, plain_options());
     s.write(100);
     s.expect(seg(".").seq(0).len(100));

@@ -154,7 +154,8 @@ fn nagle_holds_a_second_small_segment_shld_7_and_nodelay_does_not_must_17() {
 
 #[test]
 fn writing_stops_at_the_buffer_and_room_is_told() {
-    let mut s = Script::established(Config { send_buffer: 4000, ..config() }, plain_options());
+    let mut s =
+        Script::established(Config { send_buffer: 4000, send_buffer_max: 4000, ..config() }, plain_options());
     let data = [0; 5000];
     assert_eq!(s.connection.write(s.now, &mut s.pool, &data), Ok(4000));
     assert_eq!(s.connection.write(s.now, &mut s.pool, &data), Err(WriteError::WouldBlock));
@@ -192,7 +193,7 @@ fn acks_wait_for_a_second_segment_or_40_ms_must_40_shld_19() {
 
 #[test]
 fn the_offered_window_never_shrinks_and_closes_when_nobody_reads() {
-    let config = Config { recv_buffer: 4000, ..config() };
+    let config = Config { recv_buffer: 4000, recv_buffer_max: 4000, ..config() };
     let mut s = Script::established(config, plain_options());
     for i in 0..4 {
         s.inject(seg(".").seq(i * 1000).ack(0).len(1000));
@@ -211,7 +212,7 @@ fn the_offered_window_never_shrinks_and_closes_when_nobody_reads() {
 
 #[test]
 fn data_beyond_the_window_is_cut_off() {
-    let config = Config { recv_buffer: 1500, ..config() };
+    let config = Config { recv_buffer: 1500, recv_buffer_max: 1500, ..config() };
     let mut s = Script::established(config, plain_options());
     s.inject(seg("F.").seq(0).ack(0).len(2000));
     s.expect(seg(".").seq(0).ack(1500).window(0));
@@ -221,7 +222,7 @@ fn data_beyond_the_window_is_cut_off() {
 
 #[test]
 fn an_ack_counts_when_the_window_is_closed_rfc9293_3_10_7_4() {
-    let config = Config { recv_buffer: 1000, ..config() };
+    let config = Config { recv_buffer: 1000, recv_buffer_max: 1000, ..config() };
     let mut s = Script::established(config, plain_options());
     s.write(100);
     s.expect(seg(".").seq(0).len(100));

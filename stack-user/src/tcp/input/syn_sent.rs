@@ -56,12 +56,12 @@ impl Connection {
 
     /// Takes the peer's SYN: its sequence number and its options.
     fn synchronize(&mut self, now: Instant, segment: &Segment) {
-        self.rcv.synchronize(segment.seq, window::for_syn(self.config.recv_buffer).into());
+        self.rcv.synchronize(segment.seq, window::for_syn(self.autotune.receive_buffer()).into());
         self.snd.peer_mss = segment.options.mss.unwrap_or(crate::tcp::block::DEFAULT_MSS).max(MIN_PEER_MSS);
         // All our SYNs offer all options, so what the peer's SYN has is agreed.
         if let Some(shift) = segment.options.window_scale {
             self.snd.window_shift = shift;
-            self.rcv.window_shift = window::shift_for(self.config.recv_buffer);
+            self.rcv.window_shift = window::shift_for(self.autotune.receive_buffer_max());
         }
         self.sack_enabled = segment.options.sack_permitted;
         if let Some(timestamps) = segment.options.timestamps {

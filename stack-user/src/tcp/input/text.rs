@@ -43,6 +43,10 @@ impl Connection {
             return Err(DropReason::TcpDataAfterClose);
         }
         let result = self.receive_text(now, pool, segment, seq, frame);
+        if new_data {
+            let echoed = segment.options.timestamps.and_then(|ts| self.timestamps.round_trip(now, ts));
+            self.measure_as_receiver(now, echoed);
+        }
         self.receive_fin(now, pool);
         result
     }

@@ -5,6 +5,7 @@ use crate::{
     frame::{FramePool, TxFrame},
     tcp::{
         Connection,
+        autotune::Autotune,
         connection::FRAME_RETRY,
         options::{MAX_SACK_BLOCKS, MAX_SACK_BLOCKS_WITH_TIMESTAMPS, Options, SackBlocks},
         segment::Segment,
@@ -23,6 +24,7 @@ impl Connection {
         let frame = self.allocate(now, pool)?;
         if self.syn_transmissions == 0 {
             self.config.fit(pool);
+            self.autotune = Autotune::new(&self.config);
             if self.is_passive {
                 self.offer_first_window();
             }
@@ -37,10 +39,10 @@ impl Connection {
         let mut segment = Segment::between(self.local.port(), self.remote.port());
         segment.seq = self.snd.iss;
         segment.flags = Flags::SYN;
-        segment.window = window::for_syn(self.config.recv_buffer);
+        segment.window = window::for_syn(self.autotune.receive_buffer());
         segment.options = Options {
             mss: Some(self.config.mss),
-            window_scale: Some(window::shift_for(self.config.recv_buffer)),
+            window_scale: Some(window::shift_for(self.autotune.receive_buffer_max())),
             sack_permitted: true,
             timestamps: Some(self.timestamps.option(now)),
             sack: SackBlocks::default(),
@@ -59,9 +61,10 @@ impl Connection {
 
     /// What our first SYN offers, when the pool bears less than the SYN that it answers was noted with.
     fn offer_first_window(&mut self) {
-        let buffer = self.config.recv_buffer;
-        self.rcv.synchronize(self.rcv.irs, window::for_syn(buffer).into());
-        self.rcv.window_shift = self.rcv.window_shift.min(window::shift_for(buffer));
+        let window = window::for_syn(self.autotune.receive_buffer());
+        self.rcv.synchronize(self.rcv.irs, window.into());
+        let shift = window::shift_for(self.autotune.receive_buffer_max());
+        self.rcv.window_shift = self.rcv.window_shift.min(shift);
     }
 
     pub(super) fn transmit_reset<P: FramePool>(
@@ -122,7 +125,7 @@ impl Connection {
 
     /// The window field; what it says is what the peer may use from now on.
     fn offer_window(&mut self) -> u16 {
-        let (room, buffer) = (self.receive_room(), self.config.recv_buffer);
+        let (room, buffer) = (self.receive_room(), self.autotune.receive_buffer());
         let edge = window::edge_to_offer(&self.rcv, room, buffer, self.receive_mss());
         let field = window::field(&self.rcv, edge);
         let offered = self.rcv.nxt + (usize::from(field) << self.rcv.window_shift);

@@ -1,0 +1,250 @@
+//! How large the buffers are: they follow the bandwidth-delay product, within a bound.
+//!
+//! No RFC says how; this is dynamic right-sizing, as Linux does it. The receiver measures how much its application takes
+//! in a round trip, and keeps the window at twice that, so that it is never what limits the sender. The sender keeps
+//! twice the congestion window, since what a recovery has to send again waits beside what is new. Both only grow: what
+//! a connection needed once it may need again, and a window must not shrink (RFC 9293 §3.8.6, SHLD-14).
+
+use super::{Connection, config::Config, seq::SeqNumber, window};
+use crate::{
+    frame::FramePool,
+    tcp::payload::under_pressure,
+    time::{Duration, Instant},
+};
+
+/// The receive window never promises more than this part of the pool's chunks. A peer that fills its window while a
+/// gap is open, or nobody reads, holds at most that, and less when others need chunks: below a quarter of free ones
+/// data waits on the heap. More parts, and with the default pool one transfer doesn't fill 100 Mbit/s over 100 ms,
+/// which takes 2.5 MB of window; fewer, and the promises of one connection are the whole pool.
+pub(super) const WINDOW_POOL_SHARE: usize = 2;
+
+/// Segments that the first round trip of a transfer brings (RFC 6928): what the first measurement is compared with.
+const INITIAL_SEGMENTS: usize = 10;
+
+/// Segments beyond what is measured, so that short measurements on fast links don't make crumbs of a window.
+const SPARE_SEGMENTS: usize = 16;
+
+/// The sizes of both buffers, and what the receive buffer's is measured by.
+#[derive(Clone, Debug)]
+pub struct Autotune {
+    receive: Bounded,
+    send: Bounded,
+    /// Bytes that the application has taken since `since`.
+    copied: usize,
+    since: Option<Instant>,
+    /// Bytes that it took in the best round trip so far.
+    space: usize,
+    rtt: ReceiverRtt,
+}
+
+/// A size that grows up to a bound.
+#[derive(Clone, Copy, Debug)]
+struct Bounded {
+    size: usize,
+    max: usize,
+}
+
+impl Bounded {
+    fn grow_to(&mut self, size: usize) {
+        self.size = self.size.max(size.min(self.max));
+    }
+}
+
+impl Autotune {
+    /// The sizes to start with.
+    pub fn new(config: &Config) -> Self {
+        let bounded = |size: usize, max: usize| Bounded { size, max: max.max(size) };
+        Self {
+            receive: bounded(config.recv_buffer, config.largest_recv_buffer()),
+            send: bounded(config.send_buffer, config.send_buffer_max),
+            copied: 0,
+            since: None,
+            space: INITIAL_SEGMENTS * usize::from(config.mss),
+            rtt: ReceiverRtt::default(),
+        }
+    }
+
+    /// Bytes that may wait to be read.
+    pub fn receive_buffer(&self) -> usize {
+        self.receive.size
+    }
+
+    /// The most that may ever wait to be read: the shift of the window follows from it, since it can't change later
+    /// (RFC 7323 §2.3).
+    pub fn receive_buffer_max(&self) -> usize {
+        self.receive.max
+    }
+
+    /// Bytes that may wait for their acknowledgement.
+    pub fn send_buffer(&self) -> usize {
+        self.send.size
+    }
+
+    /// The application took `n` bytes. Once in a round trip, the window becomes as large as the next ones will need it.
+    fn on_read(&mut self, now: Instant, n: usize, rtt: Option<Duration>, mss: usize, may_grow: bool) {
+        self.copied += n;
+        let Some(since) = self.since else {
+            self.since = Some(now);
+            return;
+        };
+        if rtt.is_none_or(|rtt| now.since(since) < rtt) {
+            return;
+        }
+        if self.copied > self.space && may_grow {
+            // Twice as much, so that the window does not limit the sender. And while the sender doubles its own window
+            // each round, twice that again: what we offer now governs the round after the next.
+            let growth = self.copied - self.space;
+            self.receive.grow_to(2 * self.copied + 4 * growth + SPARE_SEGMENTS * mss);
+            self.space = self.copied;
+        }
+        self.copied = 0;
+        self.since = Some(now);
+    }
+}
+
+/// The round trip as a receiver sees it, who sends nothing that would be acknowledged.
+#[derive(Clone, Debug, Default)]
+struct ReceiverRtt {
+    smoothed: Option<Duration>,
+    /// Without timestamps: when RCV.NXT was there, and where it will be a window later.
+    window: Option<(Instant, SeqNumber)>,
+}
+
+impl ReceiverRtt {
+    /// A timestamp came back: an ACK of ours, and the data that it released.
+    fn on_echo(&mut self, rtt: Duration) {
+        self.smoothed = Some(self.smoothed.map_or(rtt, |smoothed| (smoothed * 7 + rtt) / 8));
+    }
+
+    /// A window's worth of data takes a round trip at least. The shortest time is nearest to it.
+    fn on_data(&mut self, now: Instant, nxt: SeqNumber, edge: SeqNumber) {
+        if let Some((start, end)) = self.window {
+            if nxt.before(end) {
+                return;
+            }
+            let rtt = now.since(start);
+            self.smoothed = Some(self.smoothed.map_or(rtt, |smoothed| smoothed.min(rtt)));
+        }
+        self.window = Some((now, edge));
+    }
+}
+
+impl Connection {
+    /// The application has read `n` bytes.
+    pub(super) fn tune_receive_buffer<P: FramePool>(&mut self, now: Instant, pool: &P, n: usize) {
+        let rtt = self.autotune.rtt.smoothed.or(self.rtt.srtt());
+        let mss = self.receive_mss();
+        self.autotune.on_read(now, n, rtt, mss, !under_pressure(pool));
+    }
+
+    /// Data came: measures the round trip by it.
+    pub(super) fn measure_as_receiver(&mut self, now: Instant, echoed: Option<Duration>) {
+        match echoed {
+            Some(rtt) => self.autotune.rtt.on_echo(rtt),
+            None if self.timestamps.enabled => {}
+            None => self.autotune.rtt.on_data(now, self.rcv.nxt, self.rcv.edge),
+        }
+    }
+
+    /// Bytes that may wait for their acknowledgement now: twice the congestion window, which may have grown.
+    pub(super) fn send_buffer<P: FramePool>(&mut self, pool: &P) -> usize {
+        if !under_pressure(pool) {
+            self.autotune.send.grow_to(2 * self.congestion.cwnd());
+        }
+        self.autotune.send_buffer()
+    }
+
+    /// Free bytes of the receive buffer. What waits out of order lies inside the window, so it takes nothing.
+    pub(super) fn receive_room(&self) -> usize {
+        self.autotune.receive_buffer().saturating_sub(self.recv.len())
+    }
+
+    /// Whether the application has read so much that the peer should know at once (RFC 9293 §3.8.6.2.2).
+    pub(super) fn window_update_is_due(&self) -> bool {
+        let (room, buffer) = (self.receive_room(), self.autotune.receive_buffer());
+        self.state.may_receive() && window::update_is_due(&self.rcv, room, buffer, self.receive_mss())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MSS: usize = 1000;
+    const RTT: Duration = Duration::from_millis(100);
+
+    fn autotune() -> Autotune {
+        Autotune::new(&Config {
+            mss: MSS as u16,
+            recv_buffer: 64 * MSS,
+            recv_buffer_max: 5000 * MSS,
+            ..Config::default()
+        })
+    }
+
+    /// The application takes what a sender in slow start brings; the window must have room for each round before it
+    /// comes.
+    #[test]
+    fn a_sender_in_slow_start_never_meets_the_window() {
+        let mut tune = autotune();
+        let (mut now, mut flight) = (Instant::ZERO, 10 * MSS);
+        tune.on_read(now, 0, Some(RTT), MSS, true);
+        while flight < 1250 * MSS {
+            assert!(tune.receive_buffer() >= flight, "{} for {flight}", tune.receive_buffer());
+            now += RTT;
+            tune.on_read(now, flight, Some(RTT), MSS, true);
+            flight *= 2;
+        }
+        assert!(tune.receive_buffer() >= 2 * 1250 * MSS);
+        assert!(tune.receive_buffer() <= 5000 * MSS);
+    }
+
+    #[test]
+    fn a_slow_application_gets_no_more_and_nothing_shrinks_shld_14() {
+        let mut tune = autotune();
+        let mut now = Instant::ZERO;
+        for _ in 0..100 {
+            now += RTT;
+            tune.on_read(now, 5 * MSS, Some(RTT), MSS, true);
+        }
+        assert_eq!(tune.receive_buffer(), 64 * MSS);
+        tune.on_read(now + RTT, 100 * MSS, Some(RTT), MSS, true);
+        let large = tune.receive_buffer();
+        assert!(large > 200 * MSS);
+        tune.on_read(now + 2 * RTT, 1, Some(RTT), MSS, true);
+        assert_eq!(tune.receive_buffer(), large);
+    }
+
+    #[test]
+    fn neither_pressure_nor_an_unknown_round_trip_lets_it_grow() {
+        let mut tune = autotune();
+        tune.on_read(Instant::ZERO, 100 * MSS, None, MSS, true);
+        tune.on_read(Instant::ZERO + RTT, 100 * MSS, None, MSS, true);
+        tune.on_read(Instant::ZERO + 2 * RTT, 100 * MSS, Some(RTT), MSS, false);
+        assert_eq!(tune.receive_buffer(), 64 * MSS);
+    }
+
+    #[test]
+    fn the_pool_bounds_the_window_and_a_larger_start_is_its_own_maximum() {
+        let pool = crate::device::Umem::on_heap(100).expect("memory");
+        let mut config = Config { mss: MSS as u16, ..Config::default() };
+        config.fit(&pool);
+        let tune = Autotune::new(&config);
+        assert_eq!((tune.receive_buffer(), tune.receive_buffer_max()), (50 * MSS, 50 * MSS));
+        let config = Config { recv_buffer: 10, recv_buffer_max: 5, ..Config::default() };
+        assert_eq!(Autotune::new(&config).receive_buffer_max(), 10);
+    }
+
+    #[test]
+    fn without_timestamps_a_window_of_data_measures_the_round_trip() {
+        let mut rtt = ReceiverRtt::default();
+        let at = |ms| Instant::from_millis(ms);
+        rtt.on_data(at(0), SeqNumber(0), SeqNumber(1000));
+        rtt.on_data(at(50), SeqNumber(999), SeqNumber(2000));
+        assert_eq!(rtt.smoothed, None);
+        rtt.on_data(at(100), SeqNumber(1000), SeqNumber(2000));
+        rtt.on_data(at(130), SeqNumber(2000), SeqNumber(3000));
+        rtt.on_data(at(930), SeqNumber(3000), SeqNumber(4000));
+        assert_eq!(rtt.smoothed, Some(Duration::from_millis(30)));
+    }
+}
