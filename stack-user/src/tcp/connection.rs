@@ -277,12 +277,18 @@ impl Connection {
             assert_eq!(self.rcv.seq(self.rcv.nxt_offset), self.rcv.nxt, "RCV.NXT and its offset");
             self.send.check_invariants(self.snd.una_offset, self.snd.offset(self.snd.nxt));
             self.reassembly.check_invariants(self.rcv.nxt_offset);
+            self.recovery.check_invariants(&self.send);
             let waits = self.send.has_outstanding();
             assert_eq!(
                 waits,
                 self.timers.is_set(Timer::Retransmit),
                 "the timer runs while data is outstanding"
             );
+            for timer in [Timer::Reorder, Timer::LossProbe] {
+                assert!(waits || !self.timers.is_set(timer), "{timer:?} runs for nothing");
+            }
+            let (probe, rto) = (self.timers.at(Timer::LossProbe), self.timers.at(Timer::Retransmit));
+            assert!(probe.is_none() || probe <= rto, "a probe comes before the time-out");
             assert!(!waits || self.timers.is_set(Timer::User), "the peer has until some time to answer");
             assert!(
                 !waits || !self.timers.is_set(Timer::Persist),

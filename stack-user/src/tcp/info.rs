@@ -88,6 +88,20 @@ pub struct Info {
     pub timeouts: u64,
     /// Segments that came out of order.
     pub out_of_order: u64,
+    /// Sequence numbers that the peer has told to have, in order or not.
+    pub delivered: u64,
+    /// Segments that were marked as lost.
+    pub segments_lost: u64,
+    /// DSACKs that came (RFC 2883).
+    pub dsacks: u64,
+    /// Reductions of the window that were undone (RFC 4015).
+    pub undone: u64,
+    /// Tail loss probes sent (RFC 8985 §7).
+    pub probes: u64,
+    /// Our segments are known to overtake each other (RFC 8985 §5.3).
+    pub reordering_seen: bool,
+    /// How long one that was overtaken is waited for (RFC 8985 §5.3).
+    pub reo_wnd: Duration,
     /// Window probes since the peer's window was last open.
     pub window_probes: u32,
 
@@ -150,6 +164,13 @@ impl Connection {
             retransmissions: counts.retransmissions,
             timeouts: counts.timeouts,
             out_of_order: counts.out_of_order,
+            delivered: self.recovery.delivered(),
+            segments_lost: self.recovery.segments_lost(),
+            dsacks: self.recovery.dsacks(),
+            undone: self.recovery.undone(),
+            probes: self.recovery.probes(),
+            reordering_seen: self.recovery.reordering_seen(),
+            reo_wnd: self.recovery.reo_wnd(),
             window_probes: self.persist.probes(),
             timers: self.timers.clone(),
         }

@@ -61,6 +61,16 @@ impl RttEstimator {
         self.backoff = (self.backoff + 1).min(16);
     }
 
+    /// The timer expired though nothing was lost: the path's round trip is at least what was measured last, and RTO must
+    /// allow for it at once (RFC 4015 §3.3).
+    pub fn on_spurious(&mut self) {
+        let Some((srtt, rttvar)) = self.smoothed else { return };
+        let (srtt, rttvar) = (srtt.max(self.latest), rttvar.max(self.latest / 2));
+        self.smoothed = Some((srtt, rttvar));
+        self.base_rto = (srtt + GRANULARITY.max(rttvar * 4)).clamp(MIN_RTO, MAX_RTO);
+        self.backoff = 0;
+    }
+
     /// The SYN was retransmitted: what was backed off so far was about the handshake, and without a sample we
     /// start cautiously (RFC 6298 §5.7).
     pub fn handshake_was_retransmitted(&mut self) {

@@ -27,6 +27,8 @@ pub struct SendQueue {
     sent: usize,
     sacked: usize,
     lost: usize,
+    /// Entries that are sacked.
+    sacked_entries: usize,
 }
 
 /// One segment.
@@ -46,6 +48,8 @@ pub struct Entry {
     pub sent_at: Instant,
     /// The number of its last transmission among all of the connection's.
     pub order: u64,
+    /// Of a sacked entry: all entries from here to that stream offset are sacked, and perhaps more.
+    run_end: u64,
     slot: Slot,
 }
 
@@ -86,8 +90,8 @@ pub struct Acknowledged {
     pub entries: usize,
     /// When the latest of them was sent; `None` if one was sent more than once (Karn's algorithm) or all were sacked.
     pub sent_at: Option<Instant>,
-    /// The highest transmission number among those sent once.
-    pub order: Option<u64>,
+    /// Sequence numbers that were not sacked before.
+    pub delivered: usize,
     /// FIN is acknowledged.
     pub fin: bool,
     retransmitted: bool,
@@ -178,6 +182,11 @@ impl SendQueue {
         self.sacked
     }
 
+    /// Entries that are sacked (RFC 8985 §5.3, RACK.segs_sacked).
+    pub fn sacked_entries(&self) -> usize {
+        self.sacked_entries
+    }
+
     /// Whether FIN is in the queue, or was.
     pub fn has_fin(&self) -> bool {
         self.fin
@@ -243,6 +252,7 @@ impl SendQueue {
             transmissions: 0,
             sent_at: Instant::ZERO,
             order: 0,
+            run_end: 0,
             slot,
         });
     }
@@ -330,20 +340,56 @@ impl SendQueue {
         let (old, len) = (core::mem::replace(&mut entry.mark, mark), entry.sequence_len());
         match old {
             Mark::InFlight => {}
-            Mark::Sacked => self.sacked -= len,
+            Mark::Sacked => {
+                self.sacked -= len;
+                self.sacked_entries -= 1;
+            }
             Mark::Lost => self.lost -= len,
         }
         match mark {
             Mark::InFlight => {}
-            Mark::Sacked => self.sacked += len,
+            Mark::Sacked => {
+                self.sacked += len;
+                self.sacked_entries += 1;
+            }
             Mark::Lost => self.lost += len,
         }
     }
 
-    /// Everything before `una` is acknowledged.
-    pub fn acknowledge<P: FramePool>(&mut self, pool: &mut P, una: u64) -> Acknowledged {
+    /// Marks an entry as sacked, one of a run that is sacked as a whole up to `run_end`.
+    pub fn set_sacked(&mut self, index: usize, run_end: u64) {
+        self.set_mark(index, Mark::Sacked);
+        if let Some(entry) = self.entries.get_mut(index) {
+            entry.run_end = run_end;
+        }
+    }
+
+    /// The index behind what is known to be sacked from `index` on, which is sacked. Where one run borders on the next,
+    /// the knowledge is joined, so that the same way is shorter the next time (path halving, as in a union-find).
+    pub fn skip_sacked(&mut self, index: usize) -> usize {
+        let Some(end) = self.entries.get(index).map(|entry| entry.run_end) else { return index + 1 };
+        let next = self.entries.partition_point(|entry| entry.start < end).max(index + 1);
+        let joined =
+            self.entries.get(next).filter(|entry| entry.mark == Mark::Sacked).map(|entry| entry.run_end);
+        if let (Some(joined), Some(entry)) = (joined, self.entries.get_mut(index)) {
+            entry.run_end = joined;
+        }
+        next
+    }
+
+    /// Everything before `una` is acknowledged; `delivered` is told of each entry that was not sacked before.
+    pub fn acknowledge<P: FramePool>(
+        &mut self,
+        pool: &mut P,
+        una: u64,
+        mut delivered: impl FnMut(&Entry),
+    ) -> Acknowledged {
         let mut acked = Acknowledged::default();
         while self.next > 0 && self.entries.front().is_some_and(|entry| entry.end() <= una) {
+            if let Some(entry) = self.entries.front().filter(|entry| entry.mark != Mark::Sacked) {
+                acked.delivered += entry.sequence_len();
+                delivered(entry);
+            }
             self.set_mark_for_removal(&mut acked);
             let Some(entry) = self.entries.pop_front() else { break };
             self.next -= 1;
@@ -366,7 +412,6 @@ impl SendQueue {
         acked.retransmitted |= entry.transmissions > 1;
         if entry.mark != Mark::Sacked && entry.transmissions == 1 {
             acked.sent_at = acked.sent_at.max(Some(entry.sent_at));
-            acked.order = acked.order.max(Some(entry.order));
         }
         self.set_mark(0, Mark::InFlight);
     }
@@ -379,12 +424,13 @@ impl SendQueue {
             }
         }
         (self.next, self.bytes, self.sent, self.sacked, self.lost) = (0, 0, 0, 0, 0);
+        self.sacked_entries = 0;
     }
 
     /// Panics if the queue contradicts itself.
     pub fn check_invariants(&self, una: u64, nxt: u64) {
         let mut at = self.entries.front().map_or(self.end, |entry| entry.start);
-        let (mut bytes, mut sent, mut sacked, mut lost) = (0, 0, 0, 0);
+        let (mut bytes, mut sent, mut sacked, mut lost, mut sacked_entries) = (0, 0, 0, 0, 0);
         for (index, entry) in self.entries.iter().enumerate() {
             assert_eq!(entry.start, at, "entries follow each other");
             assert!(entry.sequence_len() > 0, "no entry is empty");
@@ -396,6 +442,7 @@ impl SendQueue {
                 let len = entry.sequence_len();
                 sent += len;
                 sacked += if entry.mark == Mark::Sacked { len } else { 0 };
+                sacked_entries += usize::from(entry.mark == Mark::Sacked);
                 lost += if entry.mark == Mark::Lost { len } else { 0 };
             } else {
                 assert_eq!(entry.mark, Mark::InFlight);
@@ -403,6 +450,7 @@ impl SendQueue {
         }
         assert_eq!(at, self.end, "the queue ends where the next write goes");
         assert_eq!((bytes, sent, sacked, lost), (self.bytes, self.sent, self.sacked, self.lost), "counters");
+        assert_eq!(sacked_entries, self.sacked_entries, "sacked entries");
         let first_unsent = self.entries.get(self.next).map_or(self.end, |entry| entry.start);
         assert_eq!(first_unsent, nxt, "SND.NXT is where the unsent entries start");
         if let Some(first) = self.entries.front() {

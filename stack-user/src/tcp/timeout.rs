@@ -1,6 +1,14 @@
 //! What happens when a timer expires (RFC 9293 §3.10.8).
 
-use super::{Connection, error::Error, half_open::SYN_ACK_RETRIES, state::State, timer::Timer};
+use super::{
+    Connection,
+    error::Error,
+    half_open::SYN_ACK_RETRIES,
+    recovery::Context,
+    state::State,
+    timer::Timer,
+    trace::{Kind, WindowReason},
+};
 use crate::{frame::FramePool, time::Instant};
 
 impl Connection {
@@ -12,6 +20,8 @@ impl Connection {
                 Timer::User => self.fail(now, pool, self.timeout_error(Error::TimedOut)),
                 Timer::FinWait2 | Timer::TimeWait => self.finish(now, None),
                 Timer::Retransmit => self.on_retransmission_timeout(now),
+                Timer::Reorder => self.on_reorder_timeout(now),
+                Timer::LossProbe => self.on_probe_timeout(now),
                 Timer::Persist => self.persist.on_timer(),
                 Timer::DelayedAck => self.acks.require(),
                 // Polling for segments to send is what follows anyway.
@@ -37,9 +47,65 @@ impl Connection {
             self.syn_timeouts += 1;
             return;
         }
-        let nxt = self.snd.offset(self.snd.nxt);
-        self.recovery.on_timeout(now, &mut self.send, nxt, self.congestion.as_mut());
+        let context = self.recovery_context(now);
+        let before = self.congestion.cwnd();
+        let reason = self.recovery.on_timeout(&context, &mut self.send, self.congestion.as_mut());
+        self.trace_window(now, before, Some(reason));
         // Started here and not with the retransmission, which waits while the NIC still has the frame.
         self.timers.set(Timer::Retransmit, now + self.rtt.rto());
+        self.set_loss_timers(now);
+    }
+
+    /// RFC 8985 §6.2, step 5.
+    fn on_reorder_timeout(&mut self, now: Instant) {
+        let context = self.recovery_context(now);
+        let before = self.congestion.cwnd();
+        let reason = self.recovery.on_reorder_timeout(&context, &mut self.send, self.congestion.as_mut());
+        self.trace_window(now, before, reason);
+        self.set_loss_timers(now);
+    }
+
+    /// RFC 8985 §7.3: the probe goes out, and gets RTO's time to be answered.
+    fn on_probe_timeout(&mut self, now: Instant) {
+        self.recovery.on_probe_timeout();
+        self.timers.set(Timer::Retransmit, now + self.rtt.rto());
+    }
+
+    /// What loss recovery has to know.
+    pub(super) fn recovery_context(&self, now: Instant) -> Context {
+        let nxt = self.snd.offset(self.snd.nxt);
+        Context {
+            now,
+            una: self.snd.una_offset,
+            nxt,
+            mss: self.layout().mss,
+            sack: self.sack_enabled,
+            srtt: self.rtt.srtt(),
+            min_rtt: self.rtt.min(),
+            has_new_data: self.send.unsent().is_some() && self.snd.una_offset + self.snd.wnd as u64 > nxt,
+        }
+    }
+
+    /// Reorder and loss probe timers, as the present state of recovery wants them.
+    pub(super) fn set_loss_timers(&mut self, now: Instant) {
+        match self.recovery.reorder_at().filter(|_| self.send.has_outstanding()) {
+            Some(at) => self.timers.set(Timer::Reorder, at),
+            None => self.timers.stop(Timer::Reorder),
+        }
+        let rto = self.timers.at(Timer::Retransmit);
+        let pto = self.recovery.pto(&self.send, self.rtt.srtt(), self.sack_enabled);
+        match pto.zip(rto) {
+            // Never later than RTO (RFC 8985 §7.2).
+            Some((pto, rto)) => self.timers.set(Timer::LossProbe, rto.min(now + pto)),
+            None => self.timers.stop(Timer::LossProbe),
+        }
+    }
+
+    /// Tells who listens that the congestion window has changed.
+    pub(super) fn trace_window(&mut self, now: Instant, from: usize, reason: Option<WindowReason>) {
+        if let Some(reason) = reason {
+            let to = self.congestion.cwnd();
+            self.trace(now, || Kind::CongestionWindow { from, to, reason });
+        }
     }
 }

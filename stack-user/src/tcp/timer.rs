@@ -8,6 +8,12 @@ pub enum Timer {
     /// Something sent has not been acknowledged: SYN, data or FIN (RFC 6298). Runs exactly while something is
     /// outstanding.
     Retransmit,
+    /// A segment that later ones have overtaken gets until then to arrive (RFC 8985 §6.2, step 5). Runs only while
+    /// something is outstanding.
+    Reorder,
+    /// No ACK has come for so long that the end of the flight may be lost: PTO (RFC 8985 §7.2). Runs only beside
+    /// `Retransmit`, and expires no later.
+    LossProbe,
     /// Received data waits for its ACK (RFC 9293 §3.8.6.3).
     DelayedAck,
     /// Data waits for a window that is closed or too small (RFC 9293 §3.8.6.1). Never runs beside `Retransmit`.
@@ -26,11 +32,14 @@ pub enum Timer {
 
 impl Timer {
     /// All timers, in the order in which those that are due at once are served: an end comes before a try.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::Connect,
         Self::User,
         Self::FinWait2,
         Self::TimeWait,
+        Self::Reorder,
+        // Before `Retransmit`, which a probe puts off (RFC 8985 §7.3).
+        Self::LossProbe,
         Self::Retransmit,
         Self::Persist,
         Self::DelayedAck,
@@ -62,6 +71,11 @@ impl Timers {
     /// Stops all timers.
     pub fn stop_all(&mut self) {
         *self = Self::default();
+    }
+
+    /// When a timer expires, if it runs.
+    pub fn at(&self, timer: Timer) -> Option<Instant> {
+        self.0[timer as usize]
     }
 
     /// Whether a timer runs.

@@ -59,6 +59,15 @@ impl TimestampState {
         }
     }
 
+    /// When the segment that an ACK answers was sent at the latest, as the echo tells: the end of our clock's tick. What
+    /// was sent after that is not what was answered (RFC 3522 §3.2). `None` where `round_trip` has none.
+    pub fn answered_at(&self, now: Instant, peer: Timestamps) -> Option<Instant> {
+        self.round_trip(now, peer)?;
+        let ticks = u64::from(self.clock(now).wrapping_sub(peer.echo));
+        let tick = now.as_millis().checked_sub(ticks)?;
+        Some(Instant::from_nanos(Instant::from_millis(tick + 1).as_nanos() - 1))
+    }
+
     /// The round trip that an echoed timestamp tells (RFC 7323 §4.1), unless it can't have come from us.
     pub fn round_trip(&self, now: Instant, peer: Timestamps) -> Option<Duration> {
         let ticks = SeqNumber(self.clock(now)).distance(SeqNumber(peer.echo));

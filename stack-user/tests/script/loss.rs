@@ -143,25 +143,6 @@ fn sack_repairs_each_hole_once_rfc6675() {
 }
 
 #[test]
-fn a_retransmission_that_is_lost_is_noticed() {
-    let mut s = established(sack_options());
-    send(&mut s, 10);
-    s.inject(seg(".").seq(0).ack(0).sack(&[(1000, 4000)]));
-    s.expect(seg(".").seq(0).ack(0).len(1000));
-    s.inject(seg(".").seq(0).ack(0).sack(&[(1000, 10_000)]));
-    s.write(6000);
-    for seq in [10_000, 11_000, 12_000, 13_000] {
-        s.expect(seg(".").seq(seq).ack(0).len(1000));
-    }
-    s.inject(seg(".").seq(0).ack(0).sack(&[(1000, 12_000)]));
-    s.expect(seg(".").seq(14_000).ack(0).len(1000));
-    s.expect(seg(".").seq(15_000).ack(0).len(1000));
-    s.inject(seg(".").seq(0).ack(0).sack(&[(1000, 13_000)]));
-    s.expect(seg(".").seq(0).ack(0).len(1000));
-    s.finish();
-}
-
-#[test]
 fn a_peer_that_reneges_gets_all_again_rfc2018_8() {
     let mut s = established(sack_options());
     send(&mut s, 3);

@@ -5,12 +5,19 @@ mod autotune;
 mod close;
 #[allow(dead_code, reason = "a vocabulary: not every word is needed at any time")]
 mod dsl;
+mod frto;
 mod handshake;
 mod loss;
+mod newreno;
 mod passive;
+mod prr;
+mod rack;
 mod robustness;
+mod rto;
+mod tlp;
 mod trace;
 mod transfer;
+mod undo;
 mod window;
 mod world;
 

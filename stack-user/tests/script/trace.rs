@@ -84,7 +84,12 @@ fn info_tells_what_is_on_its_way_and_which_timers_run() {
     assert_eq!((info.backoff, info.latest_rtt), (0, Some(Duration::from_millis(10))));
     let retransmit = info.timers.iter().find(|&(timer, _)| timer == Timer::Retransmit);
     assert_eq!(retransmit.map(|(_, at)| at.since(s.now)), Some(info.rto));
-    s.advance_to_timer();
+    let probe = info.timers.iter().find(|&(timer, _)| timer == Timer::LossProbe);
+    assert_eq!(probe.map(|(_, at)| at.since(s.now)), Some(Duration::from_millis(20)));
+    s.advance(1000);
+    s.drain();
+    assert_eq!((s.info().backoff, s.info().probes), (0, 1));
+    s.advance(1000);
     assert_eq!(s.connection.info().backoff, 1);
     s.finish();
 }

@@ -1,14 +1,31 @@
 //! The ACK of a segment (RFC 9293 §3.10.7.4, fifth step): what has arrived, what is lost, how large the peer's window is.
 
+use core::ops::Range;
+
 use crate::{
     frame::FramePool,
     tcp::{
-        Connection, congestion::Acked, recovery::Phase, segment::Segment, send_queue::Acknowledged,
-        seq::SeqNumber, state::State, timer::Timer, trace,
+        Connection,
+        congestion::Acked,
+        options::{MAX_SACK_BLOCKS, SackBlocks},
+        recovery::{Phase, dsack},
+        segment::Segment,
+        send_queue::Acknowledged,
+        seq::SeqNumber,
+        state::State,
+        timer::Timer,
+        trace::{self, WindowReason},
     },
     telemetry::DropReason,
     time::{Duration, Instant},
 };
+
+/// What an ACK that moved SND.UNA tells.
+struct NewlyAcked {
+    bytes: usize,
+    rtt: Option<Duration>,
+    fin: bool,
+}
 
 impl Connection {
     pub(super) fn on_acknowledgment<P: FramePool>(
@@ -31,28 +48,66 @@ impl Connection {
             self.snd.update_window(segment.seq, ack, usize::from(segment.window) << shift);
         }
         let in_flight = self.send.outstanding();
+        self.begin_ack(now, segment);
+        let phase = self.recovery.phase();
+        let acked = ack.after(self.snd.una).then(|| self.on_new_ack(now, pool, segment, ack));
         let news = self.sack_enabled && self.take_sack_blocks(segment);
-        if ack.after(self.snd.una) {
-            self.on_new_ack(now, pool, segment, ack, in_flight);
-        } else if !self.sack_enabled && self.is_duplicate_ack(segment, ack, payload_len, old_window) {
-            self.recovery.on_duplicate_ack(&self.send);
+        if acked.is_none() && self.is_duplicate_ack(segment, ack, payload_len, old_window) {
+            self.recovery.on_duplicate_ack(&self.send, self.layout().mss, self.sack_enabled);
         }
-        self.find_losses(now);
+        self.judge(now);
+        if let Some(news) = acked {
+            self.grow_window(now, phase, in_flight, &news);
+            self.restart_timers(now);
+            if news.fin {
+                self.on_fin_acknowledged(now);
+            }
+        }
+        self.set_loss_timers(now);
         self.on_peer_alive(now);
         if news || ack.at_or_after(self.snd.una) { Ok(()) } else { Err(DropReason::TcpDuplicateData) }
     }
 
+    fn begin_ack(&mut self, now: Instant, segment: &Segment) {
+        let echo = segment.options.timestamps;
+        let answered_at = echo.and_then(|echo| self.timestamps.answered_at(now, echo));
+        let mss = self.layout().mss;
+        self.recovery.begin_ack(now, &self.send, mss, answered_at, self.rtt.min());
+    }
+
     /// Marks what the peer has beyond SND.UNA; returns whether that is news.
     fn take_sack_blocks(&mut self, segment: &Segment) -> bool {
-        if segment.options.sack.is_empty() {
+        let sack = &segment.options.sack;
+        if sack.is_empty() {
             return false;
         }
+        let mss = self.layout().mss;
+        if let Some(range) = self.find_dsack(sack) {
+            self.recovery.on_dsack(range, mss);
+        }
+        // In the order of the stream: else what comes with one ACK would seem to be out of order.
+        let mut blocks = [(self.snd.una, self.snd.una); MAX_SACK_BLOCKS];
+        for (slot, block) in blocks.iter_mut().zip(sack.iter()) {
+            *slot = block;
+        }
         let Self { snd, send, recovery, .. } = self;
-        let valid = |&(left, right): &(SeqNumber, SeqNumber)| {
-            left.at_or_after(snd.una) && left.before(right) && right.at_or_before(snd.nxt)
-        };
-        let blocks = segment.options.sack.iter().filter(valid);
-        recovery.on_sack(send, blocks.map(|(left, right)| snd.offset(left)..snd.offset(right)))
+        blocks.sort_unstable_by_key(|(left, _)| left.distance(snd.una));
+        let mut news = false;
+        for (left, right) in blocks {
+            if left.at_or_after(snd.una) && left.before(right) && right.at_or_before(snd.nxt) {
+                news |= recovery.on_sack(send, snd.offset(left)..snd.offset(right));
+            }
+        }
+        news
+    }
+
+    /// The range that came twice, as stream offsets, if the segment tells one that we have sent.
+    fn find_dsack(&self, sack: &SackBlocks) -> Option<Range<u64>> {
+        let sent = |seq: SeqNumber| self.snd.una_offset.checked_add_signed(seq.distance(self.snd.una).into());
+        let range = |(left, right)| Some(sent(left)?..sent(right)?);
+        let mut blocks = sack.iter().map(range);
+        let first = blocks.next().flatten().filter(|first| first.end <= self.snd.offset(self.snd.nxt))?;
+        dsack::find(self.snd.una_offset, first, blocks.next().flatten())
     }
 
     /// All five conditions of RFC 5681 §2. A window update is none, nor is data that happens to repeat the ACK.
@@ -75,34 +130,44 @@ impl Connection {
         pool: &mut P,
         segment: &Segment,
         ack: SeqNumber,
-        in_flight: usize,
-    ) {
+    ) -> NewlyAcked {
         let bytes = self.snd.acknowledge(ack);
         self.counts.bytes_acked += bytes as u64;
-        let acked = self.send.acknowledge(pool, self.snd.una_offset);
-        let rtt = self.measure(now, segment, &acked);
-        self.recovery.on_ack(&mut self.send, self.snd.una_offset, &acked, self.sack_enabled);
-        // In fast recovery the window stays: it was set when the loss was found.
-        if self.recovery.phase() != Phase::FastRecovery {
+        let acked = self.recovery.on_acknowledged(&mut self.send, pool, self.snd.una_offset);
+        NewlyAcked { bytes, rtt: self.measure(now, segment, &acked), fin: acked.fin }
+    }
+
+    /// What the ACK says about losses.
+    fn judge(&mut self, now: Instant) {
+        let context = self.recovery_context(now);
+        let before = self.congestion.cwnd();
+        let reason = self.recovery.end_ack(&context, &mut self.send, self.congestion.as_mut());
+        if reason == Some(WindowReason::Undo) {
+            self.rtt.on_spurious();
+        }
+        self.trace_window(now, before, reason);
+    }
+
+    /// Tells the congestion control. While the window shrinks it does not grow: where it goes was set when the loss was
+    /// found.
+    fn grow_window(&mut self, now: Instant, before: Phase, in_flight: usize, acked: &NewlyAcked) {
+        let grows = |phase| matches!(phase, Phase::Open | Phase::Loss);
+        if grows(before) && grows(self.recovery.phase()) {
             let round_start = self.snd.una_offset >= self.round_end;
             if round_start {
                 self.round_end = self.snd.offset(self.snd.nxt);
             }
             self.congestion.on_ack(&Acked {
                 now,
-                bytes,
+                bytes: acked.bytes,
                 in_flight,
-                rtt,
+                rtt: acked.rtt,
                 srtt: self.rtt.srtt(),
                 round_start,
                 cwnd_limited: self.window_was_used(in_flight),
             });
         }
         self.cwnd_limited = false;
-        self.restart_timers(now);
-        if acked.fin {
-            self.on_fin_acknowledged(now);
-        }
     }
 
     /// A window that is not used must not grow (RFC 7661 §4.3). In slow start half of it is use enough, since ACKs come
@@ -131,12 +196,6 @@ impl Connection {
             self.timers.stop(Timer::Retransmit);
             self.timers.stop(Timer::User);
         }
-    }
-
-    fn find_losses(&mut self, now: Instant) {
-        let una_nxt = self.snd.una_offset..self.snd.offset(self.snd.nxt);
-        let mss = self.layout().mss;
-        self.recovery.find_losses(now, &mut self.send, una_nxt, mss, self.congestion.as_mut());
     }
 
     /// The peer has answered. As long as it does, a closed window is no reason to give up (RFC 9293 §3.8.6.1, MUST-37),

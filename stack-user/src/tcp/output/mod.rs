@@ -10,6 +10,7 @@ use super::{
     seq::SeqNumber,
     state::State,
     timer::Timer,
+    trace::{Kind, RetransmitReason},
 };
 use crate::{
     frame::{FramePool, TxFrame},
@@ -35,6 +36,15 @@ pub(super) struct Reset {
     pub(super) ack: Option<SeqNumber>,
 }
 
+/// What has to agree before new data is sent, beside the peer's window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Gate {
+    /// The congestion window, and Nagle.
+    Windows,
+    /// Nobody: it is sent to learn something.
+    Open,
+}
+
 impl Connection {
     /// The next segment to send now, or `None` when there is none: call it until then.
     ///
@@ -53,7 +63,7 @@ impl Connection {
             return self.transmit_syn(now, pool);
         }
         if self.state.may_transmit() {
-            let data = self.retransmit(now, pool).or_else(|| self.transmit_new(now, pool));
+            let data = self.transmit_data(now, pool);
             if data.is_some() {
                 return data;
             }
@@ -66,13 +76,42 @@ impl Connection {
         if answers { self.transmit_ack(now, pool) } else { None }
     }
 
+    fn transmit_data<P: FramePool>(&mut self, now: Instant, pool: &mut P) -> Option<Transmit> {
+        if self.recovery.wants_new_data() {
+            return self.transmit_probe_of_data(now, pool);
+        }
+        self.retransmit(now, pool).or_else(|| self.transmit_new(now, pool, Gate::Windows))
+    }
+
+    /// What asks the peer for an ACK that tells more: new data, or as a tail loss probe (RFC 8985 §7.3), the last segment
+    /// once more.
+    fn transmit_probe_of_data<P: FramePool>(&mut self, now: Instant, pool: &mut P) -> Option<Transmit> {
+        if let Some(data) = self.transmit_new(now, pool, Gate::Open) {
+            return Some(data);
+        }
+        if !self.recovery.probe_is_due() {
+            if self.send.unsent().is_none() {
+                self.recovery.no_new_data();
+            }
+            return self.retransmit(now, pool);
+        }
+        let last = self.send.sent_entries().checked_sub(1)?;
+        let fits = self.send.get(last).is_some_and(|entry| entry.len <= self.layout().mss);
+        if !fits {
+            self.recovery.cancel_probe();
+            return None;
+        }
+        self.transmit_entry(now, pool, last, Some(RetransmitReason::TailLossProbe))
+    }
+
     /// What was lost, if the congestion window has room for it, or at once if it is the first of a recovery.
     fn retransmit<P: FramePool>(&mut self, now: Instant, pool: &mut P) -> Option<Transmit> {
         let (index, at_once) = self.recovery.next_retransmission(&self.send)?;
         let layout = self.layout();
-        if self.send.get(index)?.len > layout.mss {
-            // The path carries less than it did.
-            self.send.split(pool, index, layout.mss, layout.payload_at);
+        // The path may carry less than it did.
+        let too_large = self.send.get(index)?.len > layout.mss;
+        if too_large && self.send.split(pool, index, layout.mss, layout.payload_at) {
+            self.recovery.on_split(&self.send, index + 1);
         }
         let entry = self.send.get(index)?;
         let window_end = self.snd.una_offset + self.snd.wnd as u64;
@@ -80,12 +119,12 @@ impl Connection {
         if !(at_once || fits && self.congestion_allows(entry.sequence_len())) {
             return None;
         }
-        self.transmit_entry(now, pool, index)
+        self.transmit_entry(now, pool, index, Some(self.recovery.retransmit_reason()))
     }
 
-    /// What was never sent, as far as both windows and Nagle allow.
-    fn transmit_new<P: FramePool>(&mut self, now: Instant, pool: &mut P) -> Option<Transmit> {
-        let Some(entry) = self.send.unsent() else { return self.rescue(now, pool) };
+    /// What was never sent, as far as the peer's window allows, and as the gate says the congestion window and Nagle.
+    fn transmit_new<P: FramePool>(&mut self, now: Instant, pool: &mut P, gate: Gate) -> Option<Transmit> {
+        let entry = self.send.unsent()?;
         let layout = self.layout();
         let usable = (self.snd.una + self.snd.wnd) - self.snd.nxt;
         let question = Question {
@@ -97,7 +136,7 @@ impl Connection {
             mss: layout.mss,
             idle: !self.send.has_outstanding(),
             nodelay: self.config.nodelay,
-            overridden: self.persist.is_due(),
+            overridden: self.persist.is_due() || gate == Gate::Open,
         };
         let len = nagle::bytes_to_send(question);
         let fin_alone = entry.len == 0;
@@ -106,7 +145,7 @@ impl Connection {
         }
         let entry_len = entry.len;
         self.restart_after_idle(now);
-        if !self.congestion_allows(len) {
+        if gate == Gate::Windows && !self.congestion_allows(len) {
             self.cwnd_limited = true;
             return None;
         }
@@ -115,21 +154,17 @@ impl Connection {
             self.timers.set_if_earlier(Timer::FrameRetry, now + FRAME_RETRY);
             return None;
         }
-        self.transmit_entry(now, pool, index)
-    }
-
-    fn rescue<P: FramePool>(&mut self, now: Instant, pool: &mut P) -> Option<Transmit> {
-        if !self.congestion_allows(self.layout().mss) {
-            return None;
-        }
-        let index = self.recovery.rescue(&self.send)?;
-        self.transmit_entry(now, pool, index)
+        self.transmit_entry(now, pool, index, None)
     }
 
     /// Whether `len` more bytes may be on their way. One segment always may.
     fn congestion_allows(&self, len: usize) -> bool {
         let pipe = self.recovery.pipe(&self.send, self.layout().mss);
-        pipe == 0 || pipe + len <= self.congestion.cwnd()
+        match self.recovery.allowance() {
+            _ if pipe == 0 => true,
+            Some(allowance) => len <= allowance,
+            None => pipe + len <= self.congestion.cwnd(),
+        }
     }
 
     /// RFC 5681 §4.1: what was known of the path is out of date after a pause longer than RTO.
@@ -150,24 +185,35 @@ impl Connection {
     }
 
     /// Sends an entry of the queue, for the first time or again.
-    fn transmit_entry<P: FramePool>(&mut self, now: Instant, pool: &mut P, index: usize) -> Option<Transmit> {
+    fn transmit_entry<P: FramePool>(
+        &mut self,
+        now: Instant,
+        pool: &mut P,
+        index: usize,
+        reason: Option<RetransmitReason>,
+    ) -> Option<Transmit> {
         let entry = self.send.get(index).filter(|entry| entry.is_home())?;
         let (start, end, len, fin) = (entry.start, entry.end(), entry.len, entry.fin);
         let again = entry.transmissions > 0;
         let spare = if len == 0 { Some(self.allocate(now, pool)?) } else { None };
-        let order = self.recovery.on_transmit(start, again);
+        let sequence_len = len + usize::from(fin);
+        let order = self.recovery.on_transmit(now, &self.send, start, sequence_len, again);
         let own = self.send.take_for_transmission(index, now, order);
         let retained = own.is_some().then_some(start);
         let frame = own.or(spare)?;
 
         if again {
             self.counts.retransmissions += 1;
+            if let Some(reason) = reason {
+                self.trace(now, || Kind::Retransmit { start, len: sequence_len, reason });
+            }
         } else {
             self.snd.nxt = self.snd.seq(end);
         }
         if !self.timers.is_set(Timer::Retransmit) {
             self.timers.set(Timer::Retransmit, now + self.rtt.rto());
         }
+        self.set_loss_timers(now);
         self.timers.set_if_earlier(Timer::User, now + self.config.user_timeout);
         self.timers.stop(Timer::Persist);
         self.persist.on_sent();

@@ -1,0 +1,77 @@
+//! F-RTO (RFC 5682): was a time-out real, or were the ACKs only late? After the first retransmission, new data is sent in
+//! place of more of them: if the next ACK is about something that was not sent again, nothing had been lost.
+
+/// Segments of new data that ask the question (RFC 5682 §2.1, step 2b).
+const PROBES: u32 = 2;
+
+/// How far the question has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Frto {
+    /// It is not asked, or is answered.
+    #[default]
+    Off,
+    /// Step 1: the first segment is sent again, nothing else.
+    Retransmitted,
+    /// Step 2b: new data goes out, that many segments more; the next ACK decides.
+    Probing(u32),
+}
+
+/// What an ACK after the time-out says.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Evidence {
+    /// SND.UNA moved.
+    pub(super) advanced: bool,
+    /// All that was outstanding at the time-out is acknowledged.
+    pub(super) covers_all: bool,
+    /// A segment from before the time-out that was not sent again since is acknowledged or sacked for the first time.
+    pub(super) original_delivered: bool,
+    /// There is data to send that was never sent, and the peer's window takes it.
+    pub(super) has_new_data: bool,
+}
+
+impl Frto {
+    /// The timer expired. If it does so again for the same data, the question was answered (RFC 5682 §2.1, step 1).
+    pub(super) fn on_timeout(&mut self, again: bool) {
+        *self = if again { Self::Off } else { Self::Retransmitted };
+    }
+
+    /// Whether nothing but new data may be sent now.
+    pub(super) fn holds_retransmissions(self) -> bool {
+        matches!(self, Self::Probing(_))
+    }
+
+    /// Whether a segment of new data goes out now, whatever the congestion window says.
+    pub(super) fn wants_new_data(self) -> bool {
+        matches!(self, Self::Probing(n) if n > 0)
+    }
+
+    /// New data goes out.
+    pub(super) fn on_new_data(&mut self) {
+        if let Self::Probing(n) = self {
+            *n = n.saturating_sub(1);
+        }
+    }
+
+    /// There is no new data after all: the usual recovery goes on.
+    pub(super) fn give_up(&mut self) {
+        *self = Self::Off;
+    }
+
+    /// An ACK came. Returns whether the time-out was spurious.
+    pub(super) fn on_ack(&mut self, evidence: Evidence) -> bool {
+        match *self {
+            Self::Off => false,
+            // RFC 5682 §2.1, step 2, and §3.1, step 2.
+            Self::Retransmitted => {
+                let ask = evidence.advanced && !evidence.covers_all && evidence.has_new_data;
+                *self = if ask { Self::Probing(PROBES) } else { Self::Off };
+                false
+            }
+            // RFC 5682 §2.1, step 3, and §3.1, step 3.
+            Self::Probing(_) => {
+                *self = Self::Off;
+                evidence.original_delivered
+            }
+        }
+    }
+}

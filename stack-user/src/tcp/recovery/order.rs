@@ -1,0 +1,86 @@
+//! The segments in flight in the order in which they were sent (RFC 8985 §6.1 asks for it).
+//!
+//! RFC 8985 orders by time, and by sequence number where times are equal. Here each transmission of a connection has a
+//! number, which tells more: two segments that were sent in the same instant have an order, too, retransmitted or not.
+//!
+//! A record becomes stale when its segment is acknowledged, sacked, marked as lost or sent again. Stale records are
+//! dropped when they come to the front, and all at once when they are the majority; so a record costs O(1) look-ups
+//! (each O(log n)) over its life, and there are never more than about twice as many as segments in flight.
+
+use std::collections::VecDeque;
+
+use crate::tcp::send_queue::{Mark, SendQueue};
+
+/// Stale records that are not worth a clean-up. Fewer, and small windows are cleaned up all the time; more, and an
+/// idle connection keeps memory for nothing.
+const SLACK: usize = 64;
+
+/// A transmission: its number and the stream offset of its segment.
+type Record = (u64, u64);
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Order {
+    records: VecDeque<Record>,
+    transmissions: u64,
+}
+
+impl Order {
+    /// The segment that starts at `start` is sent; returns the number of this transmission, from 1 on.
+    pub(super) fn on_transmit(&mut self, queue: &SendQueue, start: u64) -> u64 {
+        self.transmissions += 1;
+        if self.records.len() > 2 * queue.sent_entries() + SLACK {
+            self.records.retain(|&record| in_flight(queue, record).is_some());
+        }
+        self.records.push_back((self.transmissions, start));
+        self.transmissions
+    }
+
+    /// Transmissions so far.
+    pub(super) fn transmissions(&self) -> u64 {
+        self.transmissions
+    }
+
+    /// The index of the segment in flight that was sent first.
+    pub(super) fn first(&mut self, queue: &SendQueue) -> Option<usize> {
+        while let Some(&record) = self.records.front() {
+            if let Some(index) = in_flight(queue, record) {
+                return Some(index);
+            }
+            self.records.pop_front();
+        }
+        None
+    }
+
+    /// These segments, given by order and start, count as in flight again. As a rule they were sent before all others.
+    pub(super) fn reinstate(&mut self, mut records: Vec<Record>) {
+        records.sort_unstable();
+        let before_all = records.last() < self.records.front() || self.records.is_empty();
+        for record in records.into_iter().rev() {
+            self.records.push_front(record);
+        }
+        if !before_all {
+            let mut all = Vec::from(core::mem::take(&mut self.records));
+            all.sort_unstable();
+            all.dedup();
+            self.records = all.into();
+        }
+    }
+
+    /// Panics if the records contradict the queue.
+    pub(super) fn check_invariants(&self, queue: &SendQueue) {
+        assert!(self.records.iter().is_sorted(), "transmissions are in order");
+        let live = self.records.iter().filter(|&&record| in_flight(queue, record).is_some()).count();
+        let sent = (0..queue.sent_entries()).filter_map(|index| queue.get(index));
+        assert_eq!(
+            live,
+            sent.filter(|entry| entry.mark == Mark::InFlight).count(),
+            "all in flight are in order"
+        );
+    }
+}
+
+fn in_flight(queue: &SendQueue, (order, start): Record) -> Option<usize> {
+    let index = queue.find(start)?;
+    queue.get(index).filter(|entry| entry.order == order && entry.mark == Mark::InFlight).map(|_| index)
+}

@@ -1,0 +1,131 @@
+//! F-RTO (RFC 5682): time-outs that were none.
+
+use crate::dsl::{Script, plain_options, sack_options, seg};
+use stack_user::tcp::{Config, congestion::Algorithm, options::Options, recovery::Phase};
+
+fn established(peer: Options) -> Script {
+    let config = Config { congestion: Algorithm::NewReno, ..Config::default() };
+    Script::established(config, peer)
+}
+
+/// Four segments are in flight when the timer expires, and four more wait.
+fn timed_out() -> Script {
+    let mut s = established(plain_options());
+    s.write(4000);
+    assert_eq!(s.drain(), 4);
+    assert_eq!(s.advance_to_timer(), 200);
+    s.expect(seg(".").seq(0).ack(0).len(1000));
+    s.write(4000);
+    s.expect_silence();
+    assert_eq!((s.info().recovery, s.info().cwnd), (Phase::Loss, 1000));
+    s
+}
+
+#[test]
+fn two_acks_of_what_was_sent_once_undo_the_timeout_rfc5682_2_1() {
+    let mut s = timed_out();
+    s.inject(seg(".").seq(0).ack(1000));
+    s.expect(seg(".").seq(4000).ack(0).len(1000));
+    s.expect(seg(".").seq(5000).ack(0).len(1000));
+    s.expect_silence();
+    s.inject(seg(".").seq(0).ack(2000));
+    let info = s.info();
+    assert_eq!((info.recovery, info.undone), (Phase::Open, 1));
+    assert!(info.cwnd >= 10_000, "as before");
+    s.expect(seg(".").seq(6000).ack(0).len(1000));
+    s.expect(seg(".").seq(7000).ack(0).len(1000));
+    s.inject(seg(".").seq(0).ack(8000));
+    assert_eq!(s.info().retransmissions, 1);
+    s.finish();
+}
+
+#[test]
+fn a_duplicate_ack_after_the_new_data_means_a_real_loss_rfc5682_2_1() {
+    let mut s = timed_out();
+    s.inject(seg(".").seq(0).ack(1000));
+    s.expect(seg(".").seq(4000).ack(0).len(1000));
+    s.expect(seg(".").seq(5000).ack(0).len(1000));
+    s.inject(seg(".").seq(0).ack(1000));
+    s.expect(seg(".").seq(1000).ack(0).len(1000));
+    assert_eq!((s.info().recovery, s.info().undone), (Phase::Loss, 0));
+    s.finish();
+}
+
+#[test]
+fn a_duplicate_ack_at_once_means_a_real_loss_rfc5682_2_1() {
+    let mut s = timed_out();
+    s.inject(seg(".").seq(0).ack(0));
+    s.inject(seg(".").seq(0).ack(1000));
+    s.expect(seg(".").seq(1000).ack(0).len(1000));
+    s.finish();
+}
+
+#[test]
+fn an_ack_of_all_ends_the_recovery_rfc5682_2_1() {
+    let mut s = timed_out();
+    s.inject(seg(".").seq(0).ack(4000));
+    assert_eq!((s.info().recovery, s.info().undone), (Phase::Open, 0));
+    s.finish();
+}
+
+#[test]
+fn without_new_data_the_usual_recovery_goes_on_rfc5682_2_1() {
+    let mut s = established(plain_options());
+    s.write(4000);
+    s.drain();
+    s.advance_to_timer();
+    s.expect(seg(".").seq(0).ack(0).len(1000));
+    s.inject(seg(".").seq(0).ack(1000));
+    s.expect(seg(".").seq(1000).ack(0).len(1000));
+    s.expect(seg(".").seq(2000).ack(0).len(1000));
+    s.finish();
+}
+
+#[test]
+fn a_second_timeout_asks_no_more_rfc5682_2_1() {
+    let mut s = timed_out();
+    s.advance_to_timer();
+    s.expect(seg(".").seq(0).ack(0).len(1000));
+    s.inject(seg(".").seq(0).ack(1000));
+    s.expect(seg(".").seq(1000).ack(0).len(1000));
+    s.finish();
+}
+
+/// Ten segments and a probe are in flight when the timer expires; more waits.
+fn timed_out_with_sack() -> Script {
+    let mut s = established(sack_options());
+    s.write(20_000);
+    assert_eq!(s.drain(), 10);
+    s.advance(20);
+    s.expect(seg(".").seq(10_000).ack(0).len(1000));
+    assert_eq!(s.advance_to_timer(), 200);
+    s.expect(seg(".").seq(0).ack(0).len(1000));
+    s.expect_silence();
+    s
+}
+
+#[test]
+fn a_sack_of_what_was_sent_once_undoes_the_timeout_rfc5682_3_1() {
+    let mut s = timed_out_with_sack();
+    s.inject(seg(".").seq(0).ack(1000));
+    s.expect(seg(".").seq(11_000).ack(0).len(1000));
+    s.expect(seg(".").seq(12_000).ack(0).len(1000));
+    s.expect_silence();
+    // The second is lost, but the third, sent before the time-out, was only late.
+    s.inject(seg(".").seq(0).ack(1000).sack(&[(2000, 3000)]));
+    assert_eq!(s.info().undone, 1);
+    s.finish();
+}
+
+#[test]
+fn a_sack_of_the_new_data_alone_means_a_real_loss_rfc5682_3_1() {
+    let mut s = timed_out_with_sack();
+    s.inject(seg(".").seq(0).ack(1000));
+    s.expect(seg(".").seq(11_000).ack(0).len(1000));
+    s.expect(seg(".").seq(12_000).ack(0).len(1000));
+    s.advance(10);
+    s.inject(seg(".").seq(0).ack(1000).sack(&[(11_000, 12_000)]));
+    s.expect(seg(".").seq(1000).ack(0).len(1000));
+    assert_eq!((s.info().recovery, s.info().undone), (Phase::Loss, 0));
+    s.finish();
+}
