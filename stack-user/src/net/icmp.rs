@@ -82,6 +82,7 @@ pub fn receive(bytes: &[u8]) -> Result<Input, DropReason> {
         Message::DestinationUnreachable { code, next_hop_mtu } => unreachable_kind(code, next_hop_mtu)?,
         Message::TimeExceeded { .. } => ErrorKind::TimeExceeded,
         Message::ParameterProblem { .. } => ErrorKind::ParameterProblem,
+        // What we do not know (RFC 1122 §3.2.2), and source quench (RFC 9293 §3.9.2.2, MUST-55; RFC 6633).
         Message::Other { .. } => return Err(DropReason::IcmpIgnored),
     };
     let quoted = Quoted::parse(bytes.get(icmpv4::LEN..).unwrap_or_default())?;

@@ -47,7 +47,7 @@ pub fn receive(bytes: &[u8], route: &Route, link_group: bool) -> Result<Datagram
         return Err(DropReason::Ipv4NotForUs);
     }
     let source = IpAddr::V4(header.source);
-    // RFC 1122 §3.2.1.3: a source is always one host; and we are not the one that sends to us.
+    // RFC 1122 §3.2.1.3, RFC 9293 §3.9.2.3 (MUST-63): a source is always one host; and we are not the one that sends to us.
     if !route::is_unicast(source) || route.is_broadcast(source) || source == route.address() {
         return Err(DropReason::Ipv4BadSource);
     }

@@ -51,7 +51,8 @@ impl<P: FramePool> Stack<P> {
         Ok(())
     }
 
-    /// Tells the flow that an error quotes. Whether it is believed is the flow's business (RFC 5927).
+    /// Tells the flow that an error quotes (RFC 9293 §3.9.2.2, MUST-54). Whether it is believed is the flow's business
+    /// (RFC 5927).
     fn handle_icmp_error(&mut self, now: Instant, error: &IcmpError) -> Result<(), DropReason> {
         if Some(error.local.ip()) != self.address() {
             return Err(DropReason::IcmpUnmatched);
@@ -83,7 +84,7 @@ impl<P: FramePool> Stack<P> {
     }
 }
 
-/// What an ICMP error means to TCP (RFC 1122 §4.2.3.9).
+/// What an ICMP error means to TCP (RFC 1122 §4.2.3.9, RFC 9293 §3.9.2.2).
 fn unreachable(kind: ErrorKind) -> Result<Unreachable, DropReason> {
     Ok(match kind {
         ErrorKind::NetUnreachable => Unreachable::Network,

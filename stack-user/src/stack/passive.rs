@@ -42,7 +42,7 @@ pub struct ListenerInfo {
 }
 
 impl<P: FramePool> Stack<P> {
-    /// Listens on an address of ours, or on all of them if it is unspecified (RFC 9293 §3.9.1.1, MUST-45). Port 0 asks
+    /// Listens on an address of ours, or on all of them if it is unspecified (RFC 9293 §3.9.1.1, MUST-43). Port 0 asks
     /// for any; [`tcp_listener`](Self::tcp_listener) tells which. At most `backlog` established connections wait to be
     /// [accepted](Self::tcp_accept), at least one.
     ///
@@ -311,7 +311,7 @@ impl<P: FramePool> Stack<P> {
         }
     }
 
-    /// RFC 9293 §3.10.7.1: a segment for no connection is answered with a reset.
+    /// RFC 9293 §3.5.2 and §3.10.7.1: a segment for no connection is answered with a reset.
     fn answer_with_reset(
         &mut self,
         now: Instant,

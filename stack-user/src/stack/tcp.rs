@@ -34,7 +34,8 @@ pub enum ConnectError {
 }
 
 impl<P: FramePool> Stack<P> {
-    /// Opens a connection; its SYN is the next thing that it has to send. Returns it with the local address and port.
+    /// Opens a connection (RFC 9293 §3.10.1); its SYN is the next thing that it has to send. Returns it with the local
+    /// address, which is that of the route (§3.9.1.1, MUST-44), and port.
     ///
     /// # Errors
     /// See [`ConnectError`].
@@ -44,6 +45,7 @@ impl<P: FramePool> Stack<P> {
         remote: SocketAddr,
     ) -> Result<(TcpId, SocketAddr), ConnectError> {
         let route = *self.route().ok_or(ConnectError::NoAddress)?;
+        // RFC 9293 §3.9.1.1, MUST-46.
         if remote.port() == 0
             || !crate::net::route::is_unicast(remote.ip())
             || route.is_broadcast(remote.ip())

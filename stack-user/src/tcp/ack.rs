@@ -2,7 +2,8 @@
 
 use crate::time::{Duration, Instant};
 
-/// How long an ACK may wait for data to travel with (RFC 9293 §3.8.6.3 allows 500 ms, MUST-40). As Linux: long enough
+/// How long an ACK may wait for data to travel with (RFC 9293 §3.8.6.3, SHLD-18; MUST-40 allows
+/// 500 ms). As Linux: long enough
 /// for an application's answer, short enough for a peer that waits for each ACK.
 pub const DELAY: Duration = Duration::from_millis(40);
 

@@ -16,7 +16,8 @@ pub struct SendSpace {
     pub una_offset: u64,
     /// SND.NXT: the next number to send.
     pub nxt: SeqNumber,
-    /// SND.WND, scaled: what the peer takes beyond SND.UNA.
+    /// SND.WND, scaled: what the peer takes beyond SND.UNA. Unsigned, and wider than the header's field (RFC 9293 §3.1,
+    /// MUST-1 and REC-1).
     pub wnd: usize,
     /// MAX.SND.WND: the largest window that the peer has offered (RFC 9293 §3.8.6.2.1, RFC 5961 §5).
     pub max_wnd: usize,

@@ -25,7 +25,8 @@ pub struct Config {
     pub send_buffer_max: usize,
     /// How long the handshake may take. Default: 3 minutes (RFC 9293 §3.8.3, MUST-23).
     pub connect_timeout: Duration,
-    /// How long the peer may leave data unacknowledged. Default: 5 minutes (RFC 9293 §3.8.3 asks for 100 s or more).
+    /// How long the peer may leave data unacknowledged. Default: 5 minutes (R2 of RFC 9293 §3.8.3,
+    /// MUST-20; at least 100 s by SHLD-11).
     pub user_timeout: Duration,
     /// How long TIME-WAIT lasts: 2 MSL. Default: 60 s, as in Linux; RFC 9293 §3.4.2 has an MSL of 2 minutes, from
     /// times when packets lived that long.

@@ -43,6 +43,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Connection {
     pub(super) config: Config,
+    /// Never changes (RFC 9293 §3.9.1.1, MUST-45).
     pub(super) local: SocketAddr,
     pub(super) remote: SocketAddr,
     pub(super) state: State,

@@ -15,7 +15,7 @@ pub enum Event {
     Writable,
     /// The peer sends no more: after what is there, `read` returns 0.
     PeerClosed,
-    /// The connection failed. What had come before can still be read.
+    /// The connection failed: no orderly end (RFC 9293 §3.6, MUST-12). What had come before can still be read.
     Failed(Error),
     /// All is done, and nothing more will happen. Comes last, after `Failed` or an orderly end.
     Closed,

@@ -1,8 +1,8 @@
 //! A connection in SYN-RECEIVED whose peer nobody has heard more of than its SYN (RFC 9293 §3.10.7.2).
 //!
 //! The SYN may be forged, so as little as possible is kept until the peer has shown that it gets our answer: a *SYN
-//! cache* (RFC 4987 §3.5). A [`HalfOpen`] becomes a [`Connection`](super::Connection) with the ACK that completes the
-//! handshake.
+//! cache* (RFC 4987 §3.5). So a passive open is never taken for an active one (RFC 9293 §3.5, MUST-11). A [`HalfOpen`]
+//! becomes a [`Connection`](super::Connection) with the ACK that completes the handshake.
 
 use super::{
     block::DEFAULT_MSS,

@@ -1,4 +1,4 @@
-//! What is known of a connection, in the manner of Linux's TCP_INFO.
+//! What is known of a connection (RFC 9293 §3.10.6), in the manner of Linux's TCP_INFO.
 
 use super::{Connection, State, recovery::Phase, timer::Timers};
 use crate::time::Duration;

@@ -47,8 +47,8 @@ impl SecretKey {
 
     /// The secrets of a connection that starts now.
     ///
-    /// ISN = M + F(addresses, ports, key), where M is a clock of 4 µs (RFC 6528 §3, RFC 9293 §3.4.1, MUST-8 and
-    /// SHLD-1): a new incarnation of a connection starts above the old one, other connections tell nothing.
+    /// ISN = M + F(addresses, ports, key), where M is a clock of 4 µs (RFC 6528 §3, RFC 9293 §3.4.1, MUST-8,
+    /// MUST-9 and SHLD-1): a new incarnation of a connection starts above the old one, other connections tell nothing.
     pub fn for_connection(&self, now: Instant, local: SocketAddr, remote: SocketAddr) -> Secrets {
         let clock = (now.as_nanos() / 4_000) as u32;
         Secrets {
@@ -82,6 +82,7 @@ pub(super) enum Purpose {
 mod tests {
     use super::*;
 
+    /// RFC 9293 §3.4.1, MUST-8, MUST-9 and SHLD-1; RFC 7323 §7.1.
     #[test]
     fn isn_follows_the_clock_within_a_connection_and_nothing_between_them() {
         let key = SecretKey::new(&mut Rng::from_seed(1));

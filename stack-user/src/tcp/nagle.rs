@@ -25,7 +25,8 @@ pub struct Question {
 
 /// How many bytes of the segment to send now; 0 is to wait.
 ///
-/// RFC 9293 §3.8.6.2.1 (MUST-38), rules 1 to 4, with §3.7.4 (SHLD-7) for the small segments.
+/// RFC 9293 §3.8.6.2.1 (MUST-38), rules 1 to 4: full segments at once (§3.9.1.2, SHLD-28), and nothing waits for ever
+/// (MUST-60); with §3.7.4 (SHLD-7) for the small segments.
 pub fn bytes_to_send(q: Question) -> usize {
     let allowed = q.len.min(q.usable);
     let full = allowed >= q.mss;

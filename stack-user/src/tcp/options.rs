@@ -20,7 +20,7 @@ pub const MAX_LEN: usize = 40;
 /// The options of one segment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Options {
-    /// The largest payload that the sender wants to receive (RFC 9293 §3.7.1). On SYN only.
+    /// The largest payload that the sender wants to receive (RFC 9293 §3.7.1). On SYN only (MUST-65).
     pub mss: Option<u16>,
     /// The shift that the sender applies to windows in the segments after this one. On SYN only.
     pub window_scale: Option<u8>,
@@ -84,7 +84,8 @@ mod kind {
 }
 
 impl Options {
-    /// Reads the options of a segment.
+    /// Reads the options of a segment, of whatever kind it is (RFC 9293 §3.1, MUST-4 and MUST-5), wherever in the
+    /// header they begin (§3.2, MUST-64).
     ///
     /// Options that we don't know are skipped by their length (RFC 9293 §3.1, MUST-6). One whose length is
     /// impossible ends the reading, since nothing behind it can be told apart any more (MUST-7); what came
@@ -144,7 +145,8 @@ impl Options {
         self.len() == 0
     }
 
-    /// Writes the options to the front of `bytes`, each aligned to four bytes by NOPs, and returns their length.
+    /// Writes the options to the front of `bytes`, each with its length (MUST-68) and aligned to four bytes by NOPs, and
+    /// returns their length.
     pub fn emit(&self, bytes: &mut [u8]) -> usize {
         let mut out = Writer { bytes, at: 0 };
         if let Some(mss) = self.mss {
@@ -207,6 +209,7 @@ mod tests {
         }
     }
 
+    /// With lengths that lead from each to the next (MUST-68), and no byte of padding.
     #[test]
     fn what_is_written_is_read() {
         let mut bytes = [0; MAX_LEN];

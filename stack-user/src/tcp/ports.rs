@@ -31,7 +31,8 @@ impl EphemeralPorts {
         Self { key, table: std::array::from_fn(|_| rng.next_u32() as u16) }
     }
 
-    /// A port for a connection from `local` to `remote` for which `is_used` is false, or `None` when all are used.
+    /// A port for a connection from `local` to `remote` for which `is_used` is false (RFC 6056 §3.1), or `None` when all
+    /// are used.
     pub fn pick(&mut self, local: IpAddr, remote: SocketAddr, is_used: impl Fn(u16) -> bool) -> Option<u16> {
         let offset = self.key.hash(Purpose::PortOffset, &(local, remote)) as u32 % COUNT;
         let index = self.key.hash(Purpose::PortTable, &(local, remote)) as usize % TABLE_LEN;
@@ -59,7 +60,7 @@ mod tests {
     }
 
     #[test]
-    fn a_destination_gets_every_port_once_before_one_comes_again() {
+    fn a_destination_gets_every_port_once_before_one_comes_again_rfc6056_3_2() {
         let mut ports = EphemeralPorts::new(&mut Rng::from_seed(3));
         let seen: HashSet<u16> =
             (0..COUNT).filter_map(|_| ports.pick(LOCAL, remote(80), |_| false)).collect();
@@ -68,14 +69,14 @@ mod tests {
     }
 
     #[test]
-    fn used_ports_are_passed_over_and_none_is_left_when_all_are_used() {
+    fn used_ports_are_passed_over_and_none_is_left_when_all_are_used_rfc6056_3_1() {
         let mut ports = EphemeralPorts::new(&mut Rng::from_seed(4));
         assert_eq!(ports.pick(LOCAL, remote(80), |port| port != 40_000), Some(40_000));
         assert_eq!(ports.pick(LOCAL, remote(80), |_| true), None);
     }
 
     #[test]
-    fn destinations_start_at_different_ports() {
+    fn destinations_start_at_different_ports_rfc6056_3_3_4() {
         let mut ports = EphemeralPorts::new(&mut Rng::from_seed(5));
         let starts: HashSet<_> = (1..50).map(|port| ports.pick(LOCAL, remote(port), |_| false)).collect();
         assert!(starts.len() > 45, "{}", starts.len());

@@ -1,4 +1,4 @@
-//! Data that arrived out of order, until the gap before it is filled; and the SACK blocks that tell the peer of it.
+//! Data that arrived out of order (RFC 9293 §3.10.7.4, SHLD-31), until the gap before it is filled; and the SACK blocks that tell the peer of it.
 
 use std::collections::VecDeque;
 

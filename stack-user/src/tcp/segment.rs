@@ -63,7 +63,8 @@ impl Segment {
     }
 
     /// Writes header and options in front of `payload_len` bytes of payload that are in `bytes` already, right
-    /// behind the room for the header, and computes the checksum of all of it. Returns the segment's length.
+    /// behind the room for the header, and computes the checksum of all of it (RFC 9293 §3.1, MUST-2). Returns the
+    /// segment's length.
     pub fn emit(&self, source: IpAddr, destination: IpAddr, payload_len: usize, bytes: &mut [u8]) -> usize {
         let header = Header {
             source: self.source_port,
@@ -112,7 +113,7 @@ impl Segment {
     }
 }
 
-/// The RST that answers a segment for which there is no connection (RFC 9293 §3.10.7.1), if one is due: an RST is
+/// The RST that answers a segment for which there is no connection (RFC 9293 §3.5.2 and §3.10.7.1), if one is due: an RST is
 /// never answered.
 pub fn reset_for(segment: &Segment, payload_len: usize) -> Option<Segment> {
     if segment.rst() {
@@ -156,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read_and_its_checksum_is_checked_must_3() {
+    fn what_is_written_is_read_and_its_checksum_is_checked_must_2_must_3() {
         let segment = segment(Flags::SYN);
         let mut bytes = [0; 64];
         bytes[24..29].copy_from_slice(b"hello");

@@ -1,4 +1,4 @@
-//! The states of a connection (RFC 9293 §3.3.2).
+//! The states of a connection (RFC 9293 §3.3.2): opening (§3.5) and closing (§3.6).
 
 use core::fmt;
 

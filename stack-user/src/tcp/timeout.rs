@@ -39,6 +39,7 @@ impl Connection {
     fn on_retransmission_timeout(&mut self, now: Instant) {
         self.rtt.back_off();
         self.counts.timeouts += 1;
+        // RFC 9293 §3.8.3, MUST-22: a SYN is repeated as data is; its R2 is `Timer::Connect`.
         if matches!(self.state, State::SynSent | State::SynReceived) {
             if self.is_passive && self.syn_timeouts >= SYN_ACK_RETRIES.into() {
                 return self.finish(now, Some(Error::ConnectTimedOut));

@@ -18,7 +18,7 @@ impl Connection {
     /// (RFC 5927 §4.1).
     ///
     /// While the connection is being opened, an error that will not pass by itself ends it at once, and another is
-    /// reported as the reason if no answer comes. Once it is open, no error ends it (RFC 1122 §4.2.3.9, MUST-56;
+    /// reported as the reason if no answer comes (RFC 9293 §3.9.2.2, SHLD-25). Once it is open, no error ends it (RFC 1122 §4.2.3.9, MUST-56;
     /// RFC 5927 §5.2): the way may come back, and if not, the time-out names the last error as the reason.
     pub fn handle_unreachable<P: FramePool>(
         &mut self,

@@ -105,7 +105,7 @@ impl Connection {
     /// The application is done: [`shutdown_write`](Self::shutdown_write), and no more reads.
     ///
     /// If it leaves something unread, or if more comes later, the peer gets RST instead of FIN: it must know that data
-    /// was lost (RFC 9293 §3.6.1, MUST-4 and SHLD-3).
+    /// was lost (RFC 9293 §3.6.1, MAY-1 and SHLD-3).
     pub fn close<P: FramePool>(&mut self, now: Instant, pool: &mut P) {
         if self.reads_closed {
             return;

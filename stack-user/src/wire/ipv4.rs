@@ -67,7 +67,8 @@ impl Header {
         }
     }
 
-    /// The header of a datagram, and where its payload lies: behind the options, and without the padding that
+    /// The header of a datagram, and where its payload lies: behind the options, which nobody reads (RFC 9293 §3.9.2,
+    /// MUST-50; RFC 1122 §3.2.1.8), and without the padding that
     /// Ethernet adds to short frames.
     ///
     /// # Errors

@@ -14,6 +14,7 @@ mod prr;
 mod rack;
 mod robustness;
 mod rto;
+mod rules;
 mod tlp;
 mod trace;
 mod transfer;

@@ -211,6 +211,9 @@ fn errors_that_quote_too_little_or_a_later_fragment_are_dropped() {
     let mut later = quoted.clone();
     Header { fragment_offset: 8, ..Header::new(A, B, 6, 8) }.emit(&mut later);
     assert_eq!(receive(&message(wire, &later)), Err(DropReason::IcmpUnmatched));
+    // So is what nobody asked for: a redirect, and source quench (RFC 9293 §3.9.2.2, MUST-55; RFC 1122 §3.2.2).
+    let quench = Message::Other { kind: 4, code: 0, rest: [0; 4] };
+    assert_eq!(receive(&message(quench, &quoted)), Err(DropReason::IcmpIgnored));
     let redirect = Message::Other { kind: 5, code: 0, rest: [10, 0, 0, 1] };
     assert_eq!(receive(&message(redirect, &quoted)), Err(DropReason::IcmpIgnored));
     let unknown = Message::DestinationUnreachable { code: 16, next_hop_mtu: 0 };

@@ -226,6 +226,7 @@ impl Connection {
         }
     }
 
+    /// RFC 9293 §3.6.1, MUST-13: for 2 MSL.
     pub(super) fn enter_time_wait(&mut self, now: Instant) {
         self.set_state(now, State::TimeWait);
         self.timers.stop_all();

@@ -106,7 +106,7 @@ impl Connection {
         Err(DropReason::TcpDuplicateData)
     }
 
-    /// Second step: RST (RFC 5961 §3): only the exact next number resets, others in the window are challenged.
+    /// Second step: RST, with data or without (RFC 9293 §3.5.3, SHLD-2), also when our window is closed (MUST-66). RFC 5961 §3: only the exact next number resets, others in the window are challenged.
     fn on_reset<P: FramePool>(
         &mut self,
         now: Instant,

@@ -41,6 +41,7 @@ impl Connection {
         segment.flags = Flags::SYN;
         segment.window = window::for_syn(self.autotune.receive_buffer());
         segment.options = Options {
+            // Always, and in SYN only (RFC 9293 §3.7.1, MUST-14, SHLD-5 and MAY-3).
             mss: Some(self.config.mss),
             window_scale: Some(window::shift_for(self.autotune.receive_buffer_max())),
             sack_permitted: true,
@@ -85,7 +86,8 @@ impl Connection {
         Some(Transmit { frame: self.build(pool, frame, &segment, 0), retained: None })
     }
 
-    /// An ACK alone, with SACK blocks if there is something to tell.
+    /// An ACK alone, with SACK blocks if there is something to tell: one for all that came before we were asked what
+    /// we have to send (RFC 9293 §3.10.7.4, MUST-58 and MUST-59).
     pub(super) fn transmit_ack<P: FramePool>(&mut self, now: Instant, pool: &mut P) -> Option<Transmit> {
         let frame = self.allocate(now, pool)?;
         let segment = self.segment(now, self.snd.nxt, Flags::ACK, true);
@@ -94,7 +96,7 @@ impl Connection {
 
     /// A window probe: an old sequence number, which the peer must answer with an ACK that tells its window.
     ///
-    /// RFC 9293 §3.8.6.1 has the probe carry a byte of data. Without one, as Linux does it, nothing has to be cut off
+    /// RFC 9293 §3.8.6.1 (MUST-36) has the probe carry a byte of data. Without one, as Linux does it, nothing has to be cut off
     /// the queue, and a peer can't take the byte without opening its window.
     pub(super) fn transmit_probe<P: FramePool>(&mut self, now: Instant, pool: &mut P) -> Option<Transmit> {
         let frame = self.allocate(now, pool)?;

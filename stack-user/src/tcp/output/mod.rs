@@ -115,6 +115,8 @@ impl Connection {
         }
         let entry = self.send.get(index)?;
         let window_end = self.snd.una_offset + self.snd.wnd as u64;
+        // A window that has shrunk holds back what lies beyond it (RFC 9293 §3.8.6, SHLD-16), but for the first: it asks
+        // for the window, too.
         let fits = entry.end() <= window_end || index == 0;
         if !(at_once || fits && self.congestion_allows(entry.sequence_len())) {
             return None;
@@ -126,6 +128,7 @@ impl Connection {
     fn transmit_new<P: FramePool>(&mut self, now: Instant, pool: &mut P, gate: Gate) -> Option<Transmit> {
         let entry = self.send.unsent()?;
         let layout = self.layout();
+        // None if the window has shrunk below what was sent (RFC 9293 §3.8.6, MUST-34 and SHLD-15).
         let usable = (self.snd.una + self.snd.wnd) - self.snd.nxt;
         let question = Question {
             len: entry.len.min(layout.mss),
@@ -175,7 +178,8 @@ impl Connection {
         }
     }
 
-    /// Data waits, nothing is outstanding, so only the peer's window can be why: no ACK will come by itself.
+    /// Data waits, nothing is outstanding, so only the peer's window can be why, closed from the start or shrunk (RFC
+    /// 9293 §3.8.6, MUST-35): no ACK will come by itself.
     fn watch_window(&mut self, now: Instant) {
         let waits = self.send.unsent().is_some() && !self.send.has_outstanding();
         if waits && !self.timers.is_set(Timer::Persist) && !self.persist.is_due() {
@@ -223,7 +227,7 @@ impl Connection {
         if fin {
             flags = flags.with(Flags::FIN);
         }
-        // The last of what was written: the peer's application should get it (RFC 9293 §3.9.1.2).
+        // The last of what was written: the peer's application should get it (RFC 9293 §3.9.1.2, MUST-61).
         if len > 0 && self.send.get(index + 1).is_none() {
             flags = flags.with(Flags::PSH);
         }
