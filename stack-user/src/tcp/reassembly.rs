@@ -62,15 +62,15 @@ impl Reassembly {
     /// Takes a payload that starts at `start`, beyond RCV.NXT. Where it overlaps another, one copy is kept.
     pub fn insert<P: FramePool>(&mut self, pool: &mut P, mut start: u64, mut payload: Payload) -> Inserted {
         let end = start + payload.len() as u64;
+        if payload.is_empty() || self.contains(start, end) {
+            payload.release(pool);
+            return Inserted::Duplicate;
+        }
         let at = self.segments.partition_point(|held| held.start <= start);
         if let Some(before) = at.checked_sub(1).and_then(|at| self.segments.get(at)) {
             let overlap = before.end().saturating_sub(start) as usize;
             payload.trim_front(overlap);
             start += overlap as u64;
-        }
-        if start >= end {
-            payload.release(pool);
-            return Inserted::Duplicate;
         }
         // Those behind it that it covers make room; one that it covers in part cuts it.
         while self.segments.get(at).is_some_and(|next| next.end() <= end) {
@@ -80,10 +80,6 @@ impl Reassembly {
         }
         if let Some(next) = self.segments.get(at) {
             payload.truncate(next.start.saturating_sub(start) as usize);
-        }
-        if payload.is_empty() {
-            payload.release(pool);
-            return Inserted::Duplicate;
         }
         if self.segments.len() >= MAX_SEGMENTS {
             payload.release(pool);
@@ -167,7 +163,9 @@ impl Reassembly {
 
     /// Whether `start..end` is here already; else the part of it that a DSACK block may name is empty.
     pub fn contains(&self, start: u64, end: u64) -> bool {
-        self.islands.iter().any(|island| island.start <= start && end <= island.end)
+        let after = self.islands.partition_point(|island| island.start <= start);
+        let before = after.checked_sub(1).and_then(|at| self.islands.get(at));
+        before.is_some_and(|island| end <= island.end)
     }
 
     /// A FIN ends the stream at `end`. The first one counts: a peer can't move its end.
@@ -239,6 +237,18 @@ mod tests {
         assert_eq!(blocks, [(3000, 6000), (7000, 8000), (1000, 2000)]);
         queue.clear(&mut pool);
         assert_eq!(pool.available(), 32);
+    }
+
+    #[test]
+    fn what_several_payloads_cover_is_a_duplicate_rfc2883_4() {
+        let mut pool = Umem::on_heap(8).expect("memory");
+        let data = vec![0; 600];
+        let mut queue = Reassembly::default();
+        assert_eq!(insert(&mut queue, &mut pool, &data, 1..514), Inserted::New);
+        assert_eq!(insert(&mut queue, &mut pool, &data, 4..517), Inserted::New);
+        assert_eq!(insert(&mut queue, &mut pool, &data, 4..517), Inserted::Duplicate);
+        queue.clear(&mut pool);
+        assert_eq!(pool.available(), 8);
     }
 
     #[test]
