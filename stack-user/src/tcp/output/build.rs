@@ -25,7 +25,7 @@ impl Connection {
         if self.syn_transmissions == 0 {
             self.config.fit(pool);
             self.autotune = Autotune::new(&self.config);
-            if self.is_passive {
+            if self.state == State::SynReceived {
                 self.offer_first_window();
             }
         }
