@@ -4,6 +4,7 @@
 pub mod build;
 pub mod build_ebpf;
 pub mod conformance;
+pub mod fuzz;
 pub mod lab;
 pub mod paths;
 pub mod process;

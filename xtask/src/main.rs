@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use xtask::{build, build_ebpf, conformance, lab, run, setup, test, tidy};
+use xtask::{build, build_ebpf, conformance, fuzz, lab, run, setup, test, tidy};
 
 /// Set up, build, run and test xstack.
 #[derive(Parser)]
@@ -29,6 +29,8 @@ enum Command {
     Test(test::Args),
     /// Write docs/conformance.md: every rule of the RFCs, its code and its tests
     Conformance(conformance::Args),
+    /// Throw arbitrary input at the protocols, for as long as you like
+    Fuzz(fuzz::Args),
     /// Check the rules of the house: layers, file lengths, unsafe, links
     Tidy,
 }
@@ -42,6 +44,7 @@ fn main() -> ExitCode {
         Command::Lab(args) => lab::command::run(&args),
         Command::Test(args) => test::run(&args),
         Command::Conformance(args) => conformance::run(&args),
+        Command::Fuzz(args) => fuzz::run(&args),
         Command::Tidy => tidy::run(),
     };
     outcome.unwrap_or_else(|error| {

@@ -31,15 +31,9 @@ const TIMESTAMP_OFFSET: u32 = 77;
 const HEADER_ROOM: usize = 34;
 const CHUNKS: u32 = 512;
 
-/// The configuration of scripts that are about something else: buffers keep the size that they have at first.
+/// The configuration of scripts that are about something else.
 pub(crate) fn config() -> Config {
-    Config {
-        recv_buffer: 1 << 20,
-        recv_buffer_max: 0,
-        send_buffer: 1 << 20,
-        send_buffer_max: 0,
-        ..Config::default()
-    }
+    Config::default()
 }
 
 /// A connection and its scripted peer.

@@ -1,0 +1,20 @@
+//! The bodies of the fuzz targets: bytes go in, a panic is a finding.
+//!
+//! They are here once for two users: libFuzzer, through `fuzz_targets/`, and the ordinary test
+//! `stack-user/tests/fuzz_corpus.rs`, which replays what was found before and draws some inputs of its own.
+//!
+//! To see what an input does, step by step, set `XSTACK_FUZZ_TELL=1` when it is replayed.
+
+pub mod options;
+pub mod reassembly;
+pub mod segments;
+
+mod endpoint;
+mod input;
+
+/// A target's name and its body.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// All targets.
+pub const TARGETS: [Target; 3] =
+    [("options", options::run), ("reassembly", reassembly::run), ("segments", segments::run)];
