@@ -137,6 +137,10 @@ impl Connections {
             self.traces.take_from(id, &mut row.connection);
         }
         let state = row.connection.state();
+        if state == State::Closed && row.told == State::TimeWait {
+            // Both have finished; that a table owns its TIME-WAIT now, or that it is over, is no news.
+            row.told = state;
+        }
         if state != row.told {
             let connection = &row.connection;
             tracing::info!(

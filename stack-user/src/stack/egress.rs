@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::{Event, Stack, TcpId};
+use super::{Event, Stack, TcpId, demux::Flow};
 use crate::{
     frame::{CompletedFrame, FramePool, TxFrame},
     net::{arp, neighbour, route::NextHop},
@@ -77,6 +77,11 @@ impl<P: FramePool> Stack<P> {
         let connection = self.connections.get_mut(id)?;
         let (local, remote) = (connection.local().ip(), connection.remote().ip());
         let Some(transmit) = connection.poll_transmit(now, &mut self.pool) else {
+            let retired = connection.retire(now).map(|entry| (entry, connection.time_wait()));
+            if let Some((entry, lasts)) = retired {
+                let flow = Flow { local: connection.local(), remote: connection.remote() };
+                self.time_waits.insert(now, &flow, entry, lasts);
+            }
             self.connections.sent_all(&mut self.pool, &mut self.events);
             return None;
         };

@@ -1,7 +1,7 @@
 //! Listeners, and the connections that wait to be accepted.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, VecDeque, hash_map::Entry},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
@@ -15,6 +15,8 @@ use crate::time::Instant;
 pub(super) struct Listeners {
     rows: Slab<Listener>,
     by_address: HashMap<SocketAddr, u32>,
+    /// How many listeners there are at a port.
+    ports: HashMap<(bool, u16), usize>,
     generation: u32,
 }
 
@@ -85,18 +87,18 @@ impl Listeners {
         };
         let row = self.rows.insert(listener) as u32;
         self.by_address.insert(local, row);
+        *self.ports.entry(port(local)).or_default() += 1;
         Some(ListenerId { row, generation })
     }
 
     /// As other systems have it, an address and all addresses of its family can't be listened on at one port: whoever
     /// came second would take connections from the first.
     pub(super) fn conflicts(&self, local: SocketAddr) -> bool {
-        let same = |listener: &Listener| {
-            let (a, b) = (listener.local, local);
-            let overlap = a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified();
-            a.port() == b.port() && a.is_ipv4() == b.is_ipv4() && overlap
-        };
-        self.rows.iter().any(|(_, listener)| same(listener))
+        if local.ip().is_unspecified() {
+            self.ports.contains_key(&port(local))
+        } else {
+            self.find(local).is_some()
+        }
     }
 
     /// Who listens on an address: on just that, or on all (RFC 9293 §3.9.1.1).
@@ -119,6 +121,12 @@ impl Listeners {
         self.get(id)?;
         let listener = self.rows.remove(id.row as usize);
         self.by_address.remove(&listener.local);
+        if let Entry::Occupied(mut count) = self.ports.entry(port(listener.local)) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
         Some(listener)
     }
 
@@ -126,6 +134,11 @@ impl Listeners {
         let id = |row: usize, generation| ListenerId { row: row as u32, generation };
         self.rows.iter().map(move |(row, listener)| (id(row, listener.generation), listener))
     }
+}
+
+/// A port of a family.
+fn port(local: SocketAddr) -> (bool, u16) {
+    (local.is_ipv4(), local.port())
 }
 
 /// All addresses of a family.

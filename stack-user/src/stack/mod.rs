@@ -28,6 +28,7 @@ mod passive;
 mod tcp;
 #[cfg(test)]
 mod tests;
+mod time_wait;
 mod timers;
 mod trace;
 mod udp;
@@ -42,6 +43,7 @@ use half_open::SynQueue;
 use listeners::Listeners;
 pub use passive::{ListenError, ListenerInfo};
 pub use tcp::ConnectError;
+use time_wait::TimeWaits;
 pub use udp::{UdpBindError, UdpSendError};
 
 use crate::{
@@ -72,6 +74,7 @@ pub struct Stack<P> {
     connections: Connections,
     listeners: Listeners,
     half_open: SynQueue,
+    time_waits: TimeWaits,
     ports: EphemeralPorts,
     secret: SecretKey,
     tcp_config: crate::tcp::Config,
@@ -101,6 +104,7 @@ impl<P: FramePool> Stack<P> {
             connections: Connections::new(now, &mut rng),
             listeners: Listeners::default(),
             half_open: SynQueue::new(now, &mut rng),
+            time_waits: TimeWaits::new(&mut rng),
             ports: EphemeralPorts::new(&mut rng),
             secret: SecretKey::new(&mut rng),
             tcp_config: crate::tcp::Config::default(),
@@ -122,6 +126,7 @@ impl<P: FramePool> Stack<P> {
         }
         self.handle_fragment_timeout(now);
         self.handle_half_open_timeout(now);
+        self.time_waits.handle_timeout(now);
         while let Some(id) = self.connections.pop_due(now) {
             if let Some(connection) = self.connections.get_mut(id) {
                 connection.handle_timeout(now, &mut self.pool);
@@ -139,6 +144,7 @@ impl<P: FramePool> Stack<P> {
             self.fragments.poll_timeout(),
             self.connections.poll_timeout(),
             self.half_open.poll_timeout(),
+            self.time_waits.poll_timeout(),
         ]
         .into_iter()
         .flatten()

@@ -6,7 +6,9 @@ use super::{Event, ListenerId, Stack, TcpId, demux::Flow, egress::Sender, half_o
 use crate::{
     frame::{FramePool, RxFrame},
     net::route::Route,
-    tcp::{Arrival, Connection, HalfOpen, Knock, Segment, on_segment_in_listen, segment, syn_cookie},
+    tcp::{
+        Arrival, Connection, HalfOpen, Knock, Revisit, Segment, on_segment_in_listen, segment, syn_cookie,
+    },
     telemetry::{DropReason, STORY},
     time::Instant,
     wire::protocol,
@@ -128,6 +130,10 @@ impl<P: FramePool> Stack<P> {
         if let Some(key) = self.half_open.find(&flow) {
             return self.handle_half_open(now, key, sender, segment, frame);
         }
+        if let Some(visit) = self.time_waits.get(&flow).map(|entry| entry.on_segment(segment, frame.len())) {
+            self.pool.release_rx(frame);
+            return self.handle_revisit(now, visit, sender, flow, segment);
+        }
         let Some(id) = self.listeners.find(flow.local) else {
             self.answer_with_reset(now, segment, frame.len(), flow.local.ip(), sender);
             return self.drop_received(frame, DropReason::TcpNoConnection);
@@ -182,11 +188,46 @@ impl<P: FramePool> Stack<P> {
             self.send_segment(now, &answer, flow.local.ip(), sender);
             return Err(DropReason::TcpSynQueueFull);
         }
-        let secrets = self.secret.for_connection(now, flow.local, flow.remote);
+        let secrets = self.secrets(now, &flow);
         let half_open = HalfOpen::new(now, &config, secrets, syn);
         let key = self.half_open.insert(Row { half_open, flow, listener: id, sender });
         self.send_syn_ack(now, key);
         Ok(())
+    }
+
+    /// A segment for a connection in TIME-WAIT.
+    fn handle_revisit(
+        &mut self,
+        now: Instant,
+        visit: Revisit,
+        sender: Sender,
+        flow: Flow,
+        segment: &Segment,
+    ) {
+        let reason = match (visit, self.listeners.find(flow.local)) {
+            (Revisit::Drop(reason), _) => return self.drops.count(reason),
+            (Revisit::Challenge(reason), _) => reason,
+            (Revisit::Again, _) => {
+                self.time_waits.refresh(now, &flow);
+                DropReason::TcpDuplicateData
+            }
+            (Revisit::Reopen, Some(id)) => {
+                let result = self.handle_syn(now, id, sender, flow, segment);
+                // With a cookie there is nothing else that remembers it, and its ACK must find the listener.
+                if matches!(result, Ok(()) | Err(DropReason::TcpSynQueueFull)) {
+                    self.time_waits.remove(&flow);
+                }
+                return result.unwrap_or_else(|reason| self.drops.count(reason));
+            }
+            (Revisit::Reopen, None) => DropReason::TcpChallenged,
+        };
+        self.drops.count(reason);
+        if self.resets.take(now, 1)
+            && let Some(entry) = self.time_waits.get(&flow)
+        {
+            let ack = entry.ack(now, flow.local.port(), flow.remote.port());
+            self.send_segment(now, &ack, flow.local.ip(), sender);
+        }
     }
 
     /// What a connection is accepted with.

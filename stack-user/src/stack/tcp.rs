@@ -58,16 +58,26 @@ impl<P: FramePool> Stack<P> {
         let local = route.address();
         let connections = &self.connections;
         let (half_open, listeners) = (&self.half_open, &self.listeners);
-        let is_used = |port| {
+        let time_waits = &self.time_waits;
+        let is_used = |port, or_waits: bool| {
             let flow = Flow { local: SocketAddr::new(local, port), remote };
             // A listener's port is its own (RFC 6056 §3.2): its clients would meet ours.
             connections.is_in_use(&flow)
                 || half_open.find(&flow).is_some()
                 || listeners.find(flow.local).is_some()
+                || if or_waits {
+                    time_waits.get(&flow).is_some()
+                } else {
+                    !time_waits.may_be_reused(now, &flow)
+                }
         };
-        let port = self.ports.pick(local, remote, is_used).ok_or(ConnectError::NoPort(remote))?;
+        let ports = &mut self.ports;
+        let fresh = ports.pick(local, remote, |port| is_used(port, true));
+        let port = fresh.or_else(|| ports.pick(local, remote, |port| is_used(port, false)));
+        let port = port.ok_or(ConnectError::NoPort(remote))?;
         let local = SocketAddr::new(local, port);
-        let secrets = self.secret.for_connection(now, local, remote);
+        let secrets = self.secrets(now, &Flow { local, remote });
+        self.time_waits.remove(&Flow { local, remote });
         let config = self.tcp_config(local.ip(), route.mtu());
         let connection = Connection::connect(now, config, local, remote, secrets);
         let id = self.connections.insert(connection);
@@ -126,6 +136,7 @@ impl<P: FramePool> Stack<P> {
     /// Resets all connections.
     pub fn abort_all(&mut self, now: Instant) {
         self.forget_all_half_open();
+        self.time_waits.clear();
         for id in self.connections.ids() {
             self.tcp_abort(now, id);
         }
@@ -134,6 +145,7 @@ impl<P: FramePool> Stack<P> {
     /// Our address is somebody else's now: all connections end, and nothing more is said from it, not even a reset.
     pub(super) fn abandon_all(&mut self, now: Instant) {
         self.forget_all_half_open();
+        self.time_waits.clear();
         for id in self.connections.ids() {
             self.work_on(id, |connection, pool| connection.fail(now, pool, tcp::Error::AddressLost));
         }
@@ -142,6 +154,17 @@ impl<P: FramePool> Stack<P> {
     /// Whether a connection is left whose peer still expects something: one that is neither closed nor in TIME-WAIT.
     pub fn has_unfinished_connections(&self) -> bool {
         self.connections.has_unfinished()
+    }
+
+    /// What a connection starts from: beyond where the last one between the same sockets ended, if that is known.
+    pub(super) fn secrets(&self, now: Instant, flow: &Flow) -> tcp::Secrets {
+        let secrets = self.secret.for_connection(now, flow.local, flow.remote);
+        self.time_waits.get(flow).map_or(secrets, |entry| entry.continued(secrets))
+    }
+
+    /// Connections in TIME-WAIT, for statistics: our end, and the peer's.
+    pub fn tcp_time_waits(&self) -> impl Iterator<Item = (SocketAddr, SocketAddr)> {
+        self.time_waits.flows()
     }
 
     /// A TCP segment, `frame` being all of it.

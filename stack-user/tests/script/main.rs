@@ -1,5 +1,7 @@
 //! Whole connections on virtual time. Each test names the rule that it holds us to.
 
+mod acceptance;
+mod ack_range;
 mod arbitrary;
 mod autotune;
 mod close;
@@ -9,12 +11,16 @@ mod frto;
 mod handshake;
 mod loss;
 mod newreno;
+mod options;
 mod passive;
 mod prr;
 mod rack;
+mod reset;
 mod robustness;
 mod rto;
 mod rules;
+mod simultaneous_open;
+mod syn_sent;
 mod tlp;
 mod trace;
 mod transfer;

@@ -545,6 +545,7 @@ fn rfc1122_3_2_2_a_broadcast_in_parts_is_not_answered_with_an_error() {
 
 mod listening;
 mod rules;
+mod time_wait;
 
 mod arbitrary {
     use proptest::prelude::*;

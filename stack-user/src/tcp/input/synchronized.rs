@@ -118,6 +118,10 @@ impl Connection {
             return Err(DropReason::TcpOutOfWindow);
         }
         if seq != self.rcv.nxt {
+            if seq == self.rcv.edge {
+                // Good for an ACK, but the first number outside of the window all the same (RFC 5961 §3.2).
+                return Err(DropReason::TcpOutOfWindow);
+            }
             self.challenge(now);
             return Err(DropReason::TcpChallenged);
         }

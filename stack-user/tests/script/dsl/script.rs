@@ -31,9 +31,15 @@ const TIMESTAMP_OFFSET: u32 = 77;
 const HEADER_ROOM: usize = 34;
 const CHUNKS: u32 = 512;
 
-/// The configuration of scripts that are about something else.
+/// The configuration of scripts that are about something else: buffers keep the size that they have at first.
 pub(crate) fn config() -> Config {
-    Config::default()
+    Config {
+        recv_buffer: 1 << 20,
+        recv_buffer_max: 0,
+        send_buffer: 1 << 20,
+        send_buffer_max: 0,
+        ..Config::default()
+    }
 }
 
 /// A connection and its scripted peer.
