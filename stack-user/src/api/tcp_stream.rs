@@ -62,6 +62,11 @@ impl TcpStream {
         self.stack.shard().with(|core, _| core.stack.tcp_set_nodelay(self.id, nodelay));
     }
 
+    /// Marks what is sent from now on with a Differentiated Services Codepoint, six bits (the upper ones of `IP_TOS`).
+    pub fn set_dscp(&self, dscp: u8) {
+        self.stack.shard().with(|core, _| core.stack.tcp_set_dscp(self.id, dscp));
+    }
+
     /// What the protocol knows of the connection, in the manner of Linux' `TCP_INFO`. `None` when it has ended.
     pub fn info(&self) -> Option<tcp::Info> {
         self.stack.shard().with(|core, _| core.stack.tcp(self.id).map(tcp::Connection::info))

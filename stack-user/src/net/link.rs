@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use crate::{
     frame::{FramePool, TxFrame},
     wire::{
-        MacAddr, arp,
+        IpFields, MacAddr, arp,
         ethernet::{self, ethertype},
         ipv4,
     },
@@ -47,6 +47,7 @@ impl Link {
         source: IpAddr,
         destination: IpAddr,
         protocol: u8,
+        fields: IpFields,
     ) -> bool {
         let room = self.header_room(source);
         let payload_len = frame.len().checked_sub(room).and_then(|len| u16::try_from(len).ok());
@@ -55,7 +56,11 @@ impl Link {
         else {
             return false;
         };
-        let header = ipv4::Header::new(source, destination, protocol, payload_len);
+        let header = ipv4::Header {
+            ttl: fields.hop_limit,
+            tos: fields.traffic_class,
+            ..ipv4::Header::new(source, destination, protocol, payload_len)
+        };
         match pool.tx_buffer(frame).get_mut(self.ethernet_len()..room) {
             Some(out) => header.emit(out),
             None => return false,
@@ -117,7 +122,7 @@ mod tests {
             let mut frame = pool.allocate().expect("a chunk").into_tx();
             frame.set_len(room + 4);
             pool.tx_buffer(&mut frame)[room..room + 4].copy_from_slice(b"data");
-            assert!(link.write_ip(&mut pool, &mut frame, A, B, protocol::UDP));
+            assert!(link.write_ip(&mut pool, &mut frame, A, B, protocol::UDP, IpFields::default()));
             link.write_ethernet(&mut pool, &mut frame, MacAddr::BROADCAST, ethertype::IPV4);
 
             let bytes = pool.tx_bytes(&frame);
@@ -140,7 +145,7 @@ mod tests {
         let link = Link { mac: MacAddr([2, 0, 0, 0, 0, 1]), vlan: None };
         let mut frame = pool.allocate().expect("a chunk").into_tx();
         frame.set_len(33);
-        assert!(!link.write_ip(&mut pool, &mut frame, A, B, protocol::UDP));
+        assert!(!link.write_ip(&mut pool, &mut frame, A, B, protocol::UDP, IpFields::default()));
         pool.release_tx(frame);
     }
 }

@@ -9,7 +9,7 @@ use crate::{
     tcp::Unreachable,
     telemetry::{DropReason, STORY},
     time::Instant,
-    wire::{MacAddr, arp::Packet, ethernet::ethertype, ipv4, protocol},
+    wire::{IpFields, MacAddr, arp::Packet, ethernet::ethertype, ipv4, protocol},
 };
 
 /// Answers and datagrams that wait for the TX ring. Fewer, and a program's burst of datagrams loses some that the
@@ -76,6 +76,7 @@ impl<P: FramePool> Stack<P> {
     fn poll_connection(&mut self, now: Instant, id: TcpId) -> Option<TxFrame> {
         let connection = self.connections.get_mut(id)?;
         let (local, remote) = (connection.local().ip(), connection.remote().ip());
+        let fields = connection.ip_fields();
         let Some(transmit) = connection.poll_transmit(now, &mut self.pool) else {
             let retired = connection.retire(now).map(|entry| (entry, connection.time_wait()));
             if let Some((entry, lasts)) = retired {
@@ -89,7 +90,7 @@ impl<P: FramePool> Stack<P> {
         if let Some(owner) = self.owners.get_mut(transmit.frame.chunk() as usize) {
             *owner = Some(Owner { id, retained: transmit.retained });
         }
-        self.send_ip(now, transmit.frame, local, remote, protocol::TCP)
+        self.send_ip(now, transmit.frame, local, remote, protocol::TCP, fields)
     }
 
     /// Writes the headers of a datagram whose payload is in place. `None` when the frame waits for its neighbour, or
@@ -101,13 +102,14 @@ impl<P: FramePool> Stack<P> {
         source: IpAddr,
         destination: IpAddr,
         protocol: u8,
+        fields: IpFields,
     ) -> Option<TxFrame> {
         let next_hop = self.route().and_then(|route| route.next_hop(destination));
         let Some(next_hop) = next_hop else {
             self.drop_unsent(now, frame, DropReason::NoRoute);
             return None;
         };
-        if !self.link.write_ip(&mut self.pool, &mut frame, source, destination, protocol) {
+        if !self.link.write_ip(&mut self.pool, &mut frame, source, destination, protocol, fields) {
             self.drop_unsent(now, frame, DropReason::NoRoute);
             return None;
         }
@@ -140,7 +142,7 @@ impl<P: FramePool> Stack<P> {
         destination: IpAddr,
         protocol: u8,
     ) {
-        if let Some(frame) = self.send_ip(now, frame, source, destination, protocol) {
+        if let Some(frame) = self.send_ip(now, frame, source, destination, protocol, IpFields::default()) {
             self.send_later(now, frame);
         }
     }
@@ -156,8 +158,9 @@ impl<P: FramePool> Stack<P> {
         source: IpAddr,
         to: Sender,
         protocol: u8,
+        fields: IpFields,
     ) {
-        if !self.link.write_ip(&mut self.pool, &mut frame, source, to.ip, protocol) {
+        if !self.link.write_ip(&mut self.pool, &mut frame, source, to.ip, protocol, fields) {
             return self.drop_unsent(now, frame, DropReason::NoRoute);
         }
         self.link.write_ethernet(&mut self.pool, &mut frame, to.mac, ethertype::IPV4);

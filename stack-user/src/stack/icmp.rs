@@ -12,7 +12,7 @@ use crate::{
     tcp::{SeqNumber, Unreachable},
     telemetry::DropReason,
     time::Instant,
-    wire::protocol,
+    wire::{IpFields, protocol},
 };
 
 impl<P: FramePool> Stack<P> {
@@ -47,7 +47,7 @@ impl<P: FramePool> Stack<P> {
         let destination = IpAddr::V4(datagram.header.destination);
         let room = self.link.header_room(destination);
         let reply = self.icmp.echo_reply(now, &mut self.pool, request, datagram.cast, room)?;
-        self.send_answer(now, reply, destination, sender, protocol::ICMPV4);
+        self.send_answer(now, reply, destination, sender, protocol::ICMPV4, IpFields::default());
         Ok(())
     }
 
@@ -78,7 +78,9 @@ impl<P: FramePool> Stack<P> {
         let (Some(quote), Some(source)) = (quote, self.address()) else { return };
         let room = self.link.header_room(source);
         match self.icmp.error(now, &mut self.pool, problem, quote, room) {
-            Ok(frame) => self.send_answer(now, frame, source, to, protocol::ICMPV4),
+            Ok(frame) => {
+                self.send_answer(now, frame, source, to, protocol::ICMPV4, IpFields::default());
+            }
             Err(reason) => self.drops.count(reason),
         }
     }

@@ -378,6 +378,7 @@ impl<P: FramePool> Stack<P> {
         };
         let len = segment.emit(local, to.ip, 0, bytes);
         frame.set_len(room + len);
-        self.send_answer(now, frame, local, to, protocol::TCP);
+        let fields = self.tcp_config.ip_fields();
+        self.send_answer(now, frame, local, to, protocol::TCP, fields);
     }
 }

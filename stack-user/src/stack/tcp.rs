@@ -117,6 +117,11 @@ impl<P: FramePool> Stack<P> {
         self.work_on(id, |connection, _| connection.set_nodelay(nodelay));
     }
 
+    /// Chooses the Differentiated Services Codepoint of a connection: see [`Connection::set_dscp`].
+    pub fn tcp_set_dscp(&mut self, id: TcpId, dscp: u8) {
+        self.work_on(id, |connection, _| connection.set_dscp(dscp));
+    }
+
     /// Closes our direction of a connection.
     pub fn tcp_shutdown_write(&mut self, now: Instant, id: TcpId) {
         self.work_on(id, |connection, _| connection.shutdown_write(now));

@@ -1,7 +1,11 @@
 //! What can be chosen for a connection.
 
 use super::{autotune::WINDOW_POOL_SHARE, congestion::Algorithm};
-use crate::{frame::FramePool, time::Duration, wire::tcp::Header};
+use crate::{
+    frame::FramePool,
+    time::Duration,
+    wire::{IpFields, tcp::Header},
+};
 
 /// The choices, with defaults that suit a client on the internet.
 #[derive(Clone, Debug)]
@@ -33,6 +37,11 @@ pub struct Config {
     pub time_wait: Duration,
     /// How long FIN-WAIT-2 lasts after `close`, when nobody would read what the peer sends. Default: 60 s.
     pub fin_wait_2: Duration,
+    /// Time to live of the packets (RFC 9293 §3.9.2, MUST-49). Default: 64. Zero counts as one, since no packet may leave
+    /// with zero (RFC 1122 §3.2.1.7).
+    pub hop_limit: u8,
+    /// Differentiated Services Codepoint of the packets, six bits (RFC 9293 §3.9.1.9, MUST-48). Default: 0, best effort.
+    pub dscp: u8,
     /// Send small segments at once (RFC 9293 §3.7.4, MUST-17). Default: false, so Nagle's algorithm is on.
     pub nodelay: bool,
     /// The congestion control algorithm.
@@ -47,6 +56,11 @@ impl Config {
         let share = pool.chunks() / WINDOW_POOL_SHARE * usize::from(self.mss);
         self.recv_buffer = self.recv_buffer.min(share);
         self.recv_buffer_max = self.largest_recv_buffer().min(share);
+    }
+
+    /// What the IP header of the packets says.
+    pub fn ip_fields(&self) -> IpFields {
+        IpFields::new(self.hop_limit.max(1), self.dscp)
     }
 
     /// What the receive buffer may grow to: a start beyond the maximum is one itself.
@@ -68,6 +82,8 @@ impl Default for Config {
             user_timeout: Duration::from_secs(300),
             time_wait: Duration::from_secs(60),
             fin_wait_2: Duration::from_secs(60),
+            hop_limit: IpFields::DEFAULT_HOP_LIMIT,
+            dscp: 0,
             nodelay: false,
             congestion: Algorithm::default(),
         }

@@ -7,7 +7,7 @@ use super::{
     state::State,
     timer::Timer,
 };
-use crate::{frame::FramePool, time::Instant};
+use crate::{frame::FramePool, time::Instant, wire::IpFields};
 
 impl Connection {
     /// Queues bytes to be sent, as many as there is room for, and returns how many.
@@ -80,6 +80,17 @@ impl Connection {
     /// Switches Nagle's algorithm off, or on again (RFC 9293 §3.7.4, MUST-17).
     pub fn set_nodelay(&mut self, nodelay: bool) {
         self.config.nodelay = nodelay;
+    }
+
+    /// Chooses the Differentiated Services Codepoint, six bits, of what is sent from now on (RFC 9293 §3.9.1.9, MUST-48 and
+    /// SHLD-21).
+    pub fn set_dscp(&mut self, dscp: u8) {
+        self.config.dscp = dscp;
+    }
+
+    /// What the IP header of the next segment has to say, unchanged (RFC 9293 §3.9.1.9, SHLD-22).
+    pub fn ip_fields(&self) -> IpFields {
+        self.config.ip_fields()
     }
 
     /// Sends no more after what was written: FIN (RFC 9293 §3.10.4). Reading goes on.

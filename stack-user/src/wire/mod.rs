@@ -8,11 +8,13 @@ pub mod arp;
 pub mod checksum;
 pub mod ethernet;
 pub mod icmpv4;
+mod ip_fields;
 pub mod ipv4;
 mod mac;
 pub mod tcp;
 pub mod udp;
 
+pub use ip_fields::IpFields;
 pub use mac::{MacAddr, ParseMacError};
 pub use stack_common::numbers::protocol;
 

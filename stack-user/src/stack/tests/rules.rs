@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    tcp::Connection,
+    tcp::{self, Connection},
     wire::{checksum::Sum, icmpv4, tcp::Flags},
 };
 
@@ -184,4 +184,50 @@ fn ip_options_change_nothing_must_50() {
     receive(&mut link.a, link.now, &plain);
     link.run(Duration::from_millis(5));
     assert_eq!(link.a.drops().get(DropReason::TcpNoConnection), 1, "it has got as far as TCP");
+}
+
+/// The IP headers of the TCP segments that A has sent.
+fn headers_from_a(link: &mut Link) -> Vec<ipv4::Header> {
+    let sent = link.seen.drain(..).filter(|(who, _)| *who == 'a');
+    let headers = sent.filter_map(|(_, bytes)| ipv4::Header::parse(&bytes[ethernet::LEN..]).ok());
+    headers.map(|(header, _)| header).filter(|header| header.protocol == protocol::TCP).collect()
+}
+
+#[test]
+fn the_application_chooses_differentiated_services_must_48_shld_21_shld_22() {
+    const EXPEDITED: u8 = 46;
+    let mut link = Link::new();
+    link.a.set_tcp_config(tcp::Config { dscp: EXPEDITED, ..tcp::Config::default() });
+    link.b.tcp_listen(link.now, to(B, 80), 1).expect("a listener");
+    let (id, _) = link.a.tcp_connect(link.now, to(B, 80)).expect("a connection");
+    link.run(Duration::from_millis(20));
+    let sent = headers_from_a(&mut link);
+    assert!(sent.len() >= 2 && sent.iter().all(|header| header.tos >> 2 == EXPEDITED), "{sent:?}");
+    link.a.tcp_set_dscp(id, 10);
+    assert_eq!(link.a.tcp_write(link.now, id, b"bulk"), Ok(4));
+    link.run(Duration::from_millis(20));
+    let sent = headers_from_a(&mut link);
+    assert!(!sent.is_empty() && sent.iter().all(|header| header.tos >> 2 == 10), "{sent:?}");
+}
+
+#[test]
+fn the_time_to_live_can_be_configured_must_49() {
+    let mut link = Link::new();
+    for (configured, sent) in [(64, 64), (3, 3), (255, 255), (0, 1)] {
+        link.a.set_tcp_config(tcp::Config { hop_limit: configured, ..tcp::Config::default() });
+        link.seen.clear();
+        link.a.tcp_connect(link.now, to(B, 80)).expect("a connection");
+        link.run(Duration::from_millis(5));
+        assert_eq!(headers_from_a(&mut link)[0].ttl, sent, "{configured}: never zero (RFC 1122 §3.2.1.7)");
+    }
+}
+
+#[test]
+fn answers_of_nobody_have_the_same_time_to_live_must_49() {
+    let mut link = Link::new();
+    link.a.set_tcp_config(tcp::Config { hop_limit: 9, ..tcp::Config::default() });
+    let stray = segment_to(&link.a, 80, 81);
+    receive(&mut link.a, link.now, &stray);
+    link.run(Duration::from_millis(5));
+    assert_eq!(headers_from_a(&mut link)[0].ttl, 9);
 }
