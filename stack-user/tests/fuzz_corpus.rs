@@ -2,6 +2,7 @@
 //! same bodies for longer, and with an eye for what an input reaches.
 
 #[path = "../fuzz/src/lib.rs"]
+#[expect(unreachable_pub, reason = "public for the fuzz targets, which are a crate of their own")]
 mod targets;
 
 use std::{fs, panic, path::Path};

@@ -25,7 +25,8 @@ fn options(data: &[u8]) {
     let options = Options::parse(data);
     assert!(options.window_scale.is_none_or(|shift| shift <= MAX_WINDOW_SCALE));
     assert!(options.sack.len() <= MAX_SACK_BLOCKS && options.sack.iter().count() == options.sack.len());
-    assert_eq!(options.is_empty(), options.len() == 0);
+    let len = options.len();
+    assert_eq!(options.is_empty(), len == 0);
     assert_eq!(options.len() % 4, 0);
     let mut bytes = [0xff; MAX_WRITTEN];
     let len = options.emit(&mut bytes);
