@@ -71,8 +71,8 @@ pub struct Connection {
     pub(super) persist: Persist,
     pub(super) recovery: Recovery,
     pub(super) congestion: Box<dyn CongestionControl>,
-    /// The congestion window has stopped us since the last ACK.
-    pub(super) cwnd_limited: bool,
+    /// SND.NXT as a stream offset when the congestion window stopped us last.
+    pub(super) window_full_until: u64,
     /// The stream offset whose acknowledgement ends the present round trip.
     pub(super) round_end: u64,
     pub(super) last_sent_at: Instant,
@@ -189,7 +189,7 @@ impl Connection {
             persist: Persist::default(),
             recovery: Recovery::default(),
             congestion: config.congestion.build(config.mss.into()),
-            cwnd_limited: false,
+            window_full_until: 0,
             round_end: 0,
             last_sent_at: now,
             syn_due: false,

@@ -5,6 +5,7 @@ mod ack_range;
 mod arbitrary;
 mod autotune;
 mod close;
+mod cubic;
 #[allow(dead_code, reason = "a vocabulary: not every word is needed at any time")]
 mod dsl;
 mod frto;

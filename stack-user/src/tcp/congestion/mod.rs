@@ -1,12 +1,89 @@
 //! Congestion control: one trait, and an algorithm a file.
+//!
+//! # How to add an algorithm
+//! One new file beside [`cubic`](self::Cubic)'s, with a type that implements [`CongestionControl`] and has a
+//! `new(mss: usize)`; and one line in the list of `algorithms!` below, which names the file, the type, and what users
+//! call it. The line makes it an [`Algorithm`]: it parses, prints, appears in help texts, and the tests that every
+//! algorithm has to pass find it by themselves. Slow start with HyStart++, pacing, ECN and the validation of windows
+//! that are not used (RFC 7661) lie around the algorithms, so that a new one has them without doing anything.
 
-mod reno;
+mod hystart;
+mod slow_start;
+#[cfg(test)]
+pub(super) mod testing;
 
-use core::fmt;
-
-pub use reno::Reno;
+use core::{fmt, str::FromStr};
 
 use crate::time::{Duration, Instant};
+
+/// Declares the algorithms: file, type, variant, the name as Linux has it, and other names that are understood.
+macro_rules! algorithms {
+    ($($(#[$doc:meta])* $variant:ident => $file:ident::$controller:ident, $name:literal $(| $alias:literal)*;)*) => {
+        $(mod $file; pub use $file::$controller;)*
+
+        /// The algorithms to choose from.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        #[non_exhaustive]
+        pub enum Algorithm { $($(#[$doc])* $variant,)* }
+
+        impl Algorithm {
+            /// All of them.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),*];
+
+            /// A controller for one connection.
+            pub fn build(self, mss: usize) -> Box<dyn CongestionControl> {
+                match self { $(Self::$variant => Box::new($controller::new(mss)),)* }
+            }
+
+            /// The name, as Linux has it.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+
+            fn by_name(name: &str) -> Option<Self> {
+                match name { $($name $(| $alias)* => Some(Self::$variant),)* _ => None }
+            }
+        }
+    };
+}
+
+algorithms! {
+    /// RFC 9438: what Linux, Windows and macOS use.
+    #[default]
+    Cubic => cubic::Cubic, "cubic";
+    /// RFC 5681, RFC 6582.
+    NewReno => reno::Reno, "reno" | "newreno";
+}
+
+impl fmt::Display for Algorithm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// The text names no algorithm.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("'{0}' is no congestion control algorithm; there are: {names}", names = Names)]
+pub struct ParseAlgorithmError(String);
+
+struct Names;
+
+impl fmt::Display for Names {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, algorithm) in Algorithm::ALL.iter().enumerate() {
+            write!(f, "{}{algorithm}", if i > 0 { ", " } else { "" })?;
+        }
+        Ok(())
+    }
+}
+
+impl FromStr for Algorithm {
+    type Err = ParseAlgorithmError;
+
+    fn from_str(name: &str) -> Result<Self, ParseAlgorithmError> {
+        Self::by_name(name).ok_or_else(|| ParseAlgorithmError(name.to_owned()))
+    }
+}
 
 /// What an ACK tells an algorithm.
 #[derive(Clone, Copy, Debug)]
@@ -25,6 +102,8 @@ pub struct Acked {
     pub round_start: bool,
     /// The window was what limited the sender: only then may it grow (RFC 7661 §4.3).
     pub cwnd_limited: bool,
+    /// What may be sent leaves spread over the round trip, and not at once.
+    pub paced: bool,
 }
 
 /// What told of congestion.
@@ -64,7 +143,8 @@ pub trait CongestionControl: fmt::Debug + Send {
     /// threshold back to what they were, if they are not larger by now.
     fn on_spurious(&mut self, now: Instant);
 
-    /// Nothing was sent for `idle`, which is longer than RTO (RFC 5681 §4.1, RFC 7661 §4.4).
+    /// Sending goes on after a pause: all was acknowledged, and nothing was sent for `idle`. If that is longer than
+    /// `rto`, what was known of the path is out of date (RFC 5681 §4.1).
     fn on_idle(&mut self, now: Instant, idle: Duration, rto: Duration);
 
     /// The largest payload became another (RFC 5681 calls it SMSS).
@@ -80,25 +160,16 @@ pub trait CongestionControl: fmt::Debug + Send {
     }
 }
 
-/// The algorithms to choose from.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Algorithm {
-    /// RFC 5681, RFC 6582.
-    #[default]
-    NewReno,
-}
-
-impl Algorithm {
-    /// A controller for one connection.
-    pub fn build(self, mss: usize) -> Box<dyn CongestionControl> {
-        match self {
-            Self::NewReno => Box::new(Reno::new(mss)),
-        }
-    }
-}
-
 /// IW (RFC 6928 §2): ten segments, or less if they are large.
 pub fn initial_window(mss: usize) -> usize {
     (10 * mss).min((2 * mss).max(14_600))
 }
+
+/// The window for segments of another size. Smaller ones would leave in a larger burst, so their number stays
+/// (RFC 5681 §3.1); larger ones are no reason to have more bytes in flight (RFC 4821 §7.6.4).
+fn shrink_with_mss(cwnd: usize, old: usize, new: usize) -> usize {
+    if new < old { (cwnd / old.max(1)).max(1) * new } else { cwnd.max(new) }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,11 +1,13 @@
 //! Slow start and congestion avoidance (RFC 5681), as NewReno uses them (RFC 6582).
 
-use super::{Acked, CongestionControl, Signal, initial_window};
+use super::{
+    Acked, CongestionControl, Signal, initial_window, shrink_with_mss,
+    slow_start::{Growth, SlowStart},
+};
 use crate::time::{Duration, Instant};
 
-/// In slow start, one ACK opens the window by at most this many segments (RFC 3465 §2.3, L): a peer that acknowledges
-/// every second segment does not slow us, and a stretched ACK does not cause a burst.
-const SEGMENTS_PER_ACK: usize = 2;
+/// The smallest ssthresh, in segments (RFC 5681 §3.1, equation 4).
+const MIN_SSTHRESH: usize = 2;
 
 /// RFC 5681.
 #[derive(Debug)]
@@ -13,6 +15,7 @@ pub struct Reno {
     mss: usize,
     cwnd: usize,
     ssthresh: usize,
+    slow_start: SlowStart,
     /// Bytes acknowledged since the window grew last, in congestion avoidance (RFC 3465 §2.1).
     bytes_acked: usize,
     /// Window and threshold before the last congestion.
@@ -22,19 +25,53 @@ pub struct Reno {
 impl Reno {
     /// A window of IW.
     pub fn new(mss: usize) -> Self {
-        Self { mss, cwnd: initial_window(mss), ssthresh: usize::MAX, bytes_acked: 0, before: None }
+        Self {
+            mss,
+            cwnd: initial_window(mss),
+            ssthresh: usize::MAX,
+            slow_start: SlowStart::default(),
+            bytes_acked: 0,
+            before: None,
+        }
     }
 
-    /// RFC 5681 §3.1, equation 4.
-    fn halve(&mut self, in_flight: usize) {
-        self.ssthresh = (in_flight / 2).max(2 * self.mss);
-        self.bytes_acked = 0;
+    fn in_slow_start(&self) -> bool {
+        self.cwnd < self.ssthresh
+    }
+
+    fn grow_in_slow_start(&mut self, acked: &Acked) {
+        let Growth { bytes, done } = self.slow_start.on_ack(acked, self.mss, self.ssthresh);
+        self.cwnd += bytes;
+        if done {
+            self.ssthresh = self.cwnd;
+        }
+        if !self.in_slow_start() {
+            self.slow_start.on_end();
+        }
+    }
+
+    /// A segment per window (RFC 5681 §3.1, RFC 3465 §2.1).
+    fn avoid_congestion(&mut self, acked: &Acked) {
+        if !acked.cwnd_limited {
+            return;
+        }
+        self.bytes_acked += acked.bytes;
+        if self.bytes_acked >= self.cwnd {
+            self.bytes_acked -= self.cwnd;
+            self.cwnd += self.mss;
+        }
+    }
+
+    /// What a signal leaves of `in_flight`: half of it (RFC 5681 §3.1, equation 4); four fifths after a mark of ECN in
+    /// congestion avoidance (RFC 8511 §3.1).
+    fn reduced(&self, signal: Signal, in_flight: usize) -> usize {
+        if signal == Signal::Ecn && !self.in_slow_start() { in_flight / 5 * 4 } else { in_flight / 2 }
     }
 }
 
 impl CongestionControl for Reno {
     fn name(&self) -> &'static str {
-        "newreno"
+        "reno"
     }
 
     fn cwnd(&self) -> usize {
@@ -46,72 +83,56 @@ impl CongestionControl for Reno {
     }
 
     fn on_ack(&mut self, acked: &Acked) {
-        if !acked.cwnd_limited {
-            return;
-        }
-        if self.cwnd < self.ssthresh {
-            self.cwnd += acked.bytes.min(SEGMENTS_PER_ACK * self.mss);
-            return;
-        }
-        self.bytes_acked += acked.bytes;
-        if self.bytes_acked >= self.cwnd {
-            self.bytes_acked -= self.cwnd;
-            self.cwnd += self.mss;
+        if self.in_slow_start() {
+            self.grow_in_slow_start(acked);
+        } else {
+            self.avoid_congestion(acked);
         }
     }
 
     fn on_congestion(&mut self, _now: Instant, signal: Signal, in_flight: usize) {
         self.before = Some((self.cwnd, self.ssthresh));
-        self.halve(in_flight);
-        self.cwnd = if signal == Signal::Timeout { self.mss } else { self.ssthresh };
+        // Limited transmit has more in flight than the window, which must not count (RFC 5681 §3.2).
+        let reduced = self.reduced(signal, in_flight.min(self.cwnd));
+        self.ssthresh = reduced.max(MIN_SSTHRESH * self.mss);
+        self.bytes_acked = 0;
+        self.cwnd = self.ssthresh;
+        if signal == Signal::Timeout {
+            self.cwnd = self.mss;
+            self.slow_start.on_timeout();
+        }
     }
 
     fn on_spurious(&mut self, _now: Instant) {
         if let Some((cwnd, ssthresh)) = self.before.take() {
             self.cwnd = self.cwnd.max(cwnd);
             self.ssthresh = self.ssthresh.max(ssthresh);
+            self.slow_start.on_end();
         }
     }
 
-    fn on_idle(&mut self, _now: Instant, _idle: Duration, _rto: Duration) {
-        self.cwnd = self.cwnd.min(initial_window(self.mss));
+    fn on_idle(&mut self, _now: Instant, idle: Duration, rto: Duration) {
+        if idle > rto {
+            self.cwnd = self.cwnd.min(initial_window(self.mss));
+        }
     }
 
     fn set_mss(&mut self, mss: usize) {
-        // A window of as many segments as before, so that smaller ones don't stall it.
-        self.cwnd = (self.cwnd / self.mss.max(1)).max(1) * mss;
+        self.cwnd = shrink_with_mss(self.cwnd, self.mss, mss);
         self.mss = mss;
     }
 
     fn restart_from_one_segment(&mut self) {
         self.cwnd = self.mss;
+        self.slow_start.on_timeout();
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::testing::ack, *};
 
     const MSS: usize = 1000;
-
-    fn ack(bytes: usize) -> Acked {
-        Acked {
-            now: Instant::ZERO,
-            bytes,
-            in_flight: 10 * MSS,
-            rtt: None,
-            srtt: None,
-            round_start: false,
-            cwnd_limited: true,
-        }
-    }
-
-    #[test]
-    fn initial_window_rfc6928() {
-        assert_eq!(initial_window(1460), 14_600);
-        assert_eq!(initial_window(536), 5_360);
-        assert_eq!(initial_window(9_000), 18_000);
-    }
 
     #[test]
     fn slow_start_doubles_and_avoidance_adds_a_segment_a_round_rfc5681_3_1() {
@@ -120,24 +141,12 @@ mod tests {
             reno.on_ack(&ack(MSS));
         }
         assert_eq!(reno.cwnd(), 20 * MSS);
-        reno.on_ack(&ack(50 * MSS));
-        assert_eq!(reno.cwnd(), 22 * MSS, "one ACK opens by two segments at most");
         reno.on_congestion(Instant::ZERO, Signal::Loss, 22 * MSS);
-        assert_eq!((reno.cwnd(), reno.ssthresh()), (11 * MSS, 11 * MSS));
-        for _ in 0..11 {
+        assert_eq!((reno.cwnd(), reno.ssthresh()), (10 * MSS, 10 * MSS), "what is beyond the window does not count");
+        for _ in 0..10 {
             reno.on_ack(&ack(MSS));
         }
-        assert_eq!(reno.cwnd(), 12 * MSS);
-    }
-
-    #[test]
-    fn what_was_no_congestion_is_undone_rfc4015() {
-        let mut reno = Reno::new(MSS);
-        reno.on_congestion(Instant::ZERO, Signal::Timeout, 10 * MSS);
-        reno.on_spurious(Instant::ZERO);
-        assert_eq!((reno.cwnd(), reno.ssthresh()), (10 * MSS, usize::MAX));
-        reno.on_spurious(Instant::ZERO);
-        assert_eq!(reno.cwnd(), 10 * MSS, "once");
+        assert_eq!(reno.cwnd(), 11 * MSS);
     }
 
     #[test]
@@ -145,5 +154,14 @@ mod tests {
         let mut reno = Reno::new(MSS);
         reno.on_congestion(Instant::ZERO, Signal::Timeout, 3 * MSS);
         assert_eq!((reno.cwnd(), reno.ssthresh()), (MSS, 2 * MSS), "never below two segments");
+    }
+
+    #[test]
+    fn a_mark_leaves_four_fifths_in_avoidance_and_half_in_slow_start_rfc8511_3_1() {
+        let mut reno = Reno::new(MSS);
+        reno.on_congestion(Instant::ZERO, Signal::Ecn, 10 * MSS);
+        assert_eq!(reno.cwnd(), 5 * MSS);
+        reno.on_congestion(Instant::ZERO, Signal::Ecn, 5 * MSS);
+        assert_eq!(reno.cwnd(), 4 * MSS);
     }
 }

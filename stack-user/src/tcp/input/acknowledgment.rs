@@ -164,17 +164,19 @@ impl Connection {
                 rtt: acked.rtt,
                 srtt: self.rtt.srtt(),
                 round_start,
-                cwnd_limited: self.window_was_used(in_flight),
+                cwnd_limited: self.window_was_used(in_flight, acked.bytes),
+                paced: false,
             });
         }
-        self.cwnd_limited = false;
     }
 
-    /// A window that is not used must not grow (RFC 7661 §4.3). In slow start half of it is use enough, since ACKs come
-    /// in clumps.
-    fn window_was_used(&self, in_flight: usize) -> bool {
+    /// A window that is not used must not grow (RFC 7661 §4.3). It was used if it was full while the data that is now
+    /// acknowledged was on its way: ACKs come in clumps, so what it is at this moment says little. In slow start half of
+    /// it is use enough.
+    fn window_was_used(&self, in_flight: usize, bytes: usize) -> bool {
         let cwnd = self.congestion.cwnd();
-        self.cwnd_limited || cwnd < self.congestion.ssthresh() && cwnd < 2 * in_flight
+        let was_full = self.snd.una_offset - (bytes as u64) < self.window_full_until;
+        was_full || cwnd < self.congestion.ssthresh() && cwnd < 2 * in_flight
     }
 
     /// RTT by the clock if what is acknowledged was sent once (Karn's algorithm), else by the echoed timestamp.

@@ -149,7 +149,7 @@ impl Connection {
         let entry_len = entry.len;
         self.restart_after_idle(now);
         if gate == Gate::Windows && !self.congestion_allows(len) {
-            self.cwnd_limited = true;
+            self.window_full_until = self.snd.offset(self.snd.nxt);
             return None;
         }
         let index = self.send.sent_entries();

@@ -79,7 +79,7 @@ impl Prr {
 mod tests {
     use super::*;
     use crate::{
-        tcp::congestion::{Algorithm, Signal},
+        tcp::congestion::{Algorithm, Signal, testing},
         time::Instant,
     };
 
@@ -88,6 +88,7 @@ mod tests {
     /// A controller whose ssthresh is 10 segments.
     fn congestion() -> Box<dyn CongestionControl> {
         let mut congestion = Algorithm::NewReno.build(MSS);
+        (0..10).for_each(|_| congestion.on_ack(&testing::ack(MSS)));
         congestion.on_congestion(Instant::ZERO, Signal::Loss, 20 * MSS);
         assert_eq!(congestion.ssthresh(), 10 * MSS);
         congestion

@@ -14,6 +14,7 @@ use stack_user::{
     tcp::{
         Config, Connection, Event, Info, ReadError, Secrets, Segment, SeqNumber, State, Transmit,
         Unreachable, WriteError,
+        congestion::Algorithm,
         options::{Options, Timestamps},
     },
     telemetry::DropReason,
@@ -31,13 +32,15 @@ const TIMESTAMP_OFFSET: u32 = 77;
 const HEADER_ROOM: usize = 34;
 const CHUNKS: u32 = 512;
 
-/// The configuration of scripts that are about something else: buffers keep the size that they have at first.
+/// The configuration of scripts that are about something else: buffers keep the size that they have at first,
+/// and windows are halved and doubled (RFC 5681), so that numbers stay round.
 pub(crate) fn config() -> Config {
     Config {
         recv_buffer: 1 << 20,
         recv_buffer_max: 0,
         send_buffer: 1 << 20,
         send_buffer_max: 0,
+        congestion: Algorithm::NewReno,
         ..Config::default()
     }
 }
