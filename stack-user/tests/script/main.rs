@@ -6,16 +6,21 @@ mod arbitrary;
 mod autotune;
 mod close;
 mod cubic;
+mod delayed_ack;
 #[allow(dead_code, reason = "a vocabulary: not every word is needed at any time")]
 mod dsl;
+mod fin;
 mod frto;
 mod handshake;
 mod loss;
+mod nagle;
 mod newreno;
 mod options;
 mod passive;
 mod prr;
+mod push;
 mod rack;
+mod receive;
 mod reset;
 mod robustness;
 mod rto;
@@ -28,6 +33,7 @@ mod transfer;
 mod undo;
 mod window;
 mod world;
+mod zero_window;
 
 use stack_user::{
     device::Umem,
