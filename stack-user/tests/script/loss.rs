@@ -155,6 +155,19 @@ fn a_peer_that_reneges_gets_all_again_rfc2018_8() {
     s.finish();
 }
 
+/// RFC 2018 §4: the peer is told what came out of order, even while we send data, which has no room for it.
+#[test]
+fn data_that_is_sent_does_not_swallow_the_sack_rfc2018_4() {
+    let mut s = established(sack_options());
+    s.write(2000);
+    s.inject(seg(".").seq(1000).ack(0).len(1000));
+    s.expect(seg(".").seq(0).ack(0).len(1000));
+    s.expect(seg(".").seq(1000).ack(0).len(1000));
+    s.expect(seg(".").seq(2000).ack(0).sack(&[(1000, 2000)]));
+    s.expect_silence();
+    s.finish();
+}
+
 #[test]
 fn senseless_sack_blocks_count_nothing() {
     let mut s = established(sack_options());

@@ -120,9 +120,16 @@ impl Connection {
             segment.options.sack = self.sack_blocks();
         }
         self.rcv.last_ack_sent = self.rcv.nxt;
-        self.acks.on_sent();
-        self.timers.stop(Timer::DelayedAck);
+        // Data leaves no room for SACK blocks: where there are some to tell, an ACK of its own still has to do it.
+        if alone || !self.has_sack_blocks() {
+            self.acks.on_sent();
+            self.timers.stop(Timer::DelayedAck);
+        }
         segment
+    }
+
+    fn has_sack_blocks(&self) -> bool {
+        self.sack_enabled && (self.duplicate.is_some() || !self.reassembly.is_empty())
     }
 
     /// The window field; what it says is what the peer may use from now on.
