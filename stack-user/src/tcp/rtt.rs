@@ -12,6 +12,10 @@ const RTO_AFTER_LOST_SYN: Duration = Duration::from_secs(3);
 /// transfer would cost that second. Below 200 ms, peers that delay their ACKs cause spurious time-outs.
 const MIN_RTO: Duration = Duration::from_millis(200);
 
+/// What RTO leaves beside SRTT at least. On a steady path RTTVAR goes to nothing, and then a single delayed ACK (40 ms
+/// with most peers, more with some) would be a time-out. RFC 6298's least RTO of 1 s hides that; Linux leaves 200 ms.
+const MIN_SLACK: Duration = Duration::from_millis(100);
+
 /// The longest time-out (RFC 6298 §2.5 allows any bound of at least 60 s).
 const MAX_RTO: Duration = Duration::from_secs(120);
 
@@ -47,7 +51,7 @@ impl RttEstimator {
         self.smoothed = Some((srtt, rttvar));
         self.latest = rtt;
         self.min = self.min.min(rtt);
-        self.base_rto = (srtt + GRANULARITY.max(rttvar * 4)).clamp(MIN_RTO, MAX_RTO);
+        self.base_rto = base_rto(srtt, rttvar);
         self.backoff = 0;
     }
 
@@ -67,7 +71,7 @@ impl RttEstimator {
         let Some((srtt, rttvar)) = self.smoothed else { return };
         let (srtt, rttvar) = (srtt.max(self.latest), rttvar.max(self.latest / 2));
         self.smoothed = Some((srtt, rttvar));
-        self.base_rto = (srtt + GRANULARITY.max(rttvar * 4)).clamp(MIN_RTO, MAX_RTO);
+        self.base_rto = base_rto(srtt, rttvar);
         self.backoff = 0;
     }
 
@@ -106,6 +110,11 @@ impl RttEstimator {
     }
 }
 
+/// RFC 6298 §2.3 to §2.5.
+fn base_rto(srtt: Duration, rttvar: Duration) -> Duration {
+    (srtt + GRANULARITY.max(rttvar * 4).max(MIN_SLACK)).clamp(MIN_RTO, MAX_RTO)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -124,6 +133,29 @@ mod tests {
         rtt.sample(ms(180));
         assert_eq!((rtt.srtt(), rtt.rttvar()), (Some(ms(110)), Some(Duration::from_micros(57_500))));
         assert_eq!((rtt.min(), rtt.latest()), (Some(ms(100)), Some(ms(180))));
+    }
+
+    /// RFC 6298 §2.4 asks for a bound below; §2.5 allows one above.
+    #[test]
+    fn a_steady_path_leaves_room_for_a_delayed_ack_rfc6298_2_4() {
+        let mut rtt = RttEstimator::default();
+        (0..100).for_each(|_| rtt.sample(ms(150)));
+        assert_eq!(rtt.rto(), ms(250));
+        (0..100).for_each(|_| rtt.sample(ms(1)));
+        assert_eq!(rtt.rto(), ms(200));
+        (0..100).for_each(|_| rtt.sample(ms(500_000)));
+        assert_eq!(rtt.rto(), MAX_RTO);
+    }
+
+    /// RFC 4015 §3.3: at once, not by an eighth at a time.
+    #[test]
+    fn a_spurious_timeout_raises_rto_rfc4015_3_3() {
+        let mut rtt = RttEstimator::default();
+        (0..100).for_each(|_| rtt.sample(ms(50)));
+        rtt.back_off();
+        rtt.sample(ms(600));
+        rtt.on_spurious();
+        assert_eq!((rtt.srtt(), rtt.rto()), (Some(ms(600)), ms(1800)));
     }
 
     #[test]

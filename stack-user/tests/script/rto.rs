@@ -73,6 +73,25 @@ fn it_resends_the_first_and_backs_off_rfc6298_5_4_to_5_6() {
     s.finish();
 }
 
+/// RFC 6298 §5.1: a segment that fast retransmit sends again gets RTO's time from then. Its ACK can't come sooner than a
+/// round trip after it, which is when the timer would expire that runs since its first transmission.
+#[test]
+fn the_timer_waits_for_the_ack_of_a_retransmission_rfc6298_5_1() {
+    let mut s = established();
+    s.write(5000);
+    s.drain();
+    s.advance(150);
+    for _ in 0..3 {
+        s.inject(seg(".").seq(0).ack(0));
+    }
+    s.expect(seg(".").seq(0).len(1000));
+    s.advance(150);
+    s.expect_silence();
+    s.inject(seg(".").seq(0).ack(5000));
+    assert_eq!(s.info().timeouts, 0);
+    s.finish();
+}
+
 /// RFC 6298 §5.7: a SYN that was sent again leaves three seconds for the data.
 #[test]
 fn a_repeated_syn_leaves_three_seconds_rfc6298_5_7() {

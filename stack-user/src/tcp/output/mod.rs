@@ -214,10 +214,12 @@ impl Connection {
         } else {
             self.snd.nxt = self.snd.seq(end);
         }
-        if !self.timers.is_set(Timer::Retransmit) {
+        // RFC 6298 §5.1. When the first segment goes again, RTO has to be waited for from then: its first transmission is
+        // a round trip ago already.
+        if !self.timers.is_set(Timer::Retransmit) || again && index == 0 {
             self.timers.set(Timer::Retransmit, now + self.rtt.rto());
         }
-        self.set_loss_timers(now);
+        self.set_probe_timer(now, !again);
         self.timers.set_if_earlier(Timer::User, now + self.config.user_timeout);
         self.timers.stop(Timer::Persist);
         self.persist.on_sent();
