@@ -78,6 +78,16 @@ fn a_dsack_above_the_ack_is_understood_rfc2883_4() {
     s.finish();
 }
 
+/// RFC 2883 §4: what an ACK sacks above itself is no DSACK when that ACK comes late, and SND.UNA has passed it.
+#[test]
+fn an_old_ack_brings_no_dsack_rfc2883_4() {
+    let mut s = recovering();
+    s.inject(seg(".").seq(0).ack(10_000));
+    let _ = s.try_inject(seg(".").seq(0).ack(0).sack(&[(1000, 3000)]));
+    assert_eq!((s.info().dsacks, s.info().undone), (0, 0));
+    s.finish();
+}
+
 /// RFC 3522 §3.2: the ACK echoes the timestamp of the first copy.
 #[test]
 fn the_echo_of_the_first_copy_undoes_a_fast_recovery_rfc3522_3_2() {

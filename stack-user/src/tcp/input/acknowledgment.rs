@@ -51,11 +51,12 @@ impl Connection {
         self.begin_ack(now, segment);
         let phase = self.recovery.phase();
         let acked = ack.after(self.snd.una).then(|| self.on_new_ack(now, pool, segment, ack));
-        let news = self.sack_enabled && self.take_sack_blocks(segment);
+        let news = self.sack_enabled && self.take_sack_blocks(segment, ack);
         if acked.is_none() && self.is_duplicate_ack(segment, ack, payload_len, old_window) {
             self.recovery.on_duplicate_ack(&self.send, self.layout().mss, self.sack_enabled);
         }
         self.judge(now);
+        let acked_new = acked.is_some();
         if let Some(news) = acked {
             self.grow_window(now, phase, in_flight, &news);
             self.restart_timers(now);
@@ -63,7 +64,8 @@ impl Connection {
                 self.on_fin_acknowledged(now);
             }
         }
-        self.set_loss_timers(now);
+        self.set_reorder_timer();
+        self.set_probe_timer(now, acked_new);
         self.on_peer_alive(now);
         if news || ack.at_or_after(self.snd.una) { Ok(()) } else { Err(DropReason::TcpDuplicateData) }
     }
@@ -76,13 +78,13 @@ impl Connection {
     }
 
     /// Marks what the peer has beyond SND.UNA; returns whether that is news.
-    fn take_sack_blocks(&mut self, segment: &Segment) -> bool {
+    fn take_sack_blocks(&mut self, segment: &Segment, ack: SeqNumber) -> bool {
         let sack = &segment.options.sack;
         if sack.is_empty() {
             return false;
         }
         let mss = self.layout().mss;
-        if let Some(range) = self.find_dsack(sack) {
+        if let Some(range) = self.find_dsack(sack, ack) {
             self.recovery.on_dsack(range, mss);
         }
         // In the order of the stream: else what comes with one ACK would seem to be out of order.
@@ -102,12 +104,13 @@ impl Connection {
     }
 
     /// The range that came twice, as stream offsets, if the segment tells one that we have sent.
-    fn find_dsack(&self, sack: &SackBlocks) -> Option<Range<u64>> {
+    /// What an old ACK tells is below SND.UNA by now, but was not below that ACK.
+    fn find_dsack(&self, sack: &SackBlocks, ack: SeqNumber) -> Option<Range<u64>> {
         let sent = |seq: SeqNumber| self.snd.una_offset.checked_add_signed(seq.distance(self.snd.una).into());
         let range = |(left, right)| Some(sent(left)?..sent(right)?);
         let mut blocks = sack.iter().map(range);
         let first = blocks.next().flatten().filter(|first| first.end <= self.snd.offset(self.snd.nxt))?;
-        dsack::find(self.snd.una_offset, first, blocks.next().flatten())
+        dsack::find(sent(ack)?, first, blocks.next().flatten())
     }
 
     /// All five conditions of RFC 5681 §2. A window update is none, nor is data that happens to repeat the ACK.

@@ -2,10 +2,10 @@
 
 use core::ops::Range;
 
-/// The range that came twice, if the blocks of an ACK tell one: the first block if it lies below SND.UNA, or inside the
+/// The range that came twice, if the blocks of an ACK tell one: the first block if it lies below the ACK, or inside the
 /// second one (RFC 2883 §4, §5). All are stream offsets.
-pub fn find(una: u64, first: Range<u64>, second: Option<Range<u64>>) -> Option<Range<u64>> {
-    let below = first.end <= una;
+pub fn find(ack: u64, first: Range<u64>, second: Option<Range<u64>>) -> Option<Range<u64>> {
+    let below = first.end <= ack;
     let inside = second.is_some_and(|outer| outer.start <= first.start && first.end <= outer.end);
     (first.start < first.end && (below || inside)).then_some(first)
 }
