@@ -54,7 +54,8 @@ impl Connection {
         self.trace_window(now, before, Some(reason));
         // Started here and not with the retransmission, which waits while the NIC still has the frame.
         self.timers.set(Timer::Retransmit, now + self.rtt.rto());
-        self.set_loss_timers(now);
+        self.set_reorder_timer();
+        self.set_probe_timer(now, true);
     }
 
     /// RFC 8985 §6.2, step 5.
@@ -63,7 +64,8 @@ impl Connection {
         let before = self.congestion.cwnd();
         let reason = self.recovery.on_reorder_timeout(&context, &mut self.send, self.congestion.as_mut());
         self.trace_window(now, before, reason);
-        self.set_loss_timers(now);
+        self.set_reorder_timer();
+        self.set_probe_timer(now, false);
     }
 
     /// RFC 8985 §7.3: the probe goes out, and gets RTO's time to be answered.
@@ -87,17 +89,22 @@ impl Connection {
         }
     }
 
-    /// Reorder and loss probe timers, as the present state of recovery wants them.
-    pub(super) fn set_loss_timers(&mut self, now: Instant) {
+    /// RFC 8985 §6.2, step 5.
+    pub(super) fn set_reorder_timer(&mut self) {
         match self.recovery.reorder_at().filter(|_| self.send.has_outstanding()) {
             Some(at) => self.timers.set(Timer::Reorder, at),
             None => self.timers.stop(Timer::Reorder),
         }
+    }
+
+    /// RFC 8985 §7.2: new data that is sent, or acknowledged, puts a probe off; an ACK of neither doesn't.
+    pub(super) fn set_probe_timer(&mut self, now: Instant, progress: bool) {
         let rto = self.timers.at(Timer::Retransmit);
         let pto = self.recovery.pto(&self.send, self.rtt.srtt(), self.sack_enabled);
         match pto.zip(rto) {
-            // Never later than RTO (RFC 8985 §7.2).
-            Some((pto, rto)) => self.timers.set(Timer::LossProbe, rto.min(now + pto)),
+            // Never later than RTO.
+            Some((pto, rto)) if progress => self.timers.set(Timer::LossProbe, rto.min(now + pto)),
+            Some(_) => {}
             None => self.timers.stop(Timer::LossProbe),
         }
     }

@@ -21,6 +21,7 @@ mod prr;
 mod push;
 mod rack;
 mod receive;
+mod repair;
 mod reset;
 mod robustness;
 mod rto;

@@ -68,6 +68,20 @@ fn each_ack_puts_the_probe_off_rfc8985_7_2() {
 }
 
 #[test]
+fn an_ack_of_nothing_new_does_not_rfc8985_7_2() {
+    let mut s = established();
+    send(&mut s, 0, 4);
+    for i in 0..3 {
+        s.advance(5);
+        s.inject(seg(".").seq(i).ack(0).data(b"x"));
+        s.drain();
+    }
+    s.advance(5);
+    s.expect(seg(".").seq(3000).len(1000));
+    s.finish();
+}
+
+#[test]
 fn no_probe_while_something_is_sacked_or_lost_rfc8985_7_2() {
     let mut s = established();
     send(&mut s, 0, 3);

@@ -23,6 +23,15 @@ pub(crate) struct Faults {
     pub(crate) corrupt: f64,
 }
 
+/// A bottleneck, the same in both directions.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Link {
+    /// Bytes per second.
+    pub(crate) rate: u64,
+    /// Bytes that may wait.
+    pub(crate) queue: u64,
+}
+
 /// One end: a connection, its pool, its NIC, and what its application sent and got.
 pub(crate) struct End {
     pub(crate) connection: Connection,
@@ -42,7 +51,10 @@ pub(crate) struct World {
     pub(crate) ends: [End; 2],
     rng: Rng,
     faults: Faults,
-    delay: Duration,
+    pub(crate) delay: Duration,
+    pub(crate) link: Option<Link>,
+    /// When the link is done with what it was given, for each direction.
+    busy: [Instant; 2],
     /// Segments on their way, by when they arrive and in which order they were sent: to whom, and their bytes.
     on_wire: BTreeMap<(Instant, u64), (usize, Vec<u8>)>,
     sequence: u64,
@@ -60,6 +72,17 @@ pub(crate) fn address(end: usize) -> SocketAddr {
 impl World {
     /// Two ends that open at the same time, and will send `len` bytes each.
     pub(crate) fn new(seed: u64, faults: Faults, len: usize, config: impl Fn(usize) -> Config) -> Self {
+        Self::with_chunks(CHUNKS, seed, faults, len, config)
+    }
+
+    /// As `new`, with pools of that size.
+    pub(crate) fn with_chunks(
+        chunks: u32,
+        seed: u64,
+        faults: Faults,
+        len: usize,
+        config: impl Fn(usize) -> Config,
+    ) -> Self {
         let mut rng = Rng::from_seed(seed);
         let delay = Duration::from_micros(100 + rng.below(20_000));
         let ends = [0, 1].map(|end| {
@@ -75,7 +98,7 @@ impl World {
                     address(1 - end),
                     secrets,
                 ),
-                pool: Umem::on_heap(CHUNKS).expect("memory"),
+                pool: Umem::on_heap(chunks).expect("memory"),
                 on_nic: Vec::new(),
                 to_send,
                 sent: 0,
@@ -90,6 +113,8 @@ impl World {
             rng,
             faults,
             delay,
+            link: None,
+            busy: [Instant::ZERO; 2],
             on_wire: BTreeMap::new(),
             sequence: 0,
             middlebox: |_| {},
@@ -169,6 +194,8 @@ impl World {
         if rng.chance(self.faults.loss) {
             return;
         }
+        let Some(leaves) = self.pass_link(to, bytes.len()) else { return };
+        let rng = &mut self.rng;
         if rng.chance(self.faults.corrupt) {
             let at = rng.below(bytes.len() as u64) as usize;
             bytes[at] ^= 1 << rng.below(8);
@@ -177,9 +204,22 @@ impl World {
         for _ in 0..copies {
             let late = if self.rng.chance(self.faults.reorder) { self.rng.below(5_000) } else { 0 };
             self.sequence += 1;
-            let at = self.now + self.delay + Duration::from_micros(late);
+            let at = leaves + self.delay + Duration::from_micros(late);
             self.on_wire.insert((at, self.sequence), (to, bytes.clone()));
         }
+    }
+
+    /// When a segment of that payload and header has left the link, if its queue has room.
+    fn pass_link(&mut self, to: usize, len: usize) -> Option<Instant> {
+        let Some(link) = self.link else { return Some(self.now) };
+        let busy = &mut self.busy[to];
+        let waiting = busy.since(self.now).as_micros() as u64 * link.rate / 1_000_000;
+        if waiting > link.queue {
+            return None;
+        }
+        let micros = (len as u64 + HEADER_ROOM as u64) * 1_000_000 / link.rate;
+        *busy = self.now.max(*busy) + Duration::from_micros(micros);
+        Some(*busy)
     }
 
     fn rewrite_syn(&self, to: usize, bytes: &mut Vec<u8>) {

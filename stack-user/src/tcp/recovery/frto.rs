@@ -75,3 +75,52 @@ impl Frto {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ACK: Evidence =
+        Evidence { advanced: true, covers_all: false, original_delivered: true, has_new_data: true };
+
+    fn asked() -> Frto {
+        let mut frto = Frto::default();
+        frto.on_timeout(false);
+        assert!(!frto.on_ack(ACK), "one ACK decides nothing");
+        frto
+    }
+
+    #[test]
+    fn two_new_segments_go_out_and_nothing_else_rfc5682_2_1() {
+        let mut frto = asked();
+        assert!(frto.wants_new_data() && frto.holds_retransmissions());
+        frto.on_new_data();
+        frto.on_new_data();
+        assert!(!frto.wants_new_data() && frto.holds_retransmissions());
+        assert!(frto.on_ack(ACK));
+        assert!(!frto.holds_retransmissions());
+    }
+
+    #[test]
+    fn nothing_is_asked_where_nothing_can_be_learned_rfc5682_2_1() {
+        for ack in [
+            Evidence { advanced: false, ..ACK },
+            Evidence { covers_all: true, ..ACK },
+            Evidence { has_new_data: false, ..ACK },
+        ] {
+            let mut frto = Frto::default();
+            frto.on_timeout(false);
+            assert!(!frto.on_ack(ack) && frto == Frto::Off, "{ack:?}");
+        }
+        let mut frto = Frto::default();
+        frto.on_timeout(true);
+        assert_eq!(frto, Frto::Off, "the second time-out");
+    }
+
+    #[test]
+    fn an_ack_of_the_new_data_only_means_a_loss_rfc5682_3_1() {
+        let mut frto = asked();
+        assert!(!frto.on_ack(Evidence { original_delivered: false, ..ACK }));
+        assert_eq!(frto, Frto::Off);
+    }
+}

@@ -18,6 +18,8 @@ mod order;
 mod prr;
 mod rack;
 mod scoreboard;
+#[cfg(test)]
+mod tests;
 mod tlp;
 mod undo;
 
@@ -221,6 +223,7 @@ impl Recovery {
         if self.probe_repaired(context) {
             // RFC 8985 §7.4.2: a loss, even though nothing is missing any more.
             congestion.on_congestion(context.now, Signal::Loss, self.ack.flight);
+            self.undo.disarm();
             reason = Some(WindowReason::Loss);
         }
         let found = reneged + self.detect_losses(context, queue);
@@ -395,6 +398,7 @@ impl Recovery {
         self.phase = Phase::Cwr;
         self.point = nxt;
         congestion.on_congestion(now, Signal::Ecn, in_flight);
+        self.undo.disarm();
         self.prr = Prr::start(in_flight);
         true
     }

@@ -84,3 +84,63 @@ fn in_flight(queue: &SendQueue, (order, start): Record) -> Option<usize> {
     let index = queue.find(start)?;
     queue.get(index).filter(|entry| entry.order == order && entry.mark == Mark::InFlight).map(|_| index)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{device::Umem, tcp::send_queue::Layout, time::Instant};
+
+    fn transmit(pool: &mut Umem, queue: &mut SendQueue, order: &mut Order, index: usize) {
+        let start = queue.get(index).expect("an entry").start;
+        let number = order.on_transmit(queue, start);
+        let frame = queue.take_for_transmission(index, Instant::ZERO, number).expect("its frame");
+        queue.complete(pool, frame.into_completed(), start);
+    }
+
+    fn sent(n: usize) -> (Umem, SendQueue, Order) {
+        let mut pool = Umem::on_heap(8 * n as u32).expect("memory");
+        let (mut queue, mut order) = (SendQueue::default(), Order::default());
+        assert_eq!(queue.write(&mut pool, Layout { payload_at: 0, mss: 10 }, &vec![0; 10 * n]), 10 * n);
+        (0..n).for_each(|index| transmit(&mut pool, &mut queue, &mut order, index));
+        (pool, queue, order)
+    }
+
+    /// RFC 8985 §6.1: a segment that is sent again goes to the end.
+    #[test]
+    fn the_order_is_that_of_the_last_transmissions_rfc8985_6_1() {
+        let (mut pool, mut queue, mut order) = sent(4);
+        transmit(&mut pool, &mut queue, &mut order, 0);
+        queue.set_sacked(1, 20);
+        order.check_invariants(&queue);
+        let mut seen = Vec::new();
+        while let Some(index) = order.first(&queue) {
+            seen.push(index);
+            queue.set_mark(index, Mark::Lost);
+        }
+        assert_eq!(seen, [2, 3, 0]);
+    }
+
+    #[test]
+    fn what_is_reinstated_is_known_once_and_in_order() {
+        let (_pool, mut queue, mut order) = sent(6);
+        // One that was popped from the front, one that was not.
+        queue.set_mark(0, Mark::Lost);
+        assert_eq!(order.first(&queue), Some(1));
+        queue.set_mark(4, Mark::Lost);
+        queue.set_mark(0, Mark::InFlight);
+        queue.set_mark(4, Mark::InFlight);
+        order.reinstate(vec![(5, 40), (1, 0)]);
+        order.check_invariants(&queue);
+        assert_eq!(order.first(&queue), Some(0));
+    }
+
+    #[test]
+    fn memory_follows_the_window_however_often_it_is_sent() {
+        let (mut pool, mut queue, mut order) = sent(16);
+        for round in 0..10_000 {
+            transmit(&mut pool, &mut queue, &mut order, 1 + round % 15);
+            assert!(order.records.len() <= 2 * 16 + SLACK + 1);
+        }
+        order.check_invariants(&queue);
+    }
+}

@@ -138,3 +138,128 @@ fn lost(queue: &SendQueue, start: u64) -> Option<usize> {
     let index = queue.find(start)?;
     queue.get(index).filter(|entry| entry.mark == Mark::Lost).map(|_| index)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{device::Umem, rng::Rng, tcp::send_queue::Layout, time::Instant};
+
+    const LEN: u64 = 10;
+
+    /// `n` segments that were sent.
+    fn sent(n: u64) -> (Umem, SendQueue) {
+        let mut pool = Umem::on_heap(8 * n as u32).expect("memory");
+        let mut queue = SendQueue::default();
+        let layout = Layout { payload_at: 0, mss: LEN as usize };
+        assert_eq!(queue.write(&mut pool, layout, &vec![0; (n * LEN) as usize]), (n * LEN) as usize);
+        for index in 0..n as usize {
+            let frame =
+                queue.take_for_transmission(index, Instant::ZERO, index as u64 + 1).expect("its frame");
+            queue.complete(&mut pool, frame.into_completed(), index as u64 * LEN);
+        }
+        (pool, queue)
+    }
+
+    /// Nothing is sacked any more.
+    fn forget(scoreboard: &mut Scoreboard, queue: &mut SendQueue) {
+        scoreboard.renege(queue);
+        scoreboard.reinstate(queue);
+        scoreboard.work = 0;
+    }
+
+    /// The run of sacked segments around `index`, as a receiver reports it (RFC 2018 §4).
+    fn run(queue: &SendQueue, index: usize) -> Range<u64> {
+        let sacked = |i: usize| queue.get(i).is_some_and(|entry| entry.mark == Mark::Sacked);
+        let first = (0..index).rev().take_while(|&i| sacked(i)).last().unwrap_or(index);
+        let last = (index + 1..).take_while(|&i| sacked(i)).last().unwrap_or(index);
+        first as u64 * LEN..(last as u64 + 1) * LEN
+    }
+
+    /// Segments arrive in 10 000 orders, each ACK has the newest block and repeats two before it (RFC 2018 §4): what is
+    /// looked at is never more than a few entries for a block.
+    #[test]
+    fn no_order_of_arrival_makes_sacks_dear() {
+        const SEGMENTS: usize = 64;
+        let (_pool, mut queue) = sent(SEGMENTS as u64);
+        let mut scoreboard = Scoreboard::default();
+        let mut rng = Rng::from_seed(1);
+        let bit_reversed = |i: usize| (i as u8).reverse_bits() as usize >> 2;
+        for permutation in 0..10_000 {
+            let mut order: Vec<usize> = match permutation {
+                0 => (0..SEGMENTS).collect(),
+                1 => (0..SEGMENTS).rev().collect(),
+                2 => (0..SEGMENTS).step_by(2).chain((1..SEGMENTS).step_by(2)).collect(),
+                3 => (0..SEGMENTS).step_by(2).chain((1..SEGMENTS).step_by(2).rev()).collect(),
+                4 => (0..SEGMENTS).map(bit_reversed).collect(),
+                _ => (0..SEGMENTS).collect(),
+            };
+            for i in (1..SEGMENTS).filter(|_| permutation > 4) {
+                order.swap(i, rng.below(i as u64 + 1) as usize);
+            }
+            let mut blocks = 0;
+            let mut recent = Vec::new();
+            for &index in &order {
+                recent.insert(0, index);
+                recent.truncate(3);
+                for &index in &recent {
+                    let block = run(&queue, index);
+                    scoreboard.sack(&mut queue, block, |_| {});
+                    blocks += 1;
+                }
+            }
+            assert_eq!(queue.sacked_entries(), SEGMENTS);
+            let bound = SEGMENTS + 3 * blocks;
+            assert!(scoreboard.work <= bound, "permutation {permutation}: {} for {blocks}", scoreboard.work);
+            forget(&mut scoreboard, &mut queue);
+        }
+    }
+
+    #[test]
+    fn a_block_that_is_repeated_costs_nothing_to_speak_of() {
+        let (_pool, mut queue) = sent(1000);
+        let mut scoreboard = Scoreboard::default();
+        // Crumbs first, so that nothing is known to be one run.
+        for i in (1..1000).step_by(2).chain((2..1000).step_by(2)) {
+            scoreboard.sack(&mut queue, i * LEN..(i + 1) * LEN, |_| {});
+        }
+        scoreboard.work = 0;
+        for _ in 0..10_000 {
+            scoreboard.sack(&mut queue, LEN..1000 * LEN, |_| panic!("nothing is new"));
+        }
+        assert!(scoreboard.work < 12_000, "{} for 10 000 blocks", scoreboard.work);
+        // From any place on, and to any place.
+        let mut rng = Rng::from_seed(2);
+        scoreboard.work = 0;
+        for _ in 0..10_000 {
+            let (a, b) = (rng.below(999) + 1, rng.below(999) + 1);
+            scoreboard.sack(&mut queue, a.min(b) * LEN..(a.max(b) + 1) * LEN, |_| panic!("nothing is new"));
+        }
+        assert!(scoreboard.work < 40_000, "{} for 10 000 blocks", scoreboard.work);
+    }
+
+    #[test]
+    fn losses_are_repaired_from_the_lowest_on_rfc6675_4() {
+        let (_pool, mut queue) = sent(10);
+        let mut scoreboard = Scoreboard::default();
+        for index in [7, 2, 5] {
+            scoreboard.mark_lost(&mut queue, index);
+            scoreboard.mark_lost(&mut queue, index);
+        }
+        scoreboard.check_invariants(&queue);
+        assert_eq!(scoreboard.first_lost(&queue), Some(2));
+        scoreboard.sack(&mut queue, 20..30, |_| {});
+        assert_eq!(scoreboard.first_lost(&queue), Some(5), "sacked meanwhile");
+        assert_eq!(scoreboard.reinstate(&mut queue), [(6, 50), (8, 70)]);
+        assert_eq!((scoreboard.first_lost(&queue), queue.lost()), (None, 0));
+    }
+
+    #[test]
+    fn what_is_reneged_upon_is_lost_rfc2018_8() {
+        let (_pool, mut queue) = sent(10);
+        let mut scoreboard = Scoreboard::default();
+        scoreboard.sack(&mut queue, 30..60, |_| {});
+        scoreboard.renege(&mut queue);
+        scoreboard.check_invariants(&queue);
+        assert_eq!((queue.sacked(), queue.lost(), scoreboard.first_lost(&queue)), (0, 30, Some(3)));
+    }
+}

@@ -28,6 +28,11 @@ impl Undo {
         *self = Self { armed: true, from: una, count: self.count, ..Self::default() };
     }
 
+    /// The window was reduced for a reason that can't turn out to be none.
+    pub(super) fn disarm(&mut self) {
+        *self = Self { count: self.count, ..Self::default() };
+    }
+
     /// A segment goes out again.
     pub(super) fn on_retransmit(&mut self, now: Instant) {
         if !self.armed {
@@ -65,5 +70,56 @@ impl Undo {
     /// Reductions undone so far.
     pub(super) fn count(&self) -> u64 {
         self.count
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(ms: u64) -> Instant {
+        Instant::from_millis(ms)
+    }
+
+    /// A reduction when SND.UNA was 1000, and two segments sent again at 10 and 20 ms.
+    fn recovering() -> Undo {
+        let mut undo = Undo::default();
+        undo.arm(1000);
+        undo.on_retransmit(at(10));
+        undo.on_retransmit(at(20));
+        undo
+    }
+
+    #[test]
+    fn all_must_have_come_twice_rfc3708_2() {
+        let mut undo = recovering();
+        assert!(!undo.on_dsack(2000, 1));
+        assert!(!undo.on_dsack(1000, 1), "of an earlier recovery");
+        assert!(undo.on_dsack(3000, 1));
+        assert!(recovering().on_dsack(3000, 2), "both at once");
+        let mut nothing = Undo::default();
+        nothing.arm(0);
+        assert!(!nothing.on_dsack(2000, 1), "nothing was sent again");
+    }
+
+    #[test]
+    fn the_first_ack_decides_rfc3522_3_2() {
+        assert!(recovering().on_advance(Some(at(9))));
+        assert!(!recovering().on_advance(Some(at(10))));
+        assert!(!recovering().on_advance(None), "no timestamps");
+        let mut undo = recovering();
+        assert!(!undo.on_advance(Some(at(15))));
+        assert!(!undo.on_advance(Some(at(9))), "a later one may be an old ACK");
+    }
+
+    #[test]
+    fn what_is_done_or_disarmed_is_not_undone_again_rfc4015_3() {
+        let mut undo = recovering();
+        undo.done();
+        assert!(!undo.on_advance(Some(at(9))) && !undo.on_dsack(3000, 2));
+        assert_eq!(undo.count(), 1);
+        let mut undo = recovering();
+        undo.disarm();
+        assert!(!undo.on_advance(Some(at(9))) && !undo.on_dsack(3000, 2));
     }
 }

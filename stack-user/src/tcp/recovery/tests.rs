@@ -1,0 +1,148 @@
+//! What the scripts can't reach: ECN's entry, and the count of deliveries.
+
+use super::*;
+use crate::{device::Umem, tcp::congestion::Algorithm, tcp::send_queue::Layout};
+
+const MSS: usize = 1000;
+const ROUND_TRIP: Duration = Duration::from_millis(100);
+const ROUND_TRIP_LATER: Instant = Instant::from_millis(100);
+
+struct Sender {
+    pool: Umem,
+    queue: SendQueue,
+    recovery: Recovery,
+    congestion: Box<dyn CongestionControl>,
+    una: u64,
+    now: Instant,
+}
+
+impl Sender {
+    /// `n` segments are in flight.
+    fn new(n: usize) -> Self {
+        let pool = Umem::on_heap(256).expect("memory");
+        let congestion = Algorithm::NewReno.build(MSS);
+        let mut sender = Self {
+            pool,
+            queue: SendQueue::default(),
+            recovery: Recovery::default(),
+            congestion,
+            una: 0,
+            now: Instant::ZERO,
+        };
+        sender.send(n);
+        sender.now = ROUND_TRIP_LATER;
+        sender
+    }
+
+    fn send(&mut self, n: usize) {
+        let layout = Layout { payload_at: 0, mss: MSS };
+        assert_eq!(self.queue.write(&mut self.pool, layout, &vec![0; n * MSS]), n * MSS);
+        (0..n).for_each(|_| self.transmit(self.queue.sent_entries()));
+    }
+
+    fn transmit(&mut self, index: usize) {
+        let entry = self.queue.get(index).expect("an entry");
+        let (start, again) = (entry.start, entry.transmissions > 0);
+        let order = self.recovery.on_transmit(self.now, &self.queue, start, MSS, again);
+        let frame = self.queue.take_for_transmission(index, self.now, order).expect("its frame");
+        self.queue.complete(&mut self.pool, frame.into_completed(), start);
+    }
+
+    fn context(&self) -> Context {
+        Context {
+            now: self.now,
+            una: self.una,
+            nxt: self.una + self.queue.outstanding() as u64,
+            mss: MSS,
+            sack: true,
+            srtt: Some(ROUND_TRIP),
+            min_rtt: Some(ROUND_TRIP),
+            has_new_data: true,
+        }
+    }
+
+    /// An ACK of all before segment `una`, with SACK blocks, in segments as well.
+    fn ack(&mut self, una: u64, sacks: &[(u64, u64)]) -> Option<WindowReason> {
+        self.recovery.begin_ack(self.now, &self.queue, MSS, None, Some(ROUND_TRIP));
+        if una * MSS as u64 > self.una {
+            self.una = una * MSS as u64;
+            self.recovery.on_acknowledged(&mut self.queue, &mut self.pool, self.una);
+        }
+        for (start, end) in sacks {
+            let block = start * MSS as u64..end * MSS as u64;
+            self.recovery.on_sack(&mut self.queue, block);
+        }
+        let context = self.context();
+        let reason = self.recovery.end_ack(&context, &mut self.queue, self.congestion.as_mut());
+        self.recovery.check_invariants(&self.queue);
+        reason
+    }
+
+    fn ecn_echo(&mut self) -> bool {
+        let (nxt, in_flight) = (self.context().nxt, self.queue.outstanding());
+        self.recovery.on_ecn_echo(self.now, nxt, in_flight, self.congestion.as_mut())
+    }
+}
+
+/// RFC 3168 §6.1.2: once per window of data.
+#[test]
+fn ecn_shrinks_the_window_once_a_round_trip_rfc3168_6_1_2() {
+    let mut sender = Sender::new(10);
+    assert!(sender.ecn_echo());
+    assert_eq!((sender.recovery.phase(), sender.congestion.cwnd()), (Phase::Cwr, 5 * MSS));
+    assert!(!sender.ecn_echo(), "the same window");
+    // RFC 9937 §6.2 governs the way there.
+    sender.ack(4, &[]);
+    assert_eq!(sender.recovery.allowance(), Some(2 * MSS));
+    assert!(!sender.ecn_echo(), "still the same");
+    assert_eq!(sender.ack(10, &[]), Some(WindowReason::RecoveryDone));
+    assert_eq!((sender.recovery.phase(), sender.recovery.allowance()), (Phase::Open, None));
+    sender.send(4);
+    assert!(sender.ecn_echo(), "another window");
+}
+
+/// RFC 3168 §6.1.2: a loss in a window that was reduced already is repaired, and reduces nothing.
+#[test]
+fn a_loss_in_a_window_that_ecn_reduced_counts_once_rfc3168_6_1_2() {
+    let mut sender = Sender::new(10);
+    sender.ecn_echo();
+    let cwnd = sender.congestion.cwnd();
+    sender.ack(0, &[(1, 5)]);
+    assert_eq!((sender.recovery.phase(), sender.congestion.cwnd()), (Phase::FastRecovery, cwnd));
+    assert_eq!(sender.recovery.next_retransmission(&sender.queue), Some((0, true)));
+    assert!(!sender.ecn_echo(), "in recovery");
+    // RFC 3522 and RFC 3708 undo losses; that ECN told of congestion stays true.
+    sender.transmit(0);
+    sender.recovery.begin_ack(sender.now, &sender.queue, MSS, None, None);
+    sender.recovery.on_dsack(0..1000, MSS);
+    let context = sender.context();
+    sender.recovery.end_ack(&context, &mut sender.queue, sender.congestion.as_mut());
+    assert_eq!((sender.recovery.undone(), sender.congestion.cwnd()), (0, cwnd));
+}
+
+/// RFC 9937 §6.2: DeliveredData is what an ACK newly acknowledges or sacks, and each byte counts once.
+#[test]
+fn each_byte_is_delivered_once_rfc9937_6_2() {
+    let mut sender = Sender::new(10);
+    let mut delivered = Vec::new();
+    for (una, sacks) in
+        [(1, &[][..]), (1, &[(2, 4)]), (1, &[(2, 5), (3, 6)]), (6, &[]), (8, &[(9, 10)]), (10, &[])]
+    {
+        sender.ack(una, sacks);
+        delivered.push(sender.recovery.delivered() / MSS as u64);
+    }
+    assert_eq!(delivered, [1, 3, 5, 6, 9, 10]);
+}
+
+/// RFC 6675 §4: what is sacked or lost is not in flight; what is sent again is.
+#[test]
+fn pipe_counts_what_is_on_its_way_rfc6675_4() {
+    let mut sender = Sender::new(10);
+    sender.ack(0, &[(1, 4)]);
+    let pipe = |sender: &Sender| sender.recovery.pipe(&sender.queue, MSS) / MSS;
+    assert_eq!(pipe(&sender), 6);
+    sender.transmit(0);
+    assert_eq!(pipe(&sender), 7);
+    sender.ack(4, &[]);
+    assert_eq!(pipe(&sender), 6);
+}
