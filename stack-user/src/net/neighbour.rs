@@ -249,6 +249,15 @@ impl Cache {
         }
     }
 
+    /// Upper layers get no answers by way of this neighbour: it is asked whether it is still there, and forgotten if it
+    /// does not answer (RFC 1122 §3.3.1.4: negative advice).
+    pub fn suspect(&mut self, now: Instant, ip: IpAddr) {
+        let Some(entry) = self.entries.get(&ip) else { return };
+        if let State::Reachable(mac) | State::Stale(mac) | State::Delay(mac) = entry.state {
+            self.ask_neighbour(now, ip, mac, 0);
+        }
+    }
+
     /// Does what is due.
     pub fn handle_timeout(&mut self, now: Instant) {
         while let Some(&(at, ip)) = self.timers.first() {

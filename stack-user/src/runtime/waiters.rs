@@ -77,6 +77,8 @@ impl Waiters {
             Event::Listener { id } => {
                 self.woken.extend(self.listeners.remove(&id).into_iter().flatten());
             }
+            // Who wants to know asks for the connection's `info`.
+            Event::TcpReport { .. } => {}
             Event::Changed => self.woken.append(&mut self.other),
         }
     }

@@ -129,6 +129,9 @@ impl Connections {
         while let Some(event) = row.connection.poll_event() {
             readable |= event.is_readable();
             writable |= event.is_writable();
+            if event.is_report() {
+                events.push_back(Event::TcpReport { id, report: event });
+            }
         }
         if readable || writable {
             events.push_back(Event::Tcp { id, readable, writable });

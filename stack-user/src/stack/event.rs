@@ -36,6 +36,13 @@ pub enum Event {
         /// There is room to write, or an error to find by writing; or the connection is established.
         writable: bool,
     },
+    /// A connection has something to report that may pass by itself (RFC 9293 §3.9.1.8, MUST-47).
+    TcpReport {
+        /// The connection.
+        id: TcpId,
+        /// One for which [`is_report`](crate::tcp::Event::is_report) is true.
+        report: crate::tcp::Event,
+    },
     /// A connection can be accepted.
     Listener {
         /// The listener.

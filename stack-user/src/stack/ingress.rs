@@ -151,6 +151,13 @@ impl<P: FramePool> Stack<P> {
         }
     }
 
+    /// Nothing that we send to `ip` is answered: the first hop may be the reason (RFC 9293 §3.8.3, MUST-20).
+    pub(super) fn suspect_neighbour(&mut self, now: Instant, ip: IpAddr) {
+        if let Some(NextHop::Neighbour(neighbour)) = self.route().and_then(|route| route.next_hop(ip)) {
+            self.neighbours.suspect(now, neighbour);
+        }
+    }
+
     /// Something that we sent to `ip` has arrived, so the way there works (RFC 4861 §7.3.1; RFC 1122 §2.3.2.1). What
     /// comes from there proves nothing: a peer that hears us no more goes on repeating itself.
     pub(super) fn confirm_neighbour(&mut self, now: Instant, ip: IpAddr) {

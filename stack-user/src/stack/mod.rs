@@ -128,10 +128,13 @@ impl<P: FramePool> Stack<P> {
         self.handle_half_open_timeout(now);
         self.time_waits.handle_timeout(now);
         while let Some(id) = self.connections.pop_due(now) {
-            if let Some(connection) = self.connections.get_mut(id) {
-                connection.handle_timeout(now, &mut self.pool);
-            }
+            let Some(connection) = self.connections.get_mut(id) else { continue };
+            connection.handle_timeout(now, &mut self.pool);
+            let suspected = connection.take_suspicion().then(|| connection.remote().ip());
             self.connections.worked_on(id, &mut self.pool, &mut self.events);
+            if let Some(peer) = suspected {
+                self.suspect_neighbour(now, peer);
+            }
         }
     }
 

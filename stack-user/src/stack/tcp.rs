@@ -101,6 +101,22 @@ impl<P: FramePool> Stack<P> {
         written
     }
 
+    /// Writes urgent data to a connection: see [`Connection::write_urgent`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn tcp_write_urgent(
+        &mut self,
+        now: Instant,
+        id: TcpId,
+        bytes: &[u8],
+    ) -> Result<usize, tcp::WriteError> {
+        let connection = self.connections.get_mut(id).ok_or(tcp::WriteError::Closed)?;
+        let written = connection.write_urgent(now, &mut self.pool, bytes);
+        self.connections.worked_on(id, &mut self.pool, &mut self.events);
+        written
+    }
+
     /// Reads from a connection: see [`Connection::read`].
     ///
     /// # Errors

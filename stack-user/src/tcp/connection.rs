@@ -27,6 +27,7 @@ use super::{
     timer::{Timer, Timers},
     timestamps::TimestampState,
     trace::{self, Trace},
+    urgent::Urgent,
 };
 use crate::{
     frame::{CompletedFrame, FramePool},
@@ -58,6 +59,7 @@ pub struct Connection {
     pub(super) path_mss: usize,
     pub(super) send: SendQueue,
     pub(super) recv: RecvQueue,
+    pub(super) urgent: Urgent,
     pub(super) autotune: Autotune,
     pub(super) reassembly: Reassembly,
     /// The largest payload that came: what a full segment of this peer is.
@@ -92,6 +94,8 @@ pub struct Connection {
     pub(super) error: Option<Error>,
     /// What an ICMP error said that is not the end yet, but explains one (RFC 1122 §4.2.3.9).
     pub(super) soft_error: Option<Unreachable>,
+    /// See [`take_suspicion`](Self::take_suspicion).
+    pub(super) suspects_first_hop: bool,
     pub(super) counts: Counts,
     /// Who listens to the event stream, if anybody.
     pub(super) tracer: Option<Box<Trace>>,
@@ -178,6 +182,7 @@ impl Connection {
             path_mss: usize::MAX,
             send: SendQueue::default(),
             recv: RecvQueue::default(),
+            urgent: Urgent::default(),
             autotune: Autotune::new(&config),
             reassembly: Reassembly::default(),
             largest_payload: 0,
@@ -203,6 +208,7 @@ impl Connection {
             events: Events::default(),
             error: None,
             soft_error: None,
+            suspects_first_hop: false,
             counts: Counts::default(),
             tracer: None,
             config,

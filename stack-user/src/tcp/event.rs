@@ -1,8 +1,9 @@
 //! What a connection tells its application.
 
-use super::error::Error;
+use super::error::{Error, Unreachable};
 
-/// Something happened. Of each kind at most one waits; they come out in the order in which they stand here, which is
+/// Something happened. Of each kind at most one waits, so that who does not care may leave them (RFC 9293 §3.9.1.8,
+/// SHLD-20); they come out in the order in which they stand here, which is
 /// the order in which an application wants to act upon them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -11,6 +12,13 @@ pub enum Event {
     Connected,
     /// There is more to read than before.
     Readable,
+    /// There is urgent data that was not announced before (RFC 9293 §3.8.5, MUST-32):
+    /// [`urgent_ahead`](super::Connection::urgent_ahead) tells how far it goes.
+    Urgent,
+    /// An ICMP error came that ends nothing by itself (RFC 9293 §3.9.1.8, MUST-47; §3.9.2.2, SHLD-25).
+    Unreachable(Unreachable),
+    /// The same data, or SYN, went out [R1](super::R1) times more and was not acknowledged (RFC 9293 §3.8.3, SHLD-9).
+    Stalled,
     /// There is room to write, after `write` had said [`WouldBlock`](super::WriteError::WouldBlock).
     Writable,
     /// The peer sends no more: after what is there, `read` returns 0.
@@ -24,7 +32,12 @@ pub enum Event {
 impl Event {
     /// Whether a `read` that found nothing should be tried again.
     pub fn is_readable(self) -> bool {
-        matches!(self, Self::Readable | Self::PeerClosed | Self::Failed(_) | Self::Closed)
+        matches!(self, Self::Readable | Self::Urgent | Self::PeerClosed | Self::Failed(_) | Self::Closed)
+    }
+
+    /// Whether it is a report of something that may pass by itself (RFC 9293 §3.9.1.8).
+    pub fn is_report(self) -> bool {
+        matches!(self, Self::Urgent | Self::Unreachable(_) | Self::Stalled)
     }
 
     /// Whether a `write` that found no room, or a wait for the connection, should be tried again.
@@ -38,6 +51,9 @@ impl Event {
 pub(super) struct Events {
     connected: bool,
     readable: bool,
+    urgent: bool,
+    unreachable: Option<Unreachable>,
+    stalled: bool,
     writable: bool,
     peer_closed: bool,
     failed: Option<Error>,
@@ -49,6 +65,9 @@ impl Events {
         match event {
             Event::Connected => self.connected = true,
             Event::Readable => self.readable = true,
+            Event::Urgent => self.urgent = true,
+            Event::Unreachable(kind) => self.unreachable = Some(kind),
+            Event::Stalled => self.stalled = true,
             Event::Writable => self.writable = true,
             Event::PeerClosed => self.peer_closed = true,
             Event::Failed(error) => self.failed = Some(error),
@@ -62,6 +81,12 @@ impl Events {
             Some(Event::Connected)
         } else if take(&mut self.readable) {
             Some(Event::Readable)
+        } else if take(&mut self.urgent) {
+            Some(Event::Urgent)
+        } else if let Some(kind) = self.unreachable.take() {
+            Some(Event::Unreachable(kind))
+        } else if take(&mut self.stalled) {
+            Some(Event::Stalled)
         } else if take(&mut self.writable) {
             Some(Event::Writable)
         } else if take(&mut self.peer_closed) {

@@ -1,6 +1,6 @@
 //! What is known of a connection (RFC 9293 §3.10.6), in the manner of Linux's TCP_INFO.
 
-use super::{Connection, State, recovery::Phase, timer::Timers};
+use super::{Connection, State, Unreachable, recovery::Phase, timer::Timers};
 use crate::time::Duration;
 
 /// What is known of a connection, for statistics and for whoever wonders why it is slow. Sizes are in bytes, windows
@@ -105,6 +105,11 @@ pub struct Info {
     /// Window probes since the peer's window was last open.
     pub window_probes: u32,
 
+    /// The latest ICMP error that ended nothing, since the connection was established (RFC 9293 §3.9.2.2, SHLD-25).
+    pub soft_error: Option<Unreachable>,
+    /// Bytes to read up to the end of urgent data (RFC 9293 §3.8.5).
+    pub urgent_ahead: usize,
+
     /// The timers that run, and when each expires.
     pub timers: Timers,
 }
@@ -172,6 +177,9 @@ impl Connection {
             reordering_seen: self.recovery.reordering_seen(),
             reo_wnd: self.recovery.reo_wnd(),
             window_probes: self.persist.probes(),
+            soft_error: self.soft_error,
+            urgent_ahead: self.urgent_ahead(),
+
             timers: self.timers.clone(),
         }
     }

@@ -47,6 +47,7 @@ pub mod timer;
 pub mod timestamps;
 pub mod trace;
 mod unreachable;
+mod urgent;
 mod user;
 pub mod window;
 
@@ -67,3 +68,4 @@ pub use segment::Segment;
 pub use seq::SeqNumber;
 pub use state::State;
 pub use time_wait::{Revisit, TimeWait};
+pub use timeout::R1;

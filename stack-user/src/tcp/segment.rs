@@ -27,7 +27,7 @@ pub struct Segment {
     pub flags: Flags,
     /// SEG.WND as it stands in the header (not scaled).
     pub window: u16,
-    /// SEG.UP. We offer the application no urgent mode, so nothing reads it.
+    /// SEG.UP, meaningful if the URG bit is set.
     pub urgent: u16,
     /// The options.
     pub options: Options,

@@ -1,7 +1,7 @@
 //! What happens when a timer expires (RFC 9293 §3.10.8).
 
 use super::{
-    Connection,
+    Connection, Event,
     error::Error,
     half_open::SYN_ACK_RETRIES,
     recovery::Context,
@@ -11,7 +11,17 @@ use super::{
 };
 use crate::{frame::FramePool, time::Instant};
 
+/// How often the same data is sent again before the application is told, and IP is asked to look after the first hop (RFC
+/// 9293 §3.8.3: MUST-20, and SHLD-10 says three at least). Fewer, and every loss of a burst makes noise; more, and a router
+/// that is gone is looked for late, since each further time-out is twice as long.
+pub const R1: u32 = 3;
+
 impl Connection {
+    /// Whether IP should look after the first hop (RFC 9293 §3.8.3, MUST-20; RFC 1122 §3.3.1.4), asked for once.
+    pub fn take_suspicion(&mut self) -> bool {
+        core::mem::take(&mut self.suspects_first_hop)
+    }
+
     /// Serves the timers that have expired.
     pub fn handle_timeout<P: FramePool>(&mut self, now: Instant, pool: &mut P) {
         while let Some(timer) = self.timers.take_expired(now) {
@@ -39,6 +49,10 @@ impl Connection {
     fn on_retransmission_timeout(&mut self, now: Instant) {
         self.rtt.back_off();
         self.counts.timeouts += 1;
+        if self.rtt.backoff() == R1 {
+            self.events.push(Event::Stalled);
+            self.suspects_first_hop = true;
+        }
         // RFC 9293 §3.8.3, MUST-22: a SYN is repeated as data is; its R2 is `Timer::Connect`.
         if matches!(self.state, State::SynSent | State::SynReceived) {
             if self.is_passive && self.syn_timeouts >= SYN_ACK_RETRIES.into() {

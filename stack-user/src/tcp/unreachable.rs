@@ -1,7 +1,7 @@
 //! ICMP errors about a connection (RFC 1122 §4.2.3.9, RFC 5927).
 
 use super::{
-    Connection,
+    Connection, Event,
     error::{Error, Unreachable},
     seq::SeqNumber,
     state::State,
@@ -38,7 +38,10 @@ impl Connection {
             Unreachable::Protocol | Unreachable::Admin | Unreachable::NoNeighbour if opening => {
                 self.fail(now, pool, Error::Unreachable(kind));
             }
-            _ => self.soft_error = Some(kind),
+            _ => {
+                self.soft_error = Some(kind);
+                self.events.push(Event::Unreachable(kind));
+            }
         }
     }
 

@@ -132,7 +132,7 @@ fn fin_is_repeated_until_the_user_time_out() {
         s.expect_at(ms, seg("F.").seq(0).ack(0));
     }
     s.expect_silence_for(3800);
-    assert_eq!(s.events(), [Event::Failed(Error::TimedOut), Event::Closed]);
+    assert_eq!(s.events(), [Event::Stalled, Event::Failed(Error::TimedOut), Event::Closed]);
     s.finish();
 }
 

@@ -60,7 +60,7 @@ fn syn_is_sent_again_with_back_off_until_the_time_is_over_must_23() {
         s.expect_silence();
     }
     s.advance(5000);
-    assert_eq!(s.events(), [Event::Failed(Error::ConnectTimedOut), Event::Closed]);
+    assert_eq!(s.events(), [Event::Stalled, Event::Failed(Error::ConnectTimedOut), Event::Closed]);
     assert!(s.connection.is_closed());
     s.expect_silence();
     s.finish();
@@ -144,7 +144,8 @@ fn icmp_in_syn_sent_hard_soft_and_forged_rfc5927_4_1() {
     s.state(State::SynSent);
     s.advance(180_000);
     let cause = Error::Unreachable(Unreachable::Host);
-    assert_eq!(s.events(), [Event::Failed(cause), Event::Closed]);
+    let report = Event::Unreachable(Unreachable::Host);
+    assert_eq!(s.events(), [report, Event::Failed(cause), Event::Closed]);
 
     let mut s = new();
     s.expect(seg("S").seq(-1));

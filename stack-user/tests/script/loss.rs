@@ -75,7 +75,7 @@ fn a_peer_that_never_answers_times_out() {
         while s.poll().is_some() {}
     }
     assert_eq!(s.now.since(start), Duration::from_secs(100));
-    assert_eq!(s.events(), [Event::Failed(Error::TimedOut), Event::Closed]);
+    assert_eq!(s.events(), [Event::Stalled, Event::Failed(Error::TimedOut), Event::Closed]);
     s.finish();
 }
 

@@ -32,6 +32,7 @@ mod tlp;
 mod trace;
 mod transfer;
 mod undo;
+mod urgent;
 mod window;
 mod world;
 mod zero_window;

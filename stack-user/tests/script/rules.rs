@@ -2,7 +2,7 @@
 
 use crate::dsl::{Script, all_options, config, plain_options, seg};
 use stack_user::{
-    tcp::{Config, Error, Event, ReadError, State, Unreachable},
+    tcp::{self, Config, Error, Event, ReadError, State, Unreachable},
     telemetry::DropReason,
     time::Duration,
     wire::tcp::Flags,
@@ -143,6 +143,40 @@ fn data_that_nobody_acknowledges_ends_the_connection_at_r2_must_20_shld_11() {
 }
 
 #[test]
+fn trouble_is_told_after_three_retransmissions_and_once_shld_9_shld_10_must_47() {
+    let mut s = established();
+    s.events();
+    s.write(10);
+    s.expect(seg("P.").seq(0).len(10));
+    let mut told = Vec::new();
+    for retransmissions in 1..=6 {
+        while s.drain() == 0 {
+            s.advance_to_timer();
+        }
+        told.extend(s.events().into_iter().map(|event| (retransmissions, event)));
+    }
+    assert_eq!(told, [(u64::from(tcp::R1), Event::Stalled)]);
+    const { assert!(tcp::R1 >= 3) };
+    assert!(
+        s.connection.take_suspicion() && !s.connection.take_suspicion(),
+        "MUST-20: IP is told, too, and once"
+    );
+    s.finish();
+}
+
+#[test]
+fn reports_that_nobody_takes_do_not_pile_up_shld_20() {
+    let mut s = five_segments_sent();
+    s.events();
+    for pointer in 1..1000 {
+        s.inject_icmp(Unreachable::Host, 0);
+        s.inject(seg("U.").seq(0).ack(0).urgent(pointer));
+    }
+    assert_eq!(s.events(), [Event::Urgent, Event::Unreachable(Unreachable::Host)]);
+    s.finish();
+}
+
+#[test]
 fn a_syn_that_nobody_answers_is_repeated_and_its_end_is_told_must_22() {
     let mut s = Script::syn_sent(config());
     let mut repeated = 0;
@@ -151,7 +185,8 @@ fn a_syn_that_nobody_answers_is_repeated_and_its_end_is_told_must_22() {
         repeated += s.drain();
     }
     assert!(repeated >= 6, "{repeated} times");
-    assert_eq!(s.events(), [Event::Failed(Error::ConnectTimedOut), Event::Closed]);
+    let end = [Event::Stalled, Event::Failed(Error::ConnectTimedOut), Event::Closed];
+    assert_eq!(s.events(), end);
     s.finish();
 }
 
@@ -281,7 +316,8 @@ fn soft_errors_end_no_connection_and_explain_its_end_must_56_shld_25() {
         let mut s = five_segments_sent();
         s.inject_icmp(kind, 0);
         s.state(State::Established);
-        assert_eq!(s.events(), []);
+        assert_eq!(s.events(), [Event::Unreachable(kind)], "MUST-47");
+        assert_eq!(s.info().soft_error, Some(kind));
         while !s.connection.is_closed() {
             s.advance_to_timer();
             s.drain();

@@ -170,6 +170,6 @@ fn syn_received_ends_when_the_time_for_the_handshake_is_over_must_23() {
         s.advance_to_timer();
         s.drain();
     }
-    assert_eq!(s.events(), [Event::Failed(Error::ConnectTimedOut), Event::Closed]);
+    assert_eq!(s.events(), [Event::Stalled, Event::Failed(Error::ConnectTimedOut), Event::Closed]);
     s.finish();
 }

@@ -349,3 +349,20 @@ fn whatever_happens_in_whatever_order_frames_are_conserved() {
         assert_eq!(pool.available(), 300, "seed {seed}");
     }
 }
+
+#[test]
+fn rfc1122_3_3_1_4_a_neighbour_that_upper_layers_suspect_is_asked_and_forgotten() {
+    let mut cache = resolved(ms(0));
+    cache.suspect(ms(0), IP);
+    assert_eq!(cache.lookup(ms(0), IP), Lookup::Found(MAC), "it may still be there");
+    let asked = run(&mut cache, ms(10_000));
+    assert!(asked.len() >= 2 && asked.iter().all(|(_, whom)| *whom == Some(MAC)), "{asked:?}");
+    assert_eq!(cache.lookup(ms(10_000), IP), Lookup::Pending, "another router may have its address now");
+
+    let mut cache = resolved(ms(0));
+    cache.suspect(ms(0), IP);
+    assert!(cache.learn(ms(1), IP, MAC, Evidence::Reply));
+    assert_eq!(cache.lookup(ms(2), IP), Lookup::Found(MAC));
+    cache.suspect(ms(2), ip(77));
+    assert_eq!(cache.len(), 1, "an unknown one is not asked for");
+}

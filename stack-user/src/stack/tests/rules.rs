@@ -231,3 +231,24 @@ fn answers_of_nobody_have_the_same_time_to_live_must_49() {
     link.run(Duration::from_millis(5));
     assert_eq!(headers_from_a(&mut link)[0].ttl, 9);
 }
+
+#[test]
+fn excessive_retransmission_is_reported_and_the_first_hop_looked_after_must_20_must_47() {
+    let mut link = Link::new();
+    link.b.tcp_listen(link.now, to(B, 80), 1).expect("a listener");
+    let (id, _) = link.a.tcp_connect(link.now, to(B, 80)).expect("a connection");
+    link.run(Duration::from_millis(20));
+    link.is_up = false;
+    assert_eq!(link.a.tcp_write(link.now, id, b"anybody there?"), Ok(14));
+    link.protocols();
+    while link.a.poll_event().is_some() {}
+    link.run(Duration::from_secs(4));
+    let asked = link
+        .protocols()
+        .into_iter()
+        .filter(|&(who, ethertype, _)| (who, ethertype) == ('a', ethernet::ethertype::ARP));
+    assert!(asked.count() >= 2, "whether B is still there");
+    let report = Event::TcpReport { id, report: tcp::Event::Stalled };
+    assert_eq!(std::iter::from_fn(|| link.a.poll_event()).filter(|event| *event == report).count(), 1);
+    assert_eq!(link.a.tcp(id).map(Connection::state), Some(State::Established), "R1 is not the end");
+}

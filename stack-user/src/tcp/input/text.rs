@@ -19,8 +19,8 @@ use crate::{
 };
 
 impl Connection {
-    /// Takes the data that starts at `seq` and the FIN behind it. The urgent pointer says nothing to us: what it
-    /// points at is data like any other (RFC 6093 §6).
+    /// Takes the data that starts at `seq` and the FIN behind it. What an urgent pointer points at is data like any other
+    /// (RFC 6093 §6).
     pub(super) fn receive<P: FramePool>(
         &mut self,
         now: Instant,

@@ -119,6 +119,7 @@ impl Connection {
         if alone && self.sack_enabled {
             segment.options.sack = self.sack_blocks();
         }
+        self.mark_urgent(&mut segment);
         self.rcv.last_ack_sent = self.rcv.nxt;
         // Data leaves no room for SACK blocks: where there are some to tell, an ACK of its own still has to do it.
         if alone || !self.has_sack_blocks() {
