@@ -103,6 +103,9 @@ pub struct ReceiveSpace {
     pub nxt_offset: u64,
     /// RCV.NXT + RCV.WND: the right edge of the window, as far as we have ever told the peer.
     pub edge: SeqNumber,
+    /// The right edge that we mean. What we told may lie up to a unit of the window's scale beyond it; were that the
+    /// start of the next rounding, a peer that sends single bytes would move the edge by as much with each.
+    pub limit: SeqNumber,
     /// Last.ACK.sent (RFC 7323 §4.3): the latest acknowledgement number that we sent.
     pub last_ack_sent: SeqNumber,
     /// Rcv.Wind.Shift (RFC 7323 §2.3).
@@ -115,6 +118,7 @@ impl ReceiveSpace {
         self.irs = irs;
         self.nxt = irs + 1;
         self.edge = self.nxt + window;
+        self.limit = self.edge;
         self.last_ack_sent = self.nxt;
     }
 
@@ -129,6 +133,7 @@ impl ReceiveSpace {
         self.nxt_offset += n as u64;
         // Only a FIN can lie beyond the window: it needs no room.
         self.edge = self.edge.max(self.nxt);
+        self.limit = self.limit.max(self.nxt);
     }
 
     /// The stream offset of a number in or near the window. Numbers before the stream's start give `None`.

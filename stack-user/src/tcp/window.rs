@@ -18,12 +18,13 @@ pub fn for_syn(buffer: usize) -> u16 {
 /// the buffer if that is less (§3.8.6.2.2, MUST-39).
 pub fn edge_to_offer(rcv: &ReceiveSpace, free: usize, buffer: usize, mss: usize) -> SeqNumber {
     let possible = rcv.nxt + free;
-    let gain = possible - rcv.edge;
-    if gain >= mss.min(buffer / 2) { possible } else { rcv.edge }
+    let gain = possible - rcv.limit;
+    if gain >= mss.min(buffer / 2) { possible } else { rcv.limit }
 }
 
 /// The header's window field for an edge. Rounded up: rounded down it would take back what was offered before. The
-/// buffer has to bear up to 2^shift - 1 bytes more.
+/// buffer has to bear up to 2^shift - 1 bytes more, and no more than that, since rounding starts from the edge that is
+/// meant. So the edge that is told can go back by less than a unit, which senders have to bear (RFC 7323 §2.4).
 pub fn field(rcv: &ReceiveSpace, edge: SeqNumber) -> u16 {
     let unit = 1 << rcv.window_shift;
     (edge - rcv.nxt).div_ceil(unit).try_into().unwrap_or(u16::MAX)
@@ -32,7 +33,7 @@ pub fn field(rcv: &ReceiveSpace, edge: SeqNumber) -> u16 {
 /// Whether the application has read so much that the peer should know at once: half of the buffer, or two segments
 /// when the peer has little left to send into.
 pub fn update_is_due(rcv: &ReceiveSpace, free: usize, buffer: usize, mss: usize) -> bool {
-    let gain = edge_to_offer(rcv, free, buffer, mss) - rcv.edge;
+    let gain = edge_to_offer(rcv, free, buffer, mss) - rcv.limit;
     gain > 0 && (gain * 2 >= buffer || gain >= 2 * mss && rcv.wnd() * 2 < buffer)
 }
 

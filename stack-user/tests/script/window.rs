@@ -264,3 +264,17 @@ fn three_blocks_beside_timestamps() {
     }
     s.finish();
 }
+
+#[test]
+fn rounding_the_window_does_not_add_up_rfc7323_2_4() {
+    let buffer = 70_001;
+    let config = Config { recv_buffer: buffer, recv_buffer_max: buffer, ..Config::default() };
+    let mut s = Script::established(config, all_options());
+    for at in 0..1000 {
+        s.inject(seg(".").seq(at).ack(0).len(1));
+        while s.poll().is_some() {}
+        let info = s.connection.info();
+        assert!(info.readable + info.receive_window <= buffer + 1, "{info:?}");
+    }
+    s.finish();
+}

@@ -139,6 +139,7 @@ impl Connection {
         let edge = window::edge_to_offer(&self.rcv, room, buffer, self.receive_mss());
         let field = window::field(&self.rcv, edge);
         let offered = self.rcv.nxt + (usize::from(field) << self.rcv.window_shift);
+        self.rcv.limit = self.rcv.limit.max(if offered.before(edge) { offered } else { edge });
         self.rcv.edge = self.rcv.edge.max(offered);
         field
     }
