@@ -186,8 +186,10 @@ impl Endpoint {
         let edge = ack + (usize::from(segment.window) << shift);
         if self.told.synchronized {
             assert!(ack.at_or_after(self.told.ack), "takes back what it had acknowledged");
-            // A SYN that comes again has no scale, so it may not be able to say what was offered since.
-            let shrinks = edge.before(self.told.edge) && !segment.syn();
+            // A SYN that comes again has no scale, so it may not be able to say what was offered since. And what is
+            // rounded up may be rounded up by less the next time (RFC 7323 §2.4).
+            let rounding = (1_usize << shift) - 1;
+            let shrinks = (edge + rounding).before(self.told.edge) && !segment.syn();
             assert!(!shrinks, "the window shrinks (RFC 9293 §3.8.6, SHLD-14)");
             (self.told.ack, self.told.edge) = (ack, edge.max(self.told.edge));
         } else {

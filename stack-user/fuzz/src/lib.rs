@@ -5,8 +5,10 @@
 //!
 //! To see what an input does, step by step, set `XSTACK_FUZZ_TELL=1` when it is replayed.
 
+pub mod congestion;
 pub mod options;
 pub mod reassembly;
+pub mod scoreboard;
 pub mod segments;
 
 mod endpoint;
@@ -16,5 +18,10 @@ mod input;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
-pub const TARGETS: [Target; 3] =
-    [("options", options::run), ("reassembly", reassembly::run), ("segments", segments::run)];
+pub const TARGETS: [Target; 5] = [
+    ("congestion", congestion::run),
+    ("options", options::run),
+    ("reassembly", reassembly::run),
+    ("scoreboard", scoreboard::run),
+    ("segments", segments::run),
+];
