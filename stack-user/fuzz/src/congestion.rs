@@ -8,9 +8,6 @@ use stack_user::{
 
 use super::input::{Input, tell};
 
-/// All algorithms: a new one is fuzzed once it is here.
-const ALGORITHMS: [Algorithm; 1] = [Algorithm::NewReno];
-
 /// Where windows end that were never limited by anything: far above what any path holds, far below an overflow.
 const LARGEST: usize = 1 << 50;
 
@@ -25,7 +22,7 @@ struct Model {
 pub fn run(data: &[u8]) {
     let mut input = Input::new(data);
     let mss = input.pick(&[1460, 1448, 536, 48, 8948]);
-    let algorithm = input.pick(&ALGORITHMS);
+    let algorithm = input.pick(Algorithm::ALL);
     let congestion = algorithm.build(mss);
     assert_eq!(congestion.cwnd(), initial_window(mss));
     let now = Instant::from_millis(1_000);
@@ -97,6 +94,7 @@ impl Model {
             srtt: rtt.or(Some(Duration::from_millis(input.byte().into()))).filter(|_| !input.one_in(8)),
             round_start: input.one_in(3),
             cwnd_limited: !input.one_in(4),
+            paced: input.one_in(2),
         };
         tell(|| format!("{acked:?}"));
         self.congestion.on_ack(&acked);

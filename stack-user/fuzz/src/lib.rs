@@ -6,20 +6,23 @@
 //! To see what an input does, step by step, set `XSTACK_FUZZ_TELL=1` when it is replayed.
 
 pub mod congestion;
+pub mod frames;
 pub mod options;
 pub mod reassembly;
 pub mod scoreboard;
 pub mod segments;
 
 mod endpoint;
+mod forge;
 mod input;
 
 /// A target's name and its body.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
-pub const TARGETS: [Target; 5] = [
+pub const TARGETS: [Target; 6] = [
     ("congestion", congestion::run),
+    ("frames", frames::run),
     ("options", options::run),
     ("reassembly", reassembly::run),
     ("scoreboard", scoreboard::run),
