@@ -46,6 +46,22 @@ pub struct Config {
     pub nodelay: bool,
     /// The congestion control algorithm.
     pub congestion: Algorithm,
+    /// How the path's MTU is found where ICMP doesn't tell. Default: once full segments vanish.
+    pub path_mtu_probing: PathMtuProbing,
+}
+
+/// When segments of other sizes than ICMP says are tried (RFC 4821, RFC 8899).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PathMtuProbing {
+    /// Never: ICMP alone tells (RFC 1191, RFC 8201). On a path that filters it, full segments vanish for ever.
+    Off,
+    /// Segments get smaller when several time-outs of full ones say that the path is a black hole, and then the search
+    /// goes upwards.
+    #[default]
+    BlackHole,
+    /// Segments start small, and the search goes upwards from the first.
+    Always,
 }
 
 impl Config {
@@ -86,6 +102,7 @@ impl Default for Config {
             dscp: 0,
             nodelay: false,
             congestion: Algorithm::default(),
+            path_mtu_probing: PathMtuProbing::default(),
         }
     }
 }

@@ -16,6 +16,7 @@ use super::{
     options::{TIMESTAMPS_LEN, Timestamps},
     output::Reset,
     persist::Persist,
+    pmtud::Pmtud,
     reassembly::Reassembly,
     recovery::Recovery,
     recv_queue::RecvQueue,
@@ -55,8 +56,7 @@ pub struct Connection {
     /// The peer understands SACK, and so do we.
     pub(super) sack_enabled: bool,
     pub(super) timestamps: TimestampState,
-    /// The largest payload that the path carries, once an ICMP error told of a smaller MTU.
-    pub(super) path_mss: usize,
+    pub(super) pmtud: Pmtud,
     pub(super) send: SendQueue,
     pub(super) recv: RecvQueue,
     pub(super) urgent: Urgent,
@@ -179,7 +179,7 @@ impl Connection {
             rcv: ReceiveSpace::default(),
             sack_enabled: false,
             timestamps: TimestampState::new(secrets.timestamp_offset),
-            path_mss: usize::MAX,
+            pmtud: Pmtud::new(config.path_mtu_probing),
             send: SendQueue::default(),
             recv: RecvQueue::default(),
             urgent: Urgent::default(),
@@ -317,10 +317,11 @@ impl Connection {
     /// options of every segment.
     pub(super) fn layout(&self) -> Layout {
         let options = self.data_header_len() - Header::LEN;
-        let mss = usize::from(self.snd.peer_mss.min(self.config.mss)).min(self.path_mss);
+        let largest = usize::from(self.snd.peer_mss.min(self.config.mss));
+        let path = self.pmtud.mtu().saturating_sub(self.ip_header_len() + Header::LEN);
         Layout {
             payload_at: self.config.header_room + self.data_header_len(),
-            mss: mss.saturating_sub(options).max(1),
+            mss: largest.min(path).saturating_sub(options).max(1),
         }
     }
 

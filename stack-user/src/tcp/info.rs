@@ -150,7 +150,7 @@ impl Connection {
             recovery: self.recovery.phase(),
             mss,
             receive_mss: self.receive_mss(),
-            path_mtu: mss + self.data_header_len() + self.ip_header_len(),
+            path_mtu: self.path_mtu(),
             send_window: snd.wnd,
             max_send_window: snd.max_wnd,
             receive_window: rcv.wnd(),

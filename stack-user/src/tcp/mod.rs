@@ -31,6 +31,7 @@ pub mod options;
 mod output;
 pub mod payload;
 pub mod persist;
+pub mod pmtud;
 pub mod ports;
 pub mod reassembly;
 pub mod recovery;
@@ -54,7 +55,7 @@ pub mod window;
 #[cfg(test)]
 mod testing;
 
-pub use config::Config;
+pub use config::{Config, PathMtuProbing};
 pub use connection::Connection;
 pub use error::{Error, ReadError, Unreachable, WriteError};
 pub use event::Event;

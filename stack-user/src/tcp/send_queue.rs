@@ -97,6 +97,24 @@ pub struct Acknowledged {
     retransmitted: bool,
 }
 
+/// Copies `len` bytes from a place in one frame to a place in another: through the stack and in pieces, since two frames
+/// of one pool can't be borrowed at once.
+fn copy_between<P: FramePool>(
+    pool: &mut P,
+    (from, from_at): (&mut TxFrame, usize),
+    (to, to_at): (&mut TxFrame, usize),
+    len: usize,
+) {
+    let mut piece = [0; 256];
+    let mut done = 0;
+    while done < len {
+        let n = piece.len().min(len - done);
+        piece[..n].copy_from_slice(&pool.tx_buffer(from)[from_at + done..][..n]);
+        pool.tx_buffer(to)[to_at + done..][..n].copy_from_slice(&piece[..n]);
+        done += n;
+    }
+}
+
 impl Entry {
     /// Sequence numbers that the segment takes.
     pub fn sequence_len(&self) -> usize {
@@ -138,6 +156,16 @@ impl SendQueue {
     /// The first entry that was never sent.
     pub fn unsent(&self) -> Option<&Entry> {
         self.entries.get(self.next)
+    }
+
+    /// Bytes that were never sent.
+    pub fn unsent_bytes(&self) -> usize {
+        self.unsent().map_or(0, |first| (self.end - u64::from(self.fin) - first.start) as usize)
+    }
+
+    /// Whether the entry that starts at `start` is there and sacked.
+    pub fn is_sacked(&self, start: u64) -> bool {
+        self.find(start).and_then(|index| self.get(index)).is_some_and(|entry| entry.mark == Mark::Sacked)
     }
 
     /// Whether something follows the first entry that was never sent.
@@ -278,16 +306,7 @@ impl SendQueue {
         debug_assert!(len > 0 && len < entry.len);
         let Some(free) = pool.allocate() else { return false };
         let mut head = free.into_tx();
-        // Through the stack, in pieces: two frames of one pool can't be borrowed at once.
-        let mut piece = [0; 256];
-        let mut at = 0;
-        while at < len {
-            let n = piece.len().min(len - at);
-            let from = payload_at + at;
-            piece[..n].copy_from_slice(&pool.tx_buffer(tail)[from..from + n]);
-            pool.tx_buffer(&mut head)[from..from + n].copy_from_slice(&piece[..n]);
-            at += n;
-        }
+        copy_between(pool, (tail, payload_at), (&mut head, payload_at), len);
         pool.tx_buffer(tail).copy_within(payload_at + len..payload_at + entry.len, payload_at);
         let first = Entry { start: entry.start, len, fin: false, slot: Slot::Home(head), ..*entry };
         entry.start += len as u64;
@@ -297,6 +316,32 @@ impl SendQueue {
             self.next += 1;
         }
         true
+    }
+
+    /// Makes the first entry that was never sent `len` bytes long, with bytes of those behind it: a probe of the path's
+    /// MTU. Returns whether there were as many.
+    pub fn lengthen_unsent<P: FramePool>(&mut self, pool: &mut P, len: usize, payload_at: usize) -> bool {
+        loop {
+            let mut unsent = self.entries.range_mut(self.next..);
+            let (Some(first), Some(second)) = (unsent.next(), unsent.next()) else { return false };
+            if first.len >= len {
+                return true;
+            }
+            let (Slot::Home(to), Slot::Home(from)) = (&mut first.slot, &mut second.slot) else {
+                return false;
+            };
+            let n = second.len.min(len - first.len);
+            copy_between(pool, (from, payload_at), (to, payload_at + first.len), n);
+            pool.tx_buffer(from).copy_within(payload_at + n..payload_at + second.len, payload_at);
+            first.len += n;
+            second.start += n as u64;
+            second.len -= n;
+            if second.sequence_len() == 0
+                && let Some(Entry { slot: Slot::Home(frame), .. }) = self.entries.remove(self.next + 1)
+            {
+                pool.release_tx(frame);
+            }
+        }
     }
 
     /// Gives out the frame of an entry to be sent, and notes the transmission. `None` for a FIN alone, and if the NIC

@@ -62,6 +62,7 @@ impl Connection {
             self.syn_timeouts += 1;
             return;
         }
+        self.on_timeout_for_path_mtu(now);
         let context = self.recovery_context(now);
         let before = self.congestion.cwnd();
         let reason = self.recovery.on_timeout(&context, &mut self.send, self.congestion.as_mut());

@@ -8,10 +8,6 @@ use super::{
 };
 use crate::{frame::FramePool, time::Instant};
 
-/// The smallest path MTU that we believe. RFC 791 allows 68; nothing on today's internet is below 552, and a forged
-/// error must not make us send crumbs (RFC 5927 §7.2).
-const MIN_PATH_MTU: usize = 552;
-
 impl Connection {
     /// The peer can't be reached, or not by packets of this size. `quoted_seq` is the sequence number of the segment
     /// that the error quotes; an error about a segment that is not outstanding is forged or late, and counts nothing
@@ -33,7 +29,11 @@ impl Connection {
         }
         let opening = matches!(self.state, State::SynSent | State::SynReceived);
         match kind {
-            Unreachable::FragmentationNeeded { mtu } => self.on_smaller_mtu(now, mtu.into()),
+            Unreachable::FragmentationNeeded { mtu } => {
+                if let Some(quoted) = quoted_seq.filter(|_| !opening) {
+                    self.on_packet_too_big(now, mtu.into(), quoted);
+                }
+            }
             Unreachable::Port if opening => self.fail(now, pool, Error::Refused),
             Unreachable::Protocol | Unreachable::Admin | Unreachable::NoNeighbour if opening => {
                 self.fail(now, pool, Error::Unreachable(kind));
@@ -42,20 +42,6 @@ impl Connection {
                 self.soft_error = Some(kind);
                 self.events.push(Event::Unreachable(kind));
             }
-        }
-    }
-
-    fn on_smaller_mtu(&mut self, _now: Instant, mtu: usize) {
-        let mtu = mtu.max(MIN_PATH_MTU);
-        let mss = mtu - self.ip_header_len() - crate::wire::tcp::Header::LEN;
-        if mss >= usize::from(self.snd.peer_mss.min(self.config.mss)).min(self.path_mss) {
-            return;
-        }
-        self.path_mss = mss;
-        let mss = self.layout().mss;
-        self.congestion.set_mss(mss);
-        if self.state.is_synchronized() {
-            self.recovery.on_smaller_mss(&mut self.send, mss);
         }
     }
 }

@@ -17,6 +17,7 @@ mod nagle;
 mod newreno;
 mod options;
 mod passive;
+mod pmtud;
 mod prr;
 mod push;
 mod rack;

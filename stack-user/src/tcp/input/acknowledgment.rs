@@ -50,11 +50,15 @@ impl Connection {
         let in_flight = self.send.outstanding();
         self.begin_ack(now, segment);
         let phase = self.recovery.phase();
-        let acked = ack.after(self.snd.una).then(|| self.on_new_ack(now, pool, segment, ack));
+        let acked = ack.after(self.snd.una).then(|| {
+            self.on_arrival_for_path_mtu(ack);
+            self.on_new_ack(now, pool, segment, ack)
+        });
         let news = self.sack_enabled && self.take_sack_blocks(segment, ack);
         if acked.is_none() && self.is_duplicate_ack(segment, ack, payload_len, old_window) {
             self.recovery.on_duplicate_ack(&self.send, self.layout().mss, self.sack_enabled);
         }
+        self.judge_mtu_probe();
         self.judge(now);
         let acked_new = acked.is_some();
         if let Some(news) = acked {

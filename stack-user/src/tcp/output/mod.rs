@@ -80,7 +80,9 @@ impl Connection {
         if self.recovery.wants_new_data() {
             return self.transmit_probe_of_data(now, pool);
         }
-        self.retransmit(now, pool).or_else(|| self.transmit_new(now, pool, Gate::Windows))
+        self.retransmit(now, pool)
+            .or_else(|| self.transmit_mtu_probe(now, pool))
+            .or_else(|| self.transmit_new(now, pool, Gate::Windows))
     }
 
     /// What asks the peer for an ACK that tells more: new data, or as a tail loss probe (RFC 8985 §7.3), the last segment
@@ -108,10 +110,17 @@ impl Connection {
     fn retransmit<P: FramePool>(&mut self, now: Instant, pool: &mut P) -> Option<Transmit> {
         let (index, at_once) = self.recovery.next_retransmission(&self.send)?;
         let layout = self.layout();
-        // The path may carry less than it did.
+        // The path may carry less than it did, or than was tried.
         let too_large = self.send.get(index)?.len > layout.mss;
+        if too_large {
+            self.pmtud.probe_inconclusive(self.send.get(index)?.start);
+        }
         if too_large && self.send.split(pool, index, layout.mss, layout.payload_at) {
             self.recovery.on_split(&self.send, index + 1);
+            // The peer may have acknowledged the front of what was one segment.
+            if self.send.acknowledge(pool, self.snd.una_offset, |_| {}).entries > 0 {
+                return self.retransmit(now, pool);
+            }
         }
         let entry = self.send.get(index)?;
         let window_end = self.snd.una_offset + self.snd.wnd as u64;
@@ -161,7 +170,7 @@ impl Connection {
     }
 
     /// Whether `len` more bytes may be on their way. One segment always may.
-    fn congestion_allows(&self, len: usize) -> bool {
+    pub(super) fn congestion_allows(&self, len: usize) -> bool {
         let pipe = self.recovery.pipe(&self.send, self.layout().mss);
         match self.recovery.allowance() {
             _ if pipe == 0 => true,
@@ -189,7 +198,7 @@ impl Connection {
     }
 
     /// Sends an entry of the queue, for the first time or again.
-    fn transmit_entry<P: FramePool>(
+    pub(super) fn transmit_entry<P: FramePool>(
         &mut self,
         now: Instant,
         pool: &mut P,
