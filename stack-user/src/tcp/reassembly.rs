@@ -2,13 +2,20 @@
 
 use std::collections::VecDeque;
 
+use smallvec::SmallVec;
+
 use super::payload::{COMPACT_LEN, Payload, under_pressure};
 use crate::frame::FramePool;
 
-/// Payloads that may wait out of order. A window of 1 MiB has 720 full segments; with less, one loss in a full
-/// window would cost more than the lost segment. More lets a peer that sends tiny segments with gaps use more memory
-/// and time: each insertion may move that many entries.
-pub const MAX_SEGMENTS: usize = 2048;
+/// Payloads that may wait out of order. The largest window of the defaults, 6 MiB, has 4345 full segments; with less,
+/// one loss in a full window would cost more than the lost segment. More lets a peer that sends tiny segments with gaps
+/// use more memory and time: each insertion may move half as many entries, of 32 bytes.
+pub const MAX_SEGMENTS: usize = 4608;
+
+/// Islands that are remembered in the order in which they were touched: an ACK tells of four (RFC 2018 §3), and some of
+/// those may have been joined by then. Fewer, and an older block is left out at times; more is looked through for each
+/// segment.
+const RECENT: usize = 8;
 
 /// The payloads beyond RCV.NXT, sorted, without overlap. Positions are stream offsets.
 #[derive(Debug, Default)]
@@ -16,8 +23,8 @@ pub struct Reassembly {
     segments: VecDeque<Held>,
     /// What `segments` cover: ranges that neither overlap nor touch, sorted.
     islands: Vec<Island>,
-    /// Counts insertions.
-    clock: u64,
+    /// Where the islands start that were touched last, the latest first. Some may be no more.
+    recent: SmallVec<[u64; RECENT]>,
     /// Where the stream ends, once a FIN told.
     fin: Option<u64>,
 }
@@ -38,8 +45,6 @@ impl Held {
 struct Island {
     start: u64,
     end: u64,
-    /// When something was added last.
-    touched: u64,
 }
 
 /// What became of a payload.
@@ -115,16 +120,17 @@ impl Reassembly {
 
     /// Joins `start..end` with the islands that it overlaps or touches.
     fn touch(&mut self, start: u64, end: u64) {
-        self.clock += 1;
         let first = self.islands.partition_point(|island| island.end < start);
         let last = self.islands.partition_point(|island| island.start <= end);
         let joined = self.islands.get(first..last).unwrap_or_default();
         let island = Island {
             start: joined.first().map_or(start, |island| island.start.min(start)),
             end: joined.last().map_or(end, |island| island.end.max(end)),
-            touched: self.clock,
         };
         self.islands.splice(first..last, [island]);
+        self.recent.retain(|&mut start| start < island.start || start > island.end);
+        self.recent.truncate(RECENT - 1);
+        self.recent.insert(0, island.start);
     }
 
     /// The payload that continues the stream at `nxt`, if the gap before it is filled.
@@ -149,16 +155,12 @@ impl Reassembly {
     /// Up to `limit` ranges for the SACK option: the one that the latest segment fell into first, as RFC 2018 §4
     /// demands, then those that were touched before it.
     pub fn sack_ranges(&self, limit: usize) -> impl Iterator<Item = (u64, u64)> + use<> {
-        let mut latest: [Option<Island>; 4] = [None; 4];
-        for &island in &self.islands {
-            let mut candidate = Some(island);
-            for slot in &mut latest {
-                if candidate.map(|island| island.touched) > slot.map(|island| island.touched) {
-                    core::mem::swap(slot, &mut candidate);
-                }
-            }
-        }
-        latest.into_iter().flatten().take(limit).map(|island| (island.start, island.end))
+        let is_there = |&start: &u64| {
+            let at = self.islands.binary_search_by_key(&start, |island| island.start).ok()?;
+            self.islands.get(at).map(|island| (island.start, island.end))
+        };
+        let found: SmallVec<[_; RECENT]> = self.recent.iter().filter_map(is_there).take(limit).collect();
+        found.into_iter()
     }
 
     /// Whether `start..end` is here already; else the part of it that a DSACK block may name is empty.
@@ -183,7 +185,8 @@ impl Reassembly {
         for held in self.segments.drain(..) {
             held.payload.release(pool);
         }
-        self.islands.clear();
+        self.islands = Vec::new();
+        self.recent.clear();
     }
 
     /// Panics if the queue contradicts itself.

@@ -3,7 +3,7 @@
 use crate::dsl::{Script, config, pattern, plain_options, sack_options, seg};
 use stack_user::{
     frame::FramePool,
-    tcp::{Config, Event, ReadError},
+    tcp::{Config, Event, ReadError, reassembly::MAX_SEGMENTS},
     telemetry::DropReason,
 };
 
@@ -148,8 +148,8 @@ fn tiny_segments_do_not_take_the_pool() {
 fn tiny_segments_with_gaps_are_bounded() {
     let mut s = established();
     let free = s.pool.available();
-    let kept = (0..3000).take_while(|i| s.try_inject(seg(".").seq(2 + 2 * i).ack(0).len(1)).is_ok()).count();
-    assert_eq!(kept, 2048);
+    let kept = (0..6000).take_while(|i| s.try_inject(seg(".").seq(2 + 2 * i).ack(0).len(1)).is_ok()).count();
+    assert_eq!(kept, MAX_SEGMENTS);
     assert_eq!(free, s.pool.available());
     let more = s.try_inject(seg(".").seq(20_000).ack(0).len(1));
     assert_eq!(more, Err(DropReason::TcpReassemblyFull));
