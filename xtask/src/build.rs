@@ -5,7 +5,7 @@ use std::process::{Command, ExitCode};
 
 use anyhow::Result;
 
-use crate::process::run_visibly;
+use crate::process::{find_program, is_root, run_visibly};
 use crate::{paths, setup};
 
 /// Arguments of `cargo xtask build`.
@@ -70,5 +70,16 @@ pub fn lab_server() -> Result<PathBuf> {
 pub fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(paths::workspace());
+    command
+}
+
+/// A cargo subcommand whose programs, and only they, run as root: namespaces and AF_XDP need it.
+pub fn cargo_as_root(subcommand: &str) -> Command {
+    let mut command = cargo();
+    command.arg(subcommand);
+    if !is_root() && find_program("sudo").is_some() {
+        let runner = r#"target.'cfg(unix)'.runner=["sudo","--preserve-env","--"]"#;
+        command.args(["--config", runner]);
+    }
     command
 }

@@ -1,6 +1,7 @@
 //! The project's own commands, as a library: `cargo xtask` is a thin shell around it, and the end-to-end tests
 //! bring up their labs through [`lab`].
 
+pub mod bench;
 pub mod build;
 pub mod build_ebpf;
 pub mod conformance;

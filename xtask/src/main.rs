@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use xtask::{build, build_ebpf, conformance, fuzz, lab, run, setup, test, tidy};
+use xtask::{bench, build, build_ebpf, conformance, fuzz, lab, run, setup, test, tidy};
 
 /// Set up, build, run and test xstack.
 #[derive(Parser)]
@@ -31,6 +31,8 @@ enum Command {
     Conformance(conformance::Args),
     /// Throw arbitrary input at the protocols, for as long as you like
     Fuzz(fuzz::Args),
+    /// Measure, and print figures with their ratios
+    Bench(bench::Args),
     /// Check the rules of the house: layers, file lengths, unsafe, links
     Tidy,
 }
@@ -45,6 +47,7 @@ fn main() -> ExitCode {
         Command::Test(args) => test::run(&args),
         Command::Conformance(args) => conformance::run(&args),
         Command::Fuzz(args) => fuzz::run(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::Tidy => tidy::run(),
     };
     outcome.unwrap_or_else(|error| {

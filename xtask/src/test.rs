@@ -7,8 +7,8 @@ use std::{env, fs};
 
 use anyhow::{Context, Result};
 
-use crate::build::{self, cargo};
-use crate::process::{describe, find_program, is_root};
+use crate::build::{self, cargo, cargo_as_root};
+use crate::process::describe;
 use crate::progress::Step;
 use crate::{paths, setup};
 
@@ -70,9 +70,9 @@ fn steps(args: &Args) -> Result<Vec<TestStep>> {
     tidy.arg("tidy");
     let mut clippy = cargo();
     clippy.args(["clippy", "--all-targets"]).args(OURS).args(["--", "-D", "warnings"]);
-    let mut unit = cargo_test_as_root();
+    let mut unit = cargo_as_root("test");
     unit.args(OURS).args(["--no-fail-fast", "--", "--show-output"]);
-    let mut end_to_end = cargo_test_as_root();
+    let mut end_to_end = cargo_as_root("test");
     end_to_end.args(["--package", "stack-user", "--test", "e2e", "--no-fail-fast"]);
     // The lab's own server, which the tests start as an ordinary user would.
     end_to_end.env("XSTACK_LAB_SERVER", build::lab_server()?);
@@ -92,17 +92,6 @@ fn steps(args: &Args) -> Result<Vec<TestStep>> {
         tests("e2e", end_to_end),
         whole("build-ebpf", ebpf),
     ])
-}
-
-/// `cargo test` whose test programs, and only they, run as root: namespaces and AF_XDP need it.
-fn cargo_test_as_root() -> Command {
-    let mut command = cargo();
-    command.arg("test");
-    if !is_root() && find_program("sudo").is_some() {
-        let runner = r#"target.'cfg(unix)'.runner=["sudo","--preserve-env","--"]"#;
-        command.args(["--config", runner]);
-    }
-    command
 }
 
 fn perform(step: TestStep) -> Result<Report> {

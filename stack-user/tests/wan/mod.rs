@@ -90,10 +90,12 @@ pub(crate) fn transfer(
     std::thread::scope(|scope| {
         let server = scope.spawn(move || {
             path.server().inside(|| match server {
-                Tcp::Kernel => kernel::serve(direction, amount, || ready.send(SERVER.kernel).unwrap()),
-                Tcp::Ours(algorithm) => {
-                    ours::serve(algorithm, direction, amount, || ready.send(SERVER.ours).unwrap())
+                Tcp::Kernel => {
+                    kernel::serve(direction, amount, || ready.send(SERVER.kernel).expect("the client waits"))
                 }
+                Tcp::Ours(algorithm) => ours::serve(algorithm, direction, amount, || {
+                    ready.send(SERVER.ours).expect("the client waits")
+                }),
             })
         });
         let to = is_ready.recv().expect("the server came up");

@@ -1,0 +1,38 @@
+//! `cargo xtask bench`: measures, and prints figures with the ratio to what they are compared with.
+
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+
+use crate::build::cargo_as_root;
+use crate::process::exit_code;
+use crate::setup;
+
+/// Arguments of `cargo xtask bench`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// What to measure
+    #[arg(value_enum)]
+    what: Benchmark,
+    /// What the benchmark gets; `--help` lists it
+    #[arg(last = true)]
+    arguments: Vec<String>,
+}
+
+/// The benchmarks.
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Benchmark {
+    /// Goodput over a long path with losses, beside the kernel's TCP
+    Wan,
+}
+
+/// Runs a benchmark. Its exit code is ours.
+pub fn run(args: &Args) -> Result<ExitCode> {
+    setup::ensure(setup::Level::Test)?;
+    let name = match args.what {
+        Benchmark::Wan => "wan",
+    };
+    let mut command = cargo_as_root("bench");
+    command.args(["--package", "stack-user", "--bench", name, "--quiet", "--"]).args(&args.arguments);
+    Ok(exit_code(command.status().context("cannot start cargo")?))
+}
