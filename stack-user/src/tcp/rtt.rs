@@ -19,7 +19,7 @@ const MIN_SLACK: Duration = Duration::from_millis(100);
 /// The longest time-out (RFC 6298 §2.5 allows any bound of at least 60 s).
 const MAX_RTO: Duration = Duration::from_secs(120);
 
-/// The clock's granularity G. Ours is finer, but peers echo milliseconds.
+/// The clock's granularity G (RFC 6298 §4). Ours is finer, but peers echo milliseconds.
 const GRANULARITY: Duration = Duration::from_millis(1);
 
 /// SRTT, RTTVAR, RTO and its back-off.
@@ -66,7 +66,7 @@ impl RttEstimator {
     }
 
     /// The timer expired though nothing was lost: the path's round trip is at least what was measured last, and RTO must
-    /// allow for it at once (RFC 4015 §3.3).
+    /// allow for it at once (RFC 4015 §3.6).
     pub fn on_spurious(&mut self) {
         let Some((srtt, rttvar)) = self.smoothed else { return };
         let (srtt, rttvar) = (srtt.max(self.latest), rttvar.max(self.latest / 2));
@@ -123,6 +123,7 @@ mod tests {
         Duration::from_millis(ms)
     }
 
+    /// RFC 6298 §2.2 and §2.3; §4: by a clock that is finer than it asks for.
     #[test]
     fn estimates_follow_rfc6298_2() {
         let mut rtt = RttEstimator::default();
@@ -147,9 +148,9 @@ mod tests {
         assert_eq!(rtt.rto(), MAX_RTO);
     }
 
-    /// RFC 4015 §3.3: at once, not by an eighth at a time.
+    /// RFC 4015 §3.6: at once, not by an eighth at a time.
     #[test]
-    fn a_spurious_timeout_raises_rto_rfc4015_3_3() {
+    fn a_spurious_timeout_raises_rto_rfc4015_3_6() {
         let mut rtt = RttEstimator::default();
         (0..100).for_each(|_| rtt.sample(ms(50)));
         rtt.back_off();

@@ -83,7 +83,7 @@ impl Connection {
         self.set_probe_timer(now, false);
     }
 
-    /// RFC 8985 §7.3: the probe goes out, and gets RTO's time to be answered.
+    /// RFC 8985 §7.3 and §8: the probe goes out, and gets RTO's time to be answered.
     fn on_probe_timeout(&mut self, now: Instant) {
         self.recovery.on_probe_timeout();
         self.timers.set(Timer::Retransmit, now + self.rtt.rto());

@@ -12,7 +12,8 @@ pub enum Timer {
     /// something is outstanding.
     Reorder,
     /// No ACK has come for so long that the end of the flight may be lost: PTO (RFC 8985 §7.2). Runs only beside
-    /// `Retransmit`, and expires no later.
+    /// `Retransmit`, and expires no later. RFC 8985 §8 has one timer that is one of the three at a time; that is the same,
+    /// since the probe puts `Retransmit` off, and what is sent for `Reorder` does.
     LossProbe,
     /// Received data waits for its ACK (RFC 9293 §3.8.6.3).
     DelayedAck,

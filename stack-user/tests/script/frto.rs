@@ -21,6 +21,7 @@ fn timed_out() -> Script {
     s
 }
 
+/// RFC 5682 §3.2: the window is as before.
 #[test]
 fn two_acks_of_what_was_sent_once_undo_the_timeout_rfc5682_2_1() {
     let mut s = timed_out();
@@ -78,6 +79,37 @@ fn without_new_data_the_usual_recovery_goes_on_rfc5682_2_1() {
     s.inject(seg(".").seq(0).ack(1000));
     s.expect(seg(".").seq(1000).ack(0).len(1000));
     s.expect(seg(".").seq(2000).ack(0).len(1000));
+    s.finish();
+}
+
+/// RFC 5682 §2.1, step 2b: one segment of new data asks as well as two.
+#[test]
+fn one_new_segment_is_enough_rfc5682_2_1() {
+    let mut s = established(plain_options());
+    s.write(4000);
+    s.drain();
+    s.advance_to_timer();
+    s.expect(seg(".").seq(0).ack(0).len(1000));
+    s.write(1000);
+    s.inject(seg(".").seq(0).ack(1000));
+    s.expect(seg(".").seq(4000).ack(0).len(1000));
+    s.expect_silence();
+    s.inject(seg(".").seq(0).ack(2000));
+    assert_eq!((s.info().recovery, s.info().undone), (Phase::Open, 1));
+    s.finish();
+}
+
+/// RFC 5682 §2.1, step 2b: the peer's window must take it.
+#[test]
+fn a_full_window_leaves_the_usual_recovery_rfc5682_2_1() {
+    let mut s = Script::new(Config { congestion: Algorithm::NewReno, ..Config::default() });
+    s.handshake(plain_options(), 4000);
+    s.write(8000);
+    assert_eq!(s.drain(), 4);
+    s.advance_to_timer();
+    s.expect(seg(".").seq(0).ack(0).len(1000));
+    s.inject(seg(".").seq(0).ack(1000).window(3000));
+    s.expect(seg(".").seq(1000).ack(0).len(1000));
     s.finish();
 }
 

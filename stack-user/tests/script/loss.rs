@@ -119,6 +119,7 @@ fn what_is_no_duplicate_ack_by_rfc5681_2_does_not_count() {
     s.finish();
 }
 
+/// RFC 2018 §5: what was sacked is not sent again.
 #[test]
 fn sack_repairs_each_hole_once_rfc6675() {
     let mut s = established(sack_options());

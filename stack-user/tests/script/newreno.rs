@@ -71,6 +71,26 @@ fn partial_acks_repair_one_hole_each_rfc6582_3_2() {
     s.finish();
 }
 
+/// RFC 6582 §4.1: as long as partial ACKs come, the timer does not end the recovery.
+#[test]
+fn a_partial_ack_starts_the_timer_again_rfc6582_4_1() {
+    let mut s = established(plain_options());
+    s.write(10_000);
+    s.drain();
+    s.advance(100);
+    for _ in 0..3 {
+        s.inject(seg(".").seq(0).ack(0));
+    }
+    s.drain();
+    for hole in [3000, 5000, 8000] {
+        s.advance(150);
+        s.inject(seg(".").seq(0).ack(hole));
+        s.expect(seg(".").seq(hole).ack(0).len(1000));
+    }
+    assert_eq!((s.info().recovery, s.info().timeouts), (Phase::FastRecovery, 0));
+    s.finish();
+}
+
 /// RFC 6582 §3.2, step 1: duplicates that the repair itself causes start no second recovery.
 #[test]
 fn duplicates_of_the_repair_start_no_recovery_rfc6582_3_2() {

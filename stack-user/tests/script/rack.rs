@@ -1,7 +1,11 @@
 //! RACK (RFC 8985 §6): losses by time.
 
 use crate::dsl::{Script, all_options, sack_options, seg};
-use stack_user::tcp::{Config, recovery::Phase};
+use stack_user::tcp::{
+    Config,
+    recovery::Phase,
+    trace::{Kind, RetransmitReason, WindowReason},
+};
 
 /// The round trip of the handshake is 10 ms, so the reordering window starts with 2.5 ms.
 fn established() -> Script {
@@ -17,6 +21,7 @@ fn send(s: &mut Script, at: i64, n: i64) {
     s.expect_silence();
 }
 
+/// RFC 8985 §6.2, step 4 and step 5.
 #[test]
 fn one_sack_means_a_loss_when_reordering_had_its_time_rfc8985_6_2() {
     let mut s = established();
@@ -49,6 +54,7 @@ fn three_sacks_mean_a_loss_at_once_rfc8985_6_2() {
     s.finish();
 }
 
+/// RFC 8985 §6.2, step 3.
 #[test]
 fn what_is_only_late_is_not_sent_again_and_remembered_rfc8985_6_2() {
     let mut s = established();
@@ -70,6 +76,7 @@ fn what_is_only_late_is_not_sent_again_and_remembered_rfc8985_6_2() {
     s.finish();
 }
 
+/// RFC 8985 §6.2, step 3.
 #[test]
 fn what_one_ack_tells_is_not_out_of_order_rfc8985_6_2() {
     let mut s = established();
@@ -99,6 +106,7 @@ fn a_retransmission_that_is_lost_is_noticed_rfc8985_6_2() {
     s.finish();
 }
 
+/// RFC 8985 §6.2, step 2.
 #[test]
 fn an_ack_of_the_first_copy_says_nothing_of_the_second_rfc8985_6_2() {
     let mut s = Script::established(Config::default(), all_options());
@@ -151,6 +159,30 @@ fn dsacks_widen_the_window_rfc8985_6_2() {
     s.advance(10);
     s.inject(seg(".").seq(0).ack(3000).sack(&[(4000, 5000)]));
     assert_eq!(s.info().reo_wnd.as_micros(), 5000, "two steps of a quarter");
+    s.finish();
+}
+
+#[test]
+fn the_trace_tells_why_something_is_sent_again() {
+    let mut s = established();
+    s.connection.listen_in(true);
+    send(&mut s, 0, 10);
+    s.advance(20);
+    s.expect(seg(".").seq(9000).ack(0).len(1000));
+    s.inject(seg(".").seq(0).ack(0).sack(&[(1000, 4000)]));
+    s.expect(seg(".").seq(0).ack(0).len(1000));
+    s.inject(seg(".").seq(0).ack(10_000));
+    let (mut again, mut window) = (Vec::new(), Vec::new());
+    while let Some(record) = s.connection.poll_trace() {
+        match record.kind {
+            Kind::Retransmit { start, len, reason } => again.push((start, len, reason)),
+            Kind::CongestionWindow { reason, .. } => window.push(reason),
+            _ => {}
+        }
+    }
+    let (probe, lost) = (RetransmitReason::TailLossProbe, RetransmitReason::Lost);
+    assert_eq!(again, [(9000, 1000, probe), (0, 1000, lost)]);
+    assert_eq!(window, [WindowReason::Loss, WindowReason::RecoveryDone]);
     s.finish();
 }
 

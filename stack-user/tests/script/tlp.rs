@@ -16,6 +16,7 @@ fn send(s: &mut Script, at: i64, n: i64) {
     }
 }
 
+/// RFC 8985 §8: RTO does not expire before, nor at the same time.
 #[test]
 fn the_last_segment_is_sent_again_after_two_round_trips_rfc8985_7_2() {
     let mut s = established();
@@ -126,6 +127,7 @@ fn the_probes_sack_tells_what_was_lost_before_it_rfc8985_7_4_1() {
     s.finish();
 }
 
+/// RFC 8985 §9.3: for congestion control it is a loss as any other.
 #[test]
 fn a_loss_that_the_probe_repaired_shrinks_the_window_rfc8985_7_4_2() {
     let mut s = established();

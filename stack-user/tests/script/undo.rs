@@ -120,7 +120,8 @@ fn the_echo_of_the_second_copy_undoes_nothing_rfc3522_3_2() {
     s.finish();
 }
 
-/// RFC 4015 §3.2 and §3.3: the window is as before, nothing more is sent again, and RTO allows for what was measured.
+/// RFC 4015 §3.3, §3.4 and §3.6: nothing more is sent again, the window is as before, and RTO allows for what was
+/// measured.
 #[test]
 fn the_echo_of_the_first_copy_undoes_a_timeout_rfc4015_3() {
     let mut s = established(all_options());

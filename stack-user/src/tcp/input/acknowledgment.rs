@@ -195,7 +195,8 @@ impl Connection {
         Some(rtt)
     }
 
-    /// RFC 6298 §5.2 and §5.3: stop when all is acknowledged, else start again. The peer's time to show progress
+    /// RFC 6298 §5.2 and §5.3: stop when all is acknowledged, else start again, with each partial ACK of a recovery, too
+    /// (RFC 6582 §4.1 calls that slow but steady, and asks for it with the first). The peer's time to show progress
     /// likewise.
     fn restart_timers(&mut self, now: Instant) {
         if self.send.has_outstanding() {

@@ -92,7 +92,7 @@ impl Connection {
             return Some(data);
         }
         if !self.recovery.probe_is_due() {
-            if self.send.unsent().is_none() {
+            if !self.recovery_context(now).has_new_data {
                 self.recovery.no_new_data();
             }
             return self.retransmit(now, pool);
@@ -170,6 +170,9 @@ impl Connection {
     }
 
     /// Whether `len` more bytes may be on their way. One segment always may.
+    ///
+    /// What is sacked, and what duplicate ACKs stand for, is not on its way any more: so the first two of either let a new
+    /// segment out each, beyond what the window says of what is outstanding (limited transmit, RFC 3042 §2).
     pub(super) fn congestion_allows(&self, len: usize) -> bool {
         let pipe = self.recovery.pipe(&self.send, self.layout().mss);
         match self.recovery.allowance() {

@@ -14,6 +14,7 @@ pub fn find(ack: u64, first: Range<u64>, second: Option<Range<u64>>) -> Option<R
 mod tests {
     use super::*;
 
+    /// RFC 2883 §5.
     #[test]
     fn below_the_ack_or_inside_the_second_block_rfc2883_4() {
         assert_eq!(find(1000, 500..1000, None), Some(500..1000));

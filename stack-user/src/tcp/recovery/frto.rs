@@ -52,7 +52,16 @@ impl Frto {
         }
     }
 
-    /// There is no new data after all: the usual recovery goes on.
+    /// There is no more data to send now. What went out asks the question; if nothing did, the usual recovery goes on
+    /// (RFC 5682 §2.1, step 2b).
+    pub(super) fn no_new_data(&mut self) {
+        match self {
+            Self::Probing(n) if *n < PROBES => *n = 0,
+            _ => *self = Self::Off,
+        }
+    }
+
+    /// The question has lost its sense: the recovery is over.
     pub(super) fn give_up(&mut self) {
         *self = Self::Off;
     }

@@ -221,7 +221,7 @@ impl Recovery {
             reason = self.check_recovered(context);
         }
         if self.probe_repaired(context) {
-            // RFC 8985 §7.4.2: a loss, even though nothing is missing any more.
+            // RFC 8985 §7.4.2, §9.3: a loss, even though nothing is missing any more.
             congestion.on_congestion(context.now, Signal::Loss, self.ack.flight);
             self.undo.disarm();
             reason = Some(WindowReason::Loss);
@@ -275,7 +275,7 @@ impl Recovery {
         if !(by_frto || by_eifel || by_dsack) {
             return None;
         }
-        // RFC 4015 §3.2 and §3.3, RFC 5682 §2.1, step 3b.
+        // RFC 4015 §3.3 and §3.4, RFC 5682 §3.2: what is outstanding is not sent again, and the window is as before.
         if self.phase == Phase::FastRecovery || by_dsack {
             self.rack.on_spurious_recovery();
         }
@@ -525,9 +525,9 @@ impl Recovery {
         self.tlp.cancel();
     }
 
-    /// F-RTO was to send new data, and there is none after all.
+    /// F-RTO was to send new data, and there is none that the peer's window takes.
     pub fn no_new_data(&mut self) {
-        self.frto.give_up();
+        self.frto.no_new_data();
     }
 
     /// A segment of `len` sequence numbers that starts at `start` goes out; returns the number of its transmission.

@@ -5,7 +5,8 @@
 
 use super::super::congestion::CongestionControl;
 
-/// The state of RFC 9937 §6, in bytes.
+/// The state of RFC 9937 §6, in bytes. It serves fast recovery with and without SACK, and ECN (RFC 9937 §5); after a
+/// time-out there is slow start instead.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Prr {
     /// Delivered since the reduction began.
@@ -98,6 +99,7 @@ mod tests {
         Delivery { delivered: MSS, safe, in_flight, mss: MSS }
     }
 
+    /// RFC 9937 §6.1: nothing counts of what was before; §6.3: each transmission does.
     #[test]
     fn above_ssthresh_it_sends_in_proportion_rfc9937_6_2() {
         let (congestion, mut prr) = (congestion(), Prr::start(20 * MSS));

@@ -16,7 +16,9 @@ const REO_WND_PERSIST: u32 = 16;
 /// What the loss detection has to know of the round trip.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct RoundTrip {
-    /// RACK.min_RTT, once measured.
+    /// RACK.min_RTT, once measured (RFC 8985 §6.2, step 1): the smallest of all samples. The RFC recommends one of the
+    /// last minutes; of all, and the window of reordering is rather too small after a path has become longer, which
+    /// DSACKs then correct.
     pub(super) min: Option<Duration>,
     /// SRTT, once measured.
     pub(super) smoothed: Option<Duration>,
@@ -202,6 +204,7 @@ mod tests {
         rack.reo_wnd().as_millis()
     }
 
+    /// RFC 8985 §6.2, step 1 and step 4.
     #[test]
     fn the_window_is_zero_only_while_nothing_was_seen_out_of_order_rfc8985_6_2() {
         let mut rack = Rack::default();
@@ -212,6 +215,7 @@ mod tests {
         assert_eq!(window(&mut rack, true, 3), 10);
     }
 
+    /// RFC 8985 §6.2, step 4.
     #[test]
     fn dsacks_widen_it_once_a_round_and_sixteen_quiet_recoveries_end_that_rfc8985_6_2() {
         let mut rack = Rack { reordering_seen: true, ..Rack::default() };

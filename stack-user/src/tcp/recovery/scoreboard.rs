@@ -22,7 +22,7 @@ pub(super) struct Scoreboard {
 }
 
 impl Scoreboard {
-    /// The peer has `block`; `delivered` is told of each segment for which that is new. Segments that the block covers
+    /// The peer has `block` (RFC 2018 §5); `delivered` is told of each segment for which that is new. Segments that the block covers
     /// in part are not marked. Blocks that are not of the outstanding data change nothing.
     pub(super) fn sack(
         &mut self,

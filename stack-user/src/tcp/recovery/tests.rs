@@ -134,7 +134,7 @@ fn each_byte_is_delivered_once_rfc9937_6_2() {
     assert_eq!(delivered, [1, 3, 5, 6, 9, 10]);
 }
 
-/// RFC 6675 §4: what is sacked or lost is not in flight; what is sent again is.
+/// RFC 6675 §2, §4: what is sacked or lost is not in flight; what is sent again is.
 #[test]
 fn pipe_counts_what_is_on_its_way_rfc6675_4() {
     let mut sender = Sender::new(10);
