@@ -60,6 +60,8 @@ drop_reasons! {
     FragmentTimeout = "fragment_timeout",
     /// More datagrams or fragments wait for reassembly than the bound allows.
     FragmentQueueFull = "fragment_queue_full",
+    /// A segment or ICMP message that came in fragments, longer than a chunk.
+    FragmentTooLong = "fragment_too_long",
     /// Cut off or with a wrong checksum (RFC 792).
     IcmpMalformed = "icmp_malformed",
     /// A type that asks for nothing from us.

@@ -11,7 +11,7 @@ use std::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::Stack;
-use crate::{stack::TcpId, tcp};
+use crate::{stack::TcpId, tcp, time::Duration};
 
 /// A TCP connection: what `tokio::net::TcpStream` is to the kernel's stack.
 ///
@@ -65,6 +65,24 @@ impl TcpStream {
     /// Marks what is sent from now on with a Differentiated Services Codepoint, six bits (the upper ones of `IP_TOS`).
     pub fn set_dscp(&self, dscp: u8) {
         self.stack.shard().with(|core, _| core.stack.tcp_set_dscp(self.id, dscp));
+    }
+
+    /// Asks a silent peer from time to time whether it is there (`SO_KEEPALIVE` with `TCP_KEEPIDLE`, `TCP_KEEPINTVL` and
+    /// `TCP_KEEPCNT`), or not any more. By default it is not asked. When it does not answer, reading fails with `TimedOut`.
+    pub fn set_keepalive(&self, keepalive: Option<tcp::KeepAlive>) {
+        self.stack.shard().with(|core, now| core.stack.tcp_set_keepalive(now, self.id, keepalive));
+    }
+
+    /// How long what was written may stay without the peer's acknowledgement before the connection fails with `TimedOut`
+    /// (`TCP_USER_TIMEOUT`). The default is five minutes.
+    pub fn set_user_timeout(&self, timeout: Duration) {
+        self.stack.shard().with(|core, now| core.stack.tcp_set_user_timeout(now, self.id, timeout));
+    }
+
+    /// Dropping the stream from now on resets the connection at once, and gives up what was not delivered (`SO_LINGER`
+    /// with a time of 0). Otherwise dropping never waits, and delivers in the background.
+    pub fn set_zero_linger(&self) {
+        self.stack.shard().with(|core, _| core.stack.tcp_set_zero_linger(self.id, true));
     }
 
     /// What the protocol knows of the connection, in the manner of Linux' `TCP_INFO`. `None` when it has ended.

@@ -123,6 +123,10 @@ impl FramePool for Umem {
         self.free.len()
     }
 
+    fn receive(&mut self, frame: FreeFrame, bytes: &[u8]) -> RxFrame {
+        Self::receive(self, frame, bytes)
+    }
+
     fn chunks(&self) -> usize {
         self.chunks as usize
     }

@@ -76,6 +76,9 @@ pub trait FramePool {
     /// All of a frame's room ([`tx_capacity`](Self::tx_capacity) bytes), whatever its length says.
     fn tx_buffer(&mut self, frame: &mut TxFrame) -> &mut [u8];
 
+    /// Copies `bytes` into a chunk, as if they had been received. What doesn't fit is cut off.
+    fn receive(&mut self, frame: FreeFrame, bytes: &[u8]) -> RxFrame;
+
     /// Gives back a received frame.
     fn release_rx(&mut self, frame: RxFrame) {
         self.release(frame.into_free());

@@ -9,12 +9,13 @@ use crate::{
         arp,
         icmp::{Problem, Quote},
         ipv4::{self, Cast, Datagram},
+        reassembly::Reassembled,
         route::NextHop,
     },
     telemetry::DropReason,
     time::Instant,
     wire::{
-        arp as wire_arp,
+        MacAddr, arp as wire_arp,
         ethernet::{self, ethertype},
         ipv4::Header,
         protocol,
@@ -83,7 +84,7 @@ impl<P: FramePool> Stack<P> {
             Err(reason) => return self.drop_received(frame, reason),
         };
         if datagram.header.is_fragment() {
-            return self.handle_fragment(now, &datagram, frame);
+            return self.handle_fragment(now, &datagram, frame, ethernet.source);
         }
         let header_len = datagram.payload.start;
         frame.truncate(datagram.payload.end);
@@ -109,9 +110,8 @@ impl<P: FramePool> Stack<P> {
         }
     }
 
-    /// A part of a datagram: kept until the others have come. TCP never cuts its segments, nor do we; what comes in
-    /// parts is UDP.
-    fn handle_fragment(&mut self, now: Instant, datagram: &Datagram, frame: RxFrame) {
+    /// A part of a datagram: kept until the others have come.
+    fn handle_fragment(&mut self, now: Instant, datagram: &Datagram, frame: RxFrame, mac: MacAddr) {
         // No socket takes broadcasts; and if the other parts did not come, nobody may be told (RFC 1122 §3.2.2).
         if datagram.cast != Cast::Unicast {
             return self.drop_received(frame, DropReason::Ipv4NotForUs);
@@ -123,10 +123,42 @@ impl<P: FramePool> Stack<P> {
             Ok(Some(whole)) if whole.header.protocol == protocol::UDP => {
                 self.handle_udp_reassembled(whole);
             }
-            Ok(Some(_)) => self.drops.count(DropReason::Ipv4UnknownProtocol),
+            Ok(Some(whole)) => {
+                let sender = Sender { ip: whole.header.source.into(), mac };
+                if let Err(reason) = self.handle_reassembled(now, sender, &whole) {
+                    self.drops.count(reason);
+                }
+            }
             Ok(None) => {}
             Err(reason) => self.drops.count(reason),
         }
+    }
+
+    /// A segment or an ICMP message that came in parts, because a router on the way had to cut it: rare, and no longer
+    /// than what comes in one part, so it goes on in a chunk as if it had.
+    fn handle_reassembled(
+        &mut self,
+        now: Instant,
+        sender: Sender,
+        whole: &Reassembled,
+    ) -> Result<(), DropReason> {
+        let known = matches!(whole.header.protocol, protocol::TCP | protocol::ICMPV4);
+        if !known {
+            return Err(DropReason::Ipv4UnknownProtocol);
+        }
+        if whole.payload.len() > self.pool.tx_capacity() {
+            return Err(DropReason::FragmentTooLong);
+        }
+        let chunk = self.pool.allocate().ok_or(DropReason::NoFrame)?;
+        let frame = self.pool.receive(chunk, &whole.payload);
+        if whole.header.protocol == protocol::TCP {
+            self.handle_tcp(now, sender, whole.header.destination.into(), frame);
+        } else {
+            let datagram =
+                Datagram { header: whole.header, payload: 0..whole.payload.len(), cast: Cast::Unicast };
+            self.handle_icmp_frame(now, sender, &datagram, frame);
+        }
+        Ok(())
     }
 
     pub(super) fn handle_fragment_timeout(&mut self, now: Instant) {

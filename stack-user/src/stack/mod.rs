@@ -53,7 +53,7 @@ use crate::{
         udp::Sockets,
     },
     rng::Rng,
-    tcp::{EphemeralPorts, SecretKey},
+    tcp::{EphemeralPorts, SecretKey, ack::ChallengeBudget},
     telemetry::{DropCounters, DropReason},
     time::Instant,
     wire::MacAddr,
@@ -78,6 +78,8 @@ pub struct Stack<P> {
     ports: EphemeralPorts,
     secret: SecretKey,
     tcp_config: crate::tcp::Config,
+    /// Limits the ACKs that segments provoke which are not acceptable.
+    challenges: ChallengeBudget,
     /// Limits the resets that answer segments for no connection.
     resets: TokenBucket,
     /// Frames that are ready: answers to others, and datagrams.
@@ -109,6 +111,7 @@ impl<P: FramePool> Stack<P> {
             secret: SecretKey::new(&mut rng),
             tcp_config: crate::tcp::Config::default(),
             resets: tcp::RESETS,
+            challenges: ChallengeBudget::new(rng.fork()),
             outgoing: VecDeque::new(),
             owners: vec![None; chunks].into_boxed_slice(),
             events: VecDeque::new(),

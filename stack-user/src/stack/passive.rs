@@ -222,7 +222,7 @@ impl<P: FramePool> Stack<P> {
             (Revisit::Reopen, None) => DropReason::TcpChallenged,
         };
         self.drops.count(reason);
-        if self.resets.take(now, 1)
+        if self.challenges.take(now)
             && let Some(entry) = self.time_waits.get(&flow)
         {
             let ack = entry.ack(now, flow.local.port(), flow.remote.port());
@@ -264,8 +264,7 @@ impl<P: FramePool> Stack<P> {
             Arrival::Challenge(reason) => {
                 let ack = row.half_open.challenge_ack(now, flow.local.port(), flow.remote.port());
                 self.drops.count(reason);
-                // One limit for all that others can make us say.
-                if self.resets.take(now, 1) {
+                if self.challenges.take(now) {
                     self.send_segment(now, &ack, flow.local.ip(), sender);
                 }
             }

@@ -138,6 +138,21 @@ impl<P: FramePool> Stack<P> {
         self.work_on(id, |connection, _| connection.set_dscp(dscp));
     }
 
+    /// Asks a silent peer from time to time whether it is there: see [`Connection::set_keepalive`].
+    pub fn tcp_set_keepalive(&mut self, now: Instant, id: TcpId, keepalive: Option<tcp::KeepAlive>) {
+        self.work_on(id, |connection, _| connection.set_keepalive(now, keepalive));
+    }
+
+    /// How long the peer may leave data unacknowledged: see [`Connection::set_user_timeout`].
+    pub fn tcp_set_user_timeout(&mut self, now: Instant, id: TcpId, timeout: Duration) {
+        self.work_on(id, |connection, _| connection.set_user_timeout(now, timeout));
+    }
+
+    /// Closing resets: see [`Connection::set_zero_linger`].
+    pub fn tcp_set_zero_linger(&mut self, id: TcpId, zero_linger: bool) {
+        self.work_on(id, |connection, _| connection.set_zero_linger(zero_linger));
+    }
+
     /// Closes our direction of a connection.
     pub fn tcp_shutdown_write(&mut self, now: Instant, id: TcpId) {
         self.work_on(id, |connection, _| connection.shutdown_write(now));
@@ -208,9 +223,13 @@ impl<P: FramePool> Stack<P> {
             return self.handle_passive(now, sender, flow, &segment, frame);
         };
         let Some(connection) = self.connections.get_mut(id) else { return self.pool.release_rx(frame) };
+        connection.permit_challenges(self.challenges.has(now));
         let una = connection.send_unacknowledged();
         let result = connection.handle_segment(now, &mut self.pool, &segment, frame);
         let arrived = connection.send_unacknowledged() != una;
+        if connection.take_challenged() {
+            self.challenges.spend();
+        }
         if let Err(reason) = result {
             self.drops.count(reason);
         }

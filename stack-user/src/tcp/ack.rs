@@ -1,6 +1,9 @@
 //! When to acknowledge: delayed ACKs, and the limit of ACKs that an attacker can provoke.
 
-use crate::time::{Duration, Instant};
+use crate::{
+    rng::Rng,
+    time::{Duration, Instant},
+};
 
 /// How long an ACK may wait for data to travel with (RFC 9293 §3.8.6.3, SHLD-18; MUST-40 allows
 /// 500 ms). As Linux: long enough
@@ -85,9 +88,64 @@ impl ChallengeLimit {
     }
 }
 
+/// Challenge ACKs of all connections together (RFC 5961 §7).
+///
+/// A fixed number would tell an attacker, who counts how many of his own segments are answered, whether others were
+/// answered for somebody else's connection: CVE-2016-5696. So how many there are in a second is drawn anew each time.
+#[derive(Debug)]
+pub struct ChallengeBudget {
+    rng: Rng,
+    ends: Instant,
+    left: u32,
+}
+
+/// Challenge ACKs in a second: half of it to one and a half. Fewer, and peers that have lost their state wait for long
+/// in a flood; more, and the flood takes the TX ring. Linux has the same.
+const BUDGET: u32 = 1000;
+const BUDGET_WINDOW: Duration = Duration::from_secs(1);
+
+impl ChallengeBudget {
+    /// A budget whose size nobody can tell.
+    pub fn new(rng: Rng) -> Self {
+        Self { rng, ends: Instant::ZERO, left: 0 }
+    }
+
+    /// Whether one more may be sent.
+    pub fn has(&mut self, now: Instant) -> bool {
+        if now >= self.ends {
+            self.ends = now + BUDGET_WINDOW;
+            self.left = BUDGET / 2 + self.rng.below(BUDGET.into()) as u32;
+        }
+        self.left > 0
+    }
+
+    /// One was sent.
+    pub fn spend(&mut self) {
+        self.left = self.left.saturating_sub(1);
+    }
+
+    /// Takes one, if there is one.
+    pub fn take(&mut self, now: Instant) -> bool {
+        let has = self.has(now);
+        self.spend();
+        has
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// RFC 5961 §7, §10: all connections together, and not countable.
+    #[test]
+    fn challenges_of_all_are_limited_by_a_number_that_varies_rfc5961_7() {
+        let mut budget = ChallengeBudget::new(Rng::from_seed(1));
+        let second = |s: u64| Instant::from_millis(1000 * s);
+        let counts: Vec<_> = (1..50).map(|s| (0..5000).filter(|_| budget.take(second(s))).count()).collect();
+        assert!(counts.iter().all(|count| (500..1500).contains(count)), "{counts:?}");
+        let different: std::collections::HashSet<_> = counts.iter().collect();
+        assert!(different.len() > 40, "{counts:?}");
+    }
 
     #[test]
     fn after_the_quick_ones_every_second_full_segment_is_acknowledged_shld_19() {

@@ -1,6 +1,6 @@
 //! What can be chosen for a connection.
 
-use super::{autotune::WINDOW_POOL_SHARE, congestion::Algorithm};
+use super::{autotune::WINDOW_POOL_SHARE, congestion::Algorithm, keepalive::KeepAlive};
 use crate::{
     frame::FramePool,
     time::Duration,
@@ -44,6 +44,10 @@ pub struct Config {
     pub dscp: u8,
     /// Send small segments at once (RFC 9293 §3.7.4, MUST-17). Default: false, so Nagle's algorithm is on.
     pub nodelay: bool,
+    /// Whether and how a silent peer is asked if it is still there. Default: not (RFC 9293 §3.8.4, MUST-25).
+    pub keepalive: Option<KeepAlive>,
+    /// `close` resets the connection, and gives up what has not been sent. Default: false.
+    pub zero_linger: bool,
     /// The congestion control algorithm.
     pub congestion: Algorithm,
     /// How the path's MTU is found where ICMP doesn't tell. Default: once full segments vanish.
@@ -101,6 +105,8 @@ impl Default for Config {
             hop_limit: IpFields::DEFAULT_HOP_LIMIT,
             dscp: 0,
             nodelay: false,
+            keepalive: None,
+            zero_linger: false,
             congestion: Algorithm::default(),
             path_mtu_probing: PathMtuProbing::default(),
         }

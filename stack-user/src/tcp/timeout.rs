@@ -34,6 +34,7 @@ impl Connection {
                 Timer::LossProbe => self.on_probe_timeout(now),
                 Timer::Persist => self.persist.on_timer(),
                 Timer::DelayedAck => self.acks.require(),
+                Timer::KeepAlive => self.on_keepalive_timeout(now, pool),
                 // Polling for segments to send is what follows anyway.
                 Timer::FrameRetry => self.offer_room(now, pool),
             }
@@ -41,7 +42,7 @@ impl Connection {
     }
 
     /// A time-out says less than the ICMP error that came while we waited (RFC 1122 §4.2.3.9).
-    fn timeout_error(&self, timeout: Error) -> Error {
+    pub(super) fn timeout_error(&self, timeout: Error) -> Error {
         self.soft_error.map_or(timeout, Error::Unreachable)
     }
 

@@ -27,13 +27,15 @@ pub enum Timer {
     FinWait2,
     /// 2 MSL in TIME-WAIT (RFC 9293 §3.3.2).
     TimeWait,
+    /// The peer has been silent for long (RFC 9293 §3.8.4).
+    KeepAlive,
     /// No chunk was left to send with; the pool may have some again.
     FrameRetry,
 }
 
 impl Timer {
     /// All timers, in the order in which those that are due at once are served: an end comes before a try.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Connect,
         Self::User,
         Self::FinWait2,
@@ -44,6 +46,7 @@ impl Timer {
         Self::Retransmit,
         Self::Persist,
         Self::DelayedAck,
+        Self::KeepAlive,
         Self::FrameRetry,
     ];
 }

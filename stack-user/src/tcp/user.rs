@@ -7,7 +7,11 @@ use super::{
     state::State,
     timer::Timer,
 };
-use crate::{frame::FramePool, time::Instant, wire::IpFields};
+use crate::{
+    frame::FramePool,
+    time::{Duration, Instant},
+    wire::IpFields,
+};
 
 impl Connection {
     /// Queues bytes to be sent, as many as there is room for, and returns how many.
@@ -93,6 +97,21 @@ impl Connection {
         self.config.ip_fields()
     }
 
+    /// How long the peer may leave data unacknowledged: R2 (RFC 9293 §3.8.3, MUST-21). It holds from now on also for what is
+    /// on its way.
+    pub fn set_user_timeout(&mut self, now: Instant, timeout: Duration) {
+        self.config.user_timeout = timeout;
+        if self.timers.is_set(Timer::User) {
+            self.timers.set(Timer::User, now + timeout);
+        }
+    }
+
+    /// Whether [`close`](Self::close) resets the connection instead of delivering what was written (SO_LINGER with a time
+    /// of 0).
+    pub fn set_zero_linger(&mut self, zero_linger: bool) {
+        self.config.zero_linger = zero_linger;
+    }
+
     /// Sends no more after what was written: FIN (RFC 9293 §3.10.4). Reading goes on.
     pub fn shutdown_write(&mut self, now: Instant) {
         if self.send.has_fin() {
@@ -128,7 +147,7 @@ impl Connection {
         match self.state {
             State::SynSent => self.finish(now, None),
             State::Closed | State::TimeWait => {}
-            _ if is_unread => self.abort(now),
+            _ if is_unread || self.config.zero_linger => self.abort(now),
             _ => {
                 self.shutdown_write(now);
                 if self.state == State::FinWait2 {

@@ -12,6 +12,7 @@ mod dsl;
 mod fin;
 mod frto;
 mod handshake;
+mod keepalive;
 mod loss;
 mod nagle;
 mod newreno;

@@ -188,3 +188,23 @@ fn rfc4987_3_6_an_ack_is_no_cookie_when_none_are_out() {
     assert_eq!(link.a.tcp_accept(link.now, listener), None);
     assert_eq!(link.a.drops().get(DropReason::TcpNoConnection), 1);
 }
+
+/// RFC 5961 §7: whatever comes for however many connections, the answers are limited.
+#[test]
+fn rfc5961_7_challenge_acks_of_all_connections_together_are_limited() {
+    let (mut link, _) = listening(2_000);
+    let mut answered = 0;
+    for port in 1..=500 {
+        let from = to(Ipv4Addr::new(10, 0, 0, 200), port);
+        let syn = forged_syn(&link.a, from);
+        receive(&mut link.a, link.now, &syn);
+        let _ = sent(&mut link.a, link.now);
+        // In the window, not the exact number: RFC 5961 §3.
+        let rst = tcp_to(&link.a, from, 80, Flags::RST, (100, 0), Options::default());
+        for _ in 0..10 {
+            receive(&mut link.a, link.now, &rst);
+            answered += sent(&mut link.a, link.now).len();
+        }
+    }
+    assert!((500..1_500).contains(&answered), "{answered} of 5000");
+}

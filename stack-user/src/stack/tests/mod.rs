@@ -402,6 +402,75 @@ fn rfc791_a_datagram_in_parts_is_put_together() {
     link.assert_no_frame_is_missing();
 }
 
+/// The fragments of a datagram from A to B, the last first.
+fn in_parts(link: &Link, proto: u8, payload: &[u8], size: usize) -> Vec<Vec<u8>> {
+    let parts: Vec<_> = payload.chunks(size).collect();
+    let part = |n: usize| {
+        let mut bytes = vec![0; ethernet::LEN + ipv4::LEN];
+        write_ethernet(link, &mut bytes);
+        let ip = ipv4::Header {
+            dont_fragment: false,
+            more_fragments: n + 1 < parts.len(),
+            fragment_offset: (n * size) as u16,
+            identification: 7,
+            ..ipv4::Header::new(A, B, proto, parts[n].len() as u16)
+        };
+        ip.emit(&mut bytes[ethernet::LEN..]);
+        bytes.extend_from_slice(parts[n]);
+        bytes
+    };
+    (0..parts.len()).rev().map(part).collect()
+}
+
+#[test]
+fn rfc791_segments_and_pings_in_parts_are_put_together() {
+    let mut link = Link::new();
+    link.b.tcp_listen(link.now, to(B, 80), 1).expect("a listener");
+    let options = Options { mss: Some(1460), sack_permitted: true, ..Options::default() };
+    let syn = Segment { flags: Flags::SYN, options, ..Segment::between(4_000, 80) };
+    let mut tcp = vec![0; syn.header_len()];
+    syn.emit(A.into(), B.into(), 0, &mut tcp);
+    link.run(Duration::from_millis(10));
+    link.protocols();
+    for bytes in in_parts(&link, protocol::TCP, &tcp, 16) {
+        receive(&mut link.b, link.now, &bytes);
+    }
+    link.run(Duration::from_millis(1));
+    assert_eq!(link.protocols(), [('b', ethernet::ethertype::IPV4, Some(protocol::TCP))], "SYN with ACK");
+
+    let mut ping = vec![0; 8 + 300];
+    let echo = crate::wire::icmpv4::Message::EchoRequest { identifier: 1, sequence: 2 };
+    echo.emit(&mut ping);
+    for bytes in in_parts(&link, protocol::ICMPV4, &ping, 104) {
+        receive(&mut link.b, link.now, &bytes);
+    }
+    let answers = sent(&mut link.b, link.now);
+    assert_eq!(answers.len(), 1);
+    assert_eq!(answers[0].len(), ethernet::LEN + ipv4::LEN + ping.len());
+
+    for bytes in in_parts(&link, protocol::ICMPV4, &vec![0; 8_000], 1_480) {
+        receive(&mut link.b, link.now, &bytes);
+    }
+    assert_eq!(link.b.drops().get(DropReason::FragmentTooLong), 1);
+    link.run(Duration::from_millis(10));
+    link.assert_no_frame_is_missing();
+}
+
+#[test]
+fn rfc9293_3_8_3_when_nothing_is_acknowledged_the_neighbour_is_asked_must_20() {
+    let mut link = Link::new();
+    let listener = link.b.tcp_listen(link.now, to(B, 80), 1).expect("a listener");
+    let (client, _) = link.a.tcp_connect(link.now, to(B, 80)).expect("a connection");
+    link.run(Duration::from_millis(20));
+    assert!(link.b.tcp_accept(link.now, listener).is_some());
+    link.is_up = false;
+    assert_eq!(link.a.tcp_write(link.now, client, b"anybody?"), Ok(8));
+    link.protocols();
+    link.run(Duration::from_secs(4));
+    let asked = ('a', ethernet::ethertype::ARP, None);
+    assert!(link.protocols().contains(&asked), "long before the neighbour's own time is over");
+}
+
 #[test]
 fn forged_senders_do_not_make_us_ask_the_link_for_them() {
     let mut link = Link::new();

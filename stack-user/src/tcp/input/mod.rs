@@ -45,9 +45,21 @@ impl Connection {
         result
     }
 
+    /// Whether the next segments may be answered with challenge ACKs, as far as all connections together are concerned
+    /// (RFC 5961 §7).
+    pub fn permit_challenges(&mut self, permit: bool) {
+        self.may_challenge = permit;
+    }
+
+    /// Whether there was a challenge ACK since the last call.
+    pub fn take_challenged(&mut self) -> bool {
+        core::mem::take(&mut self.has_challenged)
+    }
+
     /// Answers a segment that is not acceptable with an ACK, within limits (RFC 5961 §7).
     fn challenge(&mut self, now: Instant) {
-        if self.challenges.allow(now) {
+        if self.may_challenge && self.challenges.allow(now) {
+            self.has_challenged = true;
             self.acks.require();
         }
     }

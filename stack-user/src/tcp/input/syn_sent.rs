@@ -88,6 +88,7 @@ impl Connection {
         }
         self.last_sent_at = now;
         self.set_state(now, if self.send.has_fin() { State::FinWait1 } else { State::Established });
+        self.watch_silence(now);
         self.events.push(Event::Connected);
     }
 

@@ -55,6 +55,7 @@ impl Connection {
         if self.state == State::Closed {
             return Ok(());
         }
+        self.silence.ends(now);
         self.take_urgent_pointer(segment, seq);
         self.receive(now, pool, segment, seq, payload)
     }

@@ -108,6 +108,19 @@ impl Connection {
         Some(Transmit { frame: self.build(pool, frame, &segment, 0), retained: None })
     }
 
+    /// A keep-alive: a number that the peer has acknowledged already, so it must answer; and no data (RFC 9293 §3.8.4,
+    /// SHLD-12).
+    pub(super) fn transmit_keepalive<P: FramePool>(
+        &mut self,
+        now: Instant,
+        pool: &mut P,
+    ) -> Option<Transmit> {
+        let frame = self.allocate(now, pool)?;
+        self.silence.on_sent();
+        let segment = self.segment(now, self.snd.nxt - 1usize, Flags::ACK, false);
+        Some(Transmit { frame: self.build(pool, frame, &segment, 0), retained: None })
+    }
+
     /// A segment of a synchronized connection: it acknowledges all that has come, and offers the window.
     pub(super) fn segment(&mut self, now: Instant, seq: SeqNumber, flags: Flags, alone: bool) -> Segment {
         let mut segment = Segment::between(self.local.port(), self.remote.port());

@@ -72,6 +72,9 @@ impl Connection {
                 return self.transmit_probe(now, pool);
             }
         }
+        if self.silence.probe_is_due() && self.state.is_synchronized() {
+            return self.transmit_keepalive(now, pool);
+        }
         let answers = self.acks.is_due() && !matches!(self.state, State::SynSent | State::Closed);
         if answers { self.transmit_ack(now, pool) } else { None }
     }
