@@ -13,6 +13,7 @@ pub mod progress;
 pub mod run;
 mod rust_text;
 pub mod setup;
+pub mod sim;
 pub mod test;
 pub mod tidy;
 pub mod toolchain;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use xtask::{bench, build, build_ebpf, conformance, fuzz, lab, run, setup, test, tidy};
+use xtask::{bench, build, build_ebpf, conformance, fuzz, lab, run, setup, sim, test, tidy};
 
 /// Set up, build, run and test xstack.
 #[derive(Parser)]
@@ -25,6 +25,8 @@ enum Command {
     Run(run::Args),
     /// A small internet of network namespaces, to try things in
     Lab(lab::command::Args),
+    /// Many stacks on an in-memory internet with faults, from seeds; or a table of what gets through
+    Sim(sim::Args),
     /// Check everything: format, lints, rules of the house, tests, the XDP program
     Test(test::Args),
     /// Write docs/conformance.md: every rule of the RFCs, its code and its tests
@@ -44,6 +46,7 @@ fn main() -> ExitCode {
         Command::BuildEbpf(args) => build_ebpf::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Lab(args) => lab::command::run(&args),
+        Command::Sim(args) => sim::run(&args),
         Command::Test(args) => test::run(&args),
         Command::Conformance(args) => conformance::run(&args),
         Command::Fuzz(args) => fuzz::run(&args),

@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 use crate::build::{self, cargo, cargo_as_root};
 use crate::process::describe;
 use crate::progress::Step;
+use crate::sim::simulator;
 use crate::{paths, setup};
 
 /// Arguments of `cargo xtask test`.
@@ -81,6 +82,10 @@ fn steps(args: &Args) -> Result<Vec<TestStep>> {
     }
     // One at a time: they measure, and each has a network of its own on the same two or four cores.
     end_to_end.args(["--", "--show-output", "--test-threads=1"]);
+    let mut simulation = simulator();
+    simulation.args(["--seeds", if args.full { "5000" } else { "300" }]);
+    let mut table = simulator();
+    table.arg("--table");
     let mut ebpf = Command::new(&this);
     ebpf.args(["build-ebpf", "--check"]);
 
@@ -89,6 +94,8 @@ fn steps(args: &Args) -> Result<Vec<TestStep>> {
         whole("tidy", tidy),
         whole("clippy", clippy),
         tests("tests", unit),
+        tests("sim", simulation),
+        tests("sim-table", table),
         tests("e2e", end_to_end),
         whole("build-ebpf", ebpf),
     ])
