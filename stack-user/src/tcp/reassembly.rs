@@ -68,6 +68,10 @@ impl Reassembly {
     pub fn insert<P: FramePool>(&mut self, pool: &mut P, mut start: u64, mut payload: Payload) -> Inserted {
         let end = start + payload.len() as u64;
         if payload.is_empty() || self.contains(start, end) {
+            if !payload.is_empty() {
+                // Its island is told right behind the duplicate (RFC 2883 §4, rule 4).
+                self.touch(start, end);
+            }
             payload.release(pool);
             return Inserted::Duplicate;
         }
@@ -168,6 +172,13 @@ impl Reassembly {
         let after = self.islands.partition_point(|island| island.start <= start);
         let before = after.checked_sub(1).and_then(|at| self.islands.get(at));
         before.is_some_and(|island| end <= island.end)
+    }
+
+    /// The first part of `start..end` that is here already.
+    pub fn first_overlap(&self, start: u64, end: u64) -> Option<(u64, u64)> {
+        let at = self.islands.partition_point(|island| island.end <= start);
+        let island = self.islands.get(at).filter(|island| island.start < end)?;
+        Some((island.start.max(start), island.end.min(end)))
     }
 
     /// A FIN ends the stream at `end`. The first one counts: a peer can't move its end.

@@ -1,4 +1,4 @@
-//! Whole connections on virtual time. Each test names the rule that it holds us to.
+//! Whole connections, and whole stacks, on virtual time. Each test names the rule that it holds us to.
 
 mod acceptance;
 mod ack_range;
@@ -12,8 +12,11 @@ mod dsl;
 mod fin;
 mod frto;
 mod handshake;
+mod icmp;
 mod keepalive;
+mod listening;
 mod loss;
+mod mss;
 mod nagle;
 mod newreno;
 mod options;
@@ -28,13 +31,16 @@ mod reset;
 mod robustness;
 mod rto;
 mod rules;
+mod sack_blocks;
 mod simultaneous_open;
 mod syn_sent;
+mod timestamps;
 mod tlp;
 mod trace;
 mod transfer;
 mod undo;
 mod urgent;
+mod user_timeout;
 mod window;
 mod world;
 mod zero_window;

@@ -242,7 +242,8 @@ fn gaps_are_told_by_sack_and_duplicates_by_dsack_rfc2018_rfc2883() {
     s.inject(seg(".").seq(3000).ack(0).len(1000));
     s.expect(seg(".").ack(0).sack(&[(3000, 4000), (1000, 2000)]));
     s.inject_dropped(seg(".").seq(1000).ack(0).len(1000), DropReason::TcpDuplicateData);
-    s.expect(seg(".").ack(0).sack(&[(1000, 2000), (3000, 4000), (1000, 2000)]));
+    // Rule 4: the block that the duplicate belongs to stands second.
+    s.expect(seg(".").ack(0).sack(&[(1000, 2000), (1000, 2000), (3000, 4000)]));
     s.inject(seg(".").seq(0).ack(0).len(1000));
     s.expect(seg(".").ack(2000).sack(&[(3000, 4000)]));
     s.inject_dropped(seg(".").seq(0).ack(0).len(1000), DropReason::TcpDuplicateData);

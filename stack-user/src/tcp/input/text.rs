@@ -86,6 +86,10 @@ impl Connection {
             return if beyond > 0 { Err(DropReason::TcpOutOfWindow) } else { Ok(()) };
         }
         self.largest_payload = self.largest_payload.max(frame.len());
+        if before == 0 {
+            // Of several parts that came before, the first is told (RFC 2883 §4.2).
+            self.note_overlap(start, frame.len());
+        }
         if start == self.rcv.nxt {
             self.deliver(now, pool, frame)
         } else {
@@ -132,18 +136,23 @@ impl Connection {
     ) -> Result<(), DropReason> {
         self.acks.require();
         self.counts.out_of_order += 1;
-        let end = start + frame.len();
         let Some(offset) = self.rcv.offset(start) else {
             pool.release_rx(frame);
             return Err(DropReason::TcpOutOfWindow);
         };
         match self.reassembly.insert(pool, offset, Payload::Frame(frame)) {
             Inserted::New => Ok(()),
-            Inserted::Duplicate => {
-                self.note_duplicate(start, end);
-                Err(DropReason::TcpDuplicateData)
-            }
+            Inserted::Duplicate => Err(DropReason::TcpDuplicateData),
             Inserted::Full => Err(DropReason::TcpReassemblyFull),
+        }
+    }
+
+    /// Tells of the first part of a segment that waits out of order already.
+    fn note_overlap(&mut self, start: SeqNumber, len: usize) {
+        let overlap =
+            self.rcv.offset(start).and_then(|start| self.reassembly.first_overlap(start, start + len as u64));
+        if let Some((left, right)) = overlap {
+            self.note_duplicate(self.rcv.seq(left), self.rcv.seq(right));
         }
     }
 

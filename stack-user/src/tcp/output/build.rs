@@ -134,16 +134,17 @@ impl Connection {
         }
         self.mark_urgent(&mut segment);
         self.rcv.last_ack_sent = self.rcv.nxt;
-        // Data leaves no room for SACK blocks: where there are some to tell, an ACK of its own still has to do it.
-        if alone || !self.has_sack_blocks() {
+        // Data leaves no room for SACK blocks (RFC 2018 §4), and with it an ACK is no duplicate to who counts them (RFC
+        // 5681 §2): where there is a gap to tell of, an ACK of its own still has to do it.
+        if alone || !self.has_news_of_gaps() {
             self.acks.on_sent();
             self.timers.stop(Timer::DelayedAck);
         }
         segment
     }
 
-    fn has_sack_blocks(&self) -> bool {
-        self.sack_enabled && (self.duplicate.is_some() || !self.reassembly.is_empty())
+    fn has_news_of_gaps(&self) -> bool {
+        self.sack_enabled && self.duplicate.is_some() || !self.reassembly.is_empty()
     }
 
     /// The window field; what it says is what the peer may use from now on.

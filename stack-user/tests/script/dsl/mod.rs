@@ -17,7 +17,9 @@
 mod row;
 mod script;
 mod seg;
+mod stack_script;
 mod trace;
 
 pub(crate) use script::{Script, config};
 pub(crate) use seg::{Seg, all_options, pattern, plain_options, sack_options, seg};
+pub(crate) use stack_script::{PEER, Ports, StackScript, US};

@@ -4,7 +4,7 @@ use core::ops::RangeInclusive;
 use std::net::SocketAddr;
 
 use super::{
-    seg::{Seen, Seg, pattern, seg},
+    seg::{Seen, Seg, at, pattern, seg},
     trace::{Trace, What},
 };
 use crate::rx_frame;
@@ -19,11 +19,7 @@ use stack_user::{
     },
     telemetry::DropReason,
     time::{Duration, Instant},
-    wire::{
-        checksum::Sum,
-        protocol,
-        tcp::{Flags, Header},
-    },
+    wire::tcp::Flags,
 };
 
 const ISS: SeqNumber = SeqNumber(u32::MAX - 5);
@@ -67,11 +63,6 @@ fn local() -> SocketAddr {
 
 fn remote() -> SocketAddr {
     "198.51.100.7:80".parse().expect("an address")
-}
-
-/// The sequence number of a place in a stream.
-fn at(zero: SeqNumber, relative: i64) -> SeqNumber {
-    SeqNumber(zero.0.wrapping_add(1).wrapping_add(relative as u32))
 }
 
 /// How a script is set up.
@@ -190,7 +181,7 @@ impl Script {
 
     /// The bytes of a segment from the peer, as on the wire.
     fn emit(&self, injected: &Seg) -> Vec<u8> {
-        let syn = injected.flags.contains(stack_user::wire::tcp::Flags::SYN);
+        let syn = injected.flags.contains(Flags::SYN);
         let mut options = injected.options.unwrap_or_default();
         if !syn && self.peer_options.timestamps.is_some() && injected.options.is_none() {
             options.timestamps = Some(Timestamps { value: 0, echo: 0 });
@@ -199,29 +190,8 @@ impl Script {
             timestamps.value = injected.timestamp.unwrap_or(self.peer_clock());
             timestamps.echo = injected.echo.unwrap_or(self.echo);
         }
-        for (left, right) in injected.sack.iter().flatten() {
-            options.sack.push(at(ISS, *left), at(ISS, *right));
-        }
         let shift = if syn { 0 } else { self.peer_options.window_scale.unwrap_or(0) };
-        let header = Header {
-            source: remote().port(),
-            destination: local().port(),
-            seq: at(IRS, injected.seq).0,
-            ack: injected.ack.map_or(0, |ack| at(ISS, ack).0),
-            flags: injected.flags,
-            window: (injected.window.unwrap_or(65_535) >> shift) as u16,
-            urgent: injected.urgent.unwrap_or(0),
-        };
-        let options_len = options.len() + injected.raw_options.len();
-        let mut bytes = vec![0; Header::LEN + options.len()];
-        options.emit(&mut bytes[Header::LEN..]);
-        bytes.extend_from_slice(&injected.raw_options);
-        header.emit(options_len, &mut bytes);
-        bytes.extend_from_slice(injected.data.as_deref().unwrap_or_default());
-        let sum = Sum::pseudo_header(remote().ip(), local().ip(), protocol::TCP, bytes.len());
-        let checksum = sum.bytes(&bytes).finish();
-        Header::set_checksum(&mut bytes, checksum);
-        bytes
+        injected.bytes(remote(), local(), (IRS, ISS), options, shift)
     }
 
     /// The TSval of a peer whose clock runs as ours does.

@@ -1,12 +1,18 @@
 //! Segments of a script: what is injected, what is expected, and what was seen.
 
+use std::net::SocketAddr;
+
 use super::row::{ANY, COLUMNS, Row};
 use stack_user::{
     tcp::{
         Segment, SeqNumber,
         options::{Options, Timestamps},
     },
-    wire::tcp::Flags,
+    wire::{
+        checksum::Sum,
+        protocol,
+        tcp::{Flags, Header},
+    },
 };
 
 /// The shift that the scripted peer announces if window scaling is on.
@@ -30,6 +36,11 @@ pub(crate) struct Seg {
     pub(super) timestamp: Option<u32>,
     pub(super) echo: Option<u32>,
     pub(super) exact_flags: bool,
+}
+
+/// The sequence number of a place in a stream.
+pub(super) fn at(zero: SeqNumber, relative: i64) -> SeqNumber {
+    SeqNumber(zero.0.wrapping_add(1).wrapping_add(relative as u32))
 }
 
 /// A segment by its flags: `F`, `S`, `R`, `P`, `U`, `E` (ECE), `W` (CWR); `.` is ACK.
@@ -123,6 +134,39 @@ impl Seg {
     pub(crate) fn exact_flags(mut self) -> Self {
         self.exact_flags = true;
         self
+    }
+
+    /// The segment as it is on the wire, with those options beside what it says itself. `zero` are the initial sequence
+    /// numbers of its sender and of its receiver.
+    pub(super) fn bytes(
+        &self,
+        from: SocketAddr,
+        to: SocketAddr,
+        zero: (SeqNumber, SeqNumber),
+        mut options: Options,
+        shift: u8,
+    ) -> Vec<u8> {
+        for (left, right) in self.sack.iter().flatten() {
+            options.sack.push(at(zero.1, *left), at(zero.1, *right));
+        }
+        let header = Header {
+            source: from.port(),
+            destination: to.port(),
+            seq: at(zero.0, self.seq).0,
+            ack: self.ack.map_or(0, |ack| at(zero.1, ack).0),
+            flags: self.flags,
+            window: (self.window.unwrap_or(65_535) >> shift) as u16,
+            urgent: self.urgent.unwrap_or(0),
+        };
+        let mut bytes = vec![0; Header::LEN + options.len()];
+        options.emit(&mut bytes[Header::LEN..]);
+        bytes.extend_from_slice(&self.raw_options);
+        header.emit(options.len() + self.raw_options.len(), &mut bytes);
+        bytes.extend_from_slice(self.data.as_deref().unwrap_or_default());
+        let sum = Sum::pseudo_header(from.ip(), to.ip(), protocol::TCP, bytes.len());
+        let checksum = sum.bytes(&bytes).finish();
+        Header::set_checksum(&mut bytes, checksum);
+        bytes
     }
 
     /// How this segment is written, if it is expected.
