@@ -349,6 +349,7 @@ mod tests {
         assert_eq!(claim.poll_timeout(), None);
     }
 
+    /// RFC 5227 §1.1.
     #[test]
     fn rfc5227_2_1_1_the_rfcs_schedule_keeps_within_its_constants() {
         for seed in 0..100 {

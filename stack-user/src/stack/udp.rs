@@ -109,6 +109,7 @@ impl<P: FramePool> Stack<P> {
         let remote = SocketAddr::new(source, header.source_port);
         let Some(id) = self.udp.lookup(local, remote) else {
             let quote = Quote::of(self.pool.rx_bytes(&frame), datagram.cast);
+            // RFC 1122 §4.1.3.1.
             self.send_error(now, Problem::PortUnreachable, quote.as_ref(), sender);
             return self.drop_received(frame, DropReason::UdpNoSocket);
         };

@@ -23,7 +23,7 @@ use crate::{
 /// header for each byte (Linux has the same bound, FreeBSD one of 216).
 pub(super) const MIN_PEER_MSS: u16 = 48;
 
-/// How often SYN with ACK is sent again before its sender is given up, as in Linux: 63 s in all. More, and forged SYNs
+/// How often SYN with ACK is sent again before its sender is given up (RFC 4987 §3.3), as in Linux: 63 s in all. More, and forged SYNs
 /// hold their places for longer and make us send more to whom they name; fewer, and a peer behind a bad path fails.
 pub const SYN_ACK_RETRIES: u8 = 5;
 

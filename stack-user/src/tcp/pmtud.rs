@@ -42,7 +42,7 @@ const FOLLOWERS: usize = 3;
 /// Sizes of common links, for routers that send the error without a size (RFC 1191 §7.1).
 const PLATEAUS: [usize; 9] = [65_535, 32_000, 17_914, 8166, 4352, 2002, 1492, 1006, MIN_PLPMTU];
 
-/// What is known of the path's MTU. Sizes are of packets, IP header included.
+/// What is known of the path's MTU. Sizes are of packets, IP header included (RFC 4821 §5.1).
 #[derive(Clone, Debug)]
 pub struct Pmtud {
     mode: PathMtuProbing,

@@ -105,7 +105,7 @@ impl Connection {
         }
     }
 
-    /// RFC 8985 §6.2, step 5.
+    /// RFC 8985 §6.2, step 5, and §8: one of reordering, probe and RTO.
     pub(super) fn set_reorder_timer(&mut self) {
         match self.recovery.reorder_at().filter(|_| self.send.has_outstanding()) {
             Some(at) => self.timers.set(Timer::Reorder, at),

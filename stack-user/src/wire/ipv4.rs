@@ -139,7 +139,7 @@ impl Header {
     }
 }
 
-/// The header's length by its first byte; `None` when that is not version 4 or shorter than the fixed part.
+/// The header's length by its first byte; `None` when that is not version 4 (RFC 1122 §3.2.1.1) or shorter than the fixed part.
 pub(super) fn header_len(first: u8) -> Option<usize> {
     let len = usize::from(first & 0x0f) * 4;
     (first >> 4 == 4 && len >= LEN).then_some(len)
@@ -201,6 +201,15 @@ mod tests {
     fn an_option_of_length_0_or_beyond_the_header_is_malformed() {
         for options in [[7, 0, 0, 0], [7, 1, 0, 0], [7, 5, 0, 0], [1, 1, 1, 7]] {
             assert_eq!(Header::parse(&with_options(&options)), Err(DropReason::Ipv4Malformed), "{options:?}");
+        }
+    }
+
+    #[test]
+    fn rfc1122_3_2_1_1_another_version_is_refused() {
+        for version in (0..16).filter(|&version| version != 4) {
+            let mut bytes = with_options(&[]);
+            bytes[0] = version << 4 | 5;
+            assert_eq!(Header::parse(&bytes), Err(DropReason::Ipv4Malformed), "{version}");
         }
     }
 

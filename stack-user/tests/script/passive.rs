@@ -94,6 +94,7 @@ fn a_syn_that_comes_again_is_answered_again_rfc9293_3_8_1() {
     s.finish();
 }
 
+/// MUST-11: a passive open, unlike an active one, is not refused by RST.
 #[test]
 fn rst_returns_to_listen_and_nobody_hears_of_it_rfc9293_3_10_7_4() {
     let mut s = accepting();

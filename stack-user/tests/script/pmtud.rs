@@ -150,6 +150,8 @@ fn a_lost_probe_is_no_congestion_rfc4821_7_6_2() {
     s.finish();
 }
 
+/// RFC 8899 §5.1.2: from BASE_PLPMTU, which is confirmed first (§5.2), up to MAX_PLPMTU; in bytes of IP packets (RFC 4821
+/// §5.1).
 #[test]
 fn a_path_without_limits_is_used_to_the_full_rfc8899_5_3() {
     let mut s = script(PathMtuProbing::Always);
@@ -228,5 +230,19 @@ fn what_the_peer_has_of_a_segment_is_not_sent_again_when_it_is_cut() {
     s.expect(seg(".").seq(600).len(600));
     s.expect(seg(".").seq(1200).len(260));
     s.inject(seg(".").seq(0).ack(1460));
+    s.finish();
+}
+
+/// RFC 4821 §7.4, RFC 8899 §3: what is lost with a probe must be missed soon.
+#[test]
+fn a_probe_waits_until_enough_follows_it() {
+    let mut s = script(PathMtuProbing::Always);
+    let mut path = Path::new(1500);
+    for _ in 0..5 {
+        path.carry(&mut s, 3000);
+        assert!(path.sizes.iter().all(|&size| size <= 1200), "{:?}", path.sizes);
+    }
+    path.carry(&mut s, 50_000);
+    assert!(path.sizes.iter().any(|&size| size > 1200), "{:?}", path.sizes);
     s.finish();
 }

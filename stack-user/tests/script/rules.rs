@@ -364,3 +364,30 @@ fn a_closed_window_takes_no_data_and_stays_closed_may_8() {
     }
     s.finish();
 }
+
+#[test]
+fn the_smallest_round_trip_is_kept_rfc8985_6_2_step_1() {
+    let mut s = established();
+    for (ms, smallest) in [(30, 10), (4, 4), (50, 4)] {
+        s.write(10);
+        s.expect_any();
+        s.advance(ms);
+        let acked = s.info().bytes_acked as i64 + 10;
+        s.inject(seg(".").seq(0).ack(acked));
+        assert_eq!(s.info().min_rtt, Some(Duration::from_millis(smallest)));
+    }
+    s.finish();
+}
+
+#[test]
+fn the_timestamp_clock_ticks_each_millisecond_rfc7323_5_4() {
+    let mut s = Script::established(Config { nodelay: true, ..config() }, all_options());
+    let mut clock = Vec::new();
+    for _ in 0..3 {
+        s.write(1);
+        clock.extend(s.expect_any().0.options.timestamps.map(|timestamps| timestamps.value));
+        s.advance(1);
+    }
+    assert_eq!(clock[1..], [clock[0].wrapping_add(1), clock[0].wrapping_add(2)]);
+    s.finish();
+}

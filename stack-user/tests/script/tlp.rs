@@ -82,6 +82,7 @@ fn an_ack_of_nothing_new_does_not_rfc8985_7_2() {
     s.finish();
 }
 
+/// RFC 8985 §8: one timer at a time.
 #[test]
 fn no_probe_while_something_is_sacked_or_lost_rfc8985_7_2() {
     let mut s = established();

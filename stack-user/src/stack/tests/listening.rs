@@ -14,6 +14,7 @@ fn state(stack: &Stack<Umem>, id: TcpId) -> Option<State> {
     stack.tcp(id).map(Connection::state)
 }
 
+/// RFC 9293 §3.10.1; RFC 4987 §3.5.
 #[test]
 fn rfc9293_3_10_7_2_a_syn_for_a_listener_becomes_a_connection() {
     let (mut link, listener) = listening(5);
@@ -110,6 +111,7 @@ fn when_the_accept_queue_is_full_clients_wait() {
     }
 }
 
+/// RFC 4987 §3.3.
 #[test]
 fn a_syn_ack_is_repeated_five_times_and_then_its_syn_forgotten() {
     let (mut link, listener) = listening(5);

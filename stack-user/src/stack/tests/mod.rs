@@ -291,6 +291,7 @@ fn ieee_802_1q_a_stack_hears_its_own_vlan_and_no_other() {
     }
 }
 
+/// RFC 1122 §3.2.2.1.
 #[test]
 fn rfc1122_4_1_3_1_a_datagram_for_no_socket_is_answered_and_the_answer_believed() {
     let mut link = Link::new();
@@ -352,6 +353,7 @@ fn what_has_no_route_is_refused_at_once() {
     link.assert_no_frame_is_missing();
 }
 
+/// RFC 1122 §2.3.3, RFC 894: in Ethernet frames.
 #[test]
 fn rfc1122_3_2_2_6_pings_are_answered() {
     let mut link = Link::new();

@@ -81,7 +81,7 @@ impl Connection {
         self.recovery.begin_ack(now, &self.send, mss, answered_at, self.rtt.min());
     }
 
-    /// Marks what the peer has beyond SND.UNA; returns whether that is news.
+    /// Marks what the peer has beyond SND.UNA (RFC 2018 §5); returns whether that is news.
     fn take_sack_blocks(&mut self, segment: &Segment, ack: SeqNumber) -> bool {
         let sack = &segment.options.sack;
         if sack.is_empty() {
@@ -208,7 +208,8 @@ impl Connection {
         }
     }
 
-    /// The peer has answered. As long as it does, a closed window is no reason to give up (RFC 9293 §3.8.6.1, MUST-37),
+    /// The peer has answered. As long as it does, a closed window is no reason to give up (RFC 9293 §3.8.6.1, MUST-37;
+    /// §3.8.6, SHLD-17),
     /// unless the application has: then a peer that never opens it would hold our frames for ever (RFC 6429).
     fn on_peer_alive(&mut self, now: Instant) {
         let waits_for_window = self.snd.wnd == 0 || self.timers.is_set(Timer::Persist);

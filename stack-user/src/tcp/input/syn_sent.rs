@@ -18,7 +18,8 @@ impl Connection {
         segment: &Segment,
         payload: &mut Option<RxFrame>,
     ) -> Result<(), DropReason> {
-        // First, ACK: only our SYN can be acknowledged.
+        // First, ACK: only our SYN can be acknowledged. RST for another tells a peer that still has an old connection (RFC
+        // 9293 §3.5.1).
         let ack = segment.acknowledges();
         if let Some(ack) = ack
             && (ack.at_or_before(self.snd.iss) || ack.after(self.snd.nxt))

@@ -68,6 +68,7 @@ fn a_short_path_grows_as_reno_would_rfc9438_4_3() {
     assert!(cubic.cwnd() > 100 * MSS, "{}: a segment a round above cwnd_prior", cubic.cwnd());
 }
 
+/// RFC 9438 §4.1.1.
 #[test]
 fn a_loss_leaves_seven_tenths_and_a_mark_eighty_five_hundredths_rfc9438_4_6_rfc8511_3_1() {
     assert_eq!(after_loss(100 * MSS).cwnd(), 70 * MSS);
