@@ -90,6 +90,10 @@ pub struct Info {
     pub out_of_order: u64,
     /// Sequence numbers that the peer has told to have, in order or not.
     pub delivered: u64,
+    /// How fast the network delivered lately, in bytes per second, once known (draft-ietf-ccwg-bbr §4.1).
+    pub delivery_rate: Option<u64>,
+    /// That was the application's rate, and the path may be faster.
+    pub delivery_rate_app_limited: bool,
     /// Segments that were marked as lost.
     pub segments_lost: u64,
     /// DSACKs that came (RFC 2883).
@@ -131,6 +135,7 @@ impl Connection {
     pub fn info(&self) -> Info {
         let Self { rtt, congestion, send, snd, rcv, counts, .. } = self;
         let mss = self.layout().mss;
+        let delivery_rate = self.recovery.delivery_rate();
         Info {
             state: self.state,
             srtt: rtt.srtt(),
@@ -170,6 +175,8 @@ impl Connection {
             timeouts: counts.timeouts,
             out_of_order: counts.out_of_order,
             delivered: self.recovery.delivered(),
+            delivery_rate: delivery_rate.map(|(rate, _)| rate),
+            delivery_rate_app_limited: delivery_rate.is_some_and(|(_, app_limited)| app_limited),
             segments_lost: self.recovery.segments_lost(),
             dsacks: self.recovery.dsacks(),
             undone: self.recovery.undone(),

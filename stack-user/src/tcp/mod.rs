@@ -20,6 +20,7 @@ pub mod block;
 pub mod config;
 pub mod congestion;
 pub mod connection;
+pub mod delivery_rate;
 pub mod error;
 pub mod event;
 pub mod half_open;

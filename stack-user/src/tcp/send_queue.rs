@@ -3,6 +3,7 @@
 
 use std::{collections::VecDeque, ops::Range};
 
+use super::delivery_rate::Stamp;
 use crate::{
     frame::{CompletedFrame, FramePool, TxFrame},
     time::Instant,
@@ -48,9 +49,20 @@ pub struct Entry {
     pub sent_at: Instant,
     /// The number of its last transmission among all of the connection's.
     pub order: u64,
+    /// What is remembered of its last transmission to know how fast the network delivers.
+    pub stamp: Stamp,
     /// Of a sacked entry: all entries from here to that stream offset are sacked, and perhaps more.
     run_end: u64,
     slot: Slot,
+}
+
+/// What there is to remember of a transmission.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Transmission {
+    /// Its number among all of the connection's.
+    pub order: u64,
+    /// What had been delivered when it took place.
+    pub stamp: Stamp,
 }
 
 /// What is believed of a segment that was sent.
@@ -280,6 +292,7 @@ impl SendQueue {
             transmissions: 0,
             sent_at: Instant::ZERO,
             order: 0,
+            stamp: Stamp::default(),
             run_end: 0,
             slot,
         });
@@ -346,7 +359,12 @@ impl SendQueue {
 
     /// Gives out the frame of an entry to be sent, and notes the transmission. `None` for a FIN alone, and if the NIC
     /// has the frame.
-    pub fn take_for_transmission(&mut self, index: usize, now: Instant, order: u64) -> Option<TxFrame> {
+    pub fn take_for_transmission(
+        &mut self,
+        index: usize,
+        now: Instant,
+        transmission: Transmission,
+    ) -> Option<TxFrame> {
         if self.entries.get(index).is_some_and(|entry| entry.transmissions > 0) {
             self.set_mark(index, Mark::InFlight);
         }
@@ -358,7 +376,8 @@ impl SendQueue {
         }
         entry.transmissions += 1;
         entry.sent_at = now;
-        entry.order = order;
+        entry.order = transmission.order;
+        entry.stamp = transmission.stamp;
         match core::mem::replace(&mut entry.slot, Slot::Away) {
             Slot::Home(frame) => Some(frame),
             slot => {

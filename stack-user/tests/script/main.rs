@@ -7,6 +7,7 @@ mod autotune;
 mod close;
 mod cubic;
 mod delayed_ack;
+mod delivery_rate;
 #[allow(dead_code, reason = "a vocabulary: not every word is needed at any time")]
 mod dsl;
 mod fin;

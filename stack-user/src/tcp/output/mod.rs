@@ -50,9 +50,23 @@ impl Connection {
     ///
     /// The order: RST, SYN, what was lost, what is new, and an ACK alone if none of these carried it.
     pub fn poll_transmit<P: FramePool>(&mut self, now: Instant, pool: &mut P) -> Option<Transmit> {
-        let transmit = self.next_segment(now, pool)?;
+        let Some(transmit) = self.next_segment(now, pool) else {
+            self.mark_app_limited();
+            return None;
+        };
         self.counts.segments_sent += 1;
         Some(transmit)
+    }
+
+    /// The application has written less than could be sent: the delivery rate will be the application's
+    /// (draft-ietf-ccwg-bbr §4.1.2.4).
+    fn mark_app_limited(&mut self) {
+        let mss = self.layout().mss;
+        let pipe = self.recovery.pipe(&self.send, mss);
+        let all_sent = self.send.unsent_bytes() < mss && self.send.lost() == 0;
+        if all_sent && pipe < self.congestion.cwnd() {
+            self.recovery.on_app_limited(pipe);
+        }
     }
 
     fn next_segment<P: FramePool>(&mut self, now: Instant, pool: &mut P) -> Option<Transmit> {
@@ -216,8 +230,8 @@ impl Connection {
         let again = entry.transmissions > 0;
         let spare = if len == 0 { Some(self.allocate(now, pool)?) } else { None };
         let sequence_len = len + usize::from(fin);
-        let order = self.recovery.on_transmit(now, &self.send, start, sequence_len, again);
-        let own = self.send.take_for_transmission(index, now, order);
+        let transmission = self.recovery.on_transmit(now, &self.send, start, sequence_len, again);
+        let own = self.send.take_for_transmission(index, now, transmission);
         let retained = own.is_some().then_some(start);
         let frame = own.or(spare)?;
 

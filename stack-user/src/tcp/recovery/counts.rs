@@ -53,4 +53,9 @@ impl Recovery {
     pub fn reo_wnd(&self) -> Duration {
         self.rack.reo_wnd()
     }
+
+    /// How fast the network delivered lately, in bytes per second, and whether the application was what limited it.
+    pub fn delivery_rate(&self) -> Option<(u64, bool)> {
+        self.rate.latest()
+    }
 }

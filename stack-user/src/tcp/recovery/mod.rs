@@ -37,7 +37,8 @@ use undo::Undo;
 
 use super::{
     congestion::{CongestionControl, Signal},
-    send_queue::{Acknowledged, Entry, Mark, SendQueue},
+    delivery_rate::DeliveryRate,
+    send_queue::{Acknowledged, Entry, Mark, SendQueue, Transmission},
     trace::{RetransmitReason, WindowReason},
 };
 use crate::{
@@ -66,6 +67,7 @@ pub struct Recovery {
     prr: Prr,
     frto: Frto,
     undo: Undo,
+    rate: DeliveryRate,
     /// When the next segment that was overtaken is lost.
     reorder_at: Option<Instant>,
     ack: Progress,
@@ -182,6 +184,7 @@ impl Recovery {
     fn on_delivered(&mut self, entry: &Entry) {
         let Progress { now, answered_at, min_rtt, .. } = self.ack;
         self.rack.on_delivered(now, entry, answered_at, min_rtt);
+        self.rate.on_delivered(now, entry);
         self.ack.original_delivered |= entry.transmissions == 1 && entry.order <= self.timeout_order;
     }
 
@@ -213,6 +216,7 @@ impl Recovery {
     ) -> Option<WindowReason> {
         self.counts.delivered += self.ack.delivered as u64;
         self.rack.on_ack(context.now);
+        self.rate.on_ack(context.now, context.min_rtt);
         self.rack.on_dsack_round(self.ack.dsack.is_some(), context.una, context.nxt);
         self.tlp.cancel();
         let reneged = self.check_reneging(queue);
@@ -530,7 +534,7 @@ impl Recovery {
         self.frto.no_new_data();
     }
 
-    /// A segment of `len` sequence numbers that starts at `start` goes out; returns the number of its transmission.
+    /// A segment of `len` sequence numbers that starts at `start` goes out; returns what its entry has to remember.
     pub fn on_transmit(
         &mut self,
         now: Instant,
@@ -538,7 +542,7 @@ impl Recovery {
         start: u64,
         len: usize,
         again: bool,
-    ) -> u64 {
+    ) -> Transmission {
         let probe = self.tlp.is_due();
         if again {
             self.must_retransmit = false;
@@ -554,7 +558,13 @@ impl Recovery {
             self.tlp.on_sent(end, again);
         }
         self.prr.on_sent(len);
-        self.order.on_transmit(queue, start)
+        let stamp = self.rate.on_transmit(now, queue.in_flight());
+        Transmission { order: self.order.on_transmit(queue, start), stamp }
+    }
+
+    /// The application has no more to send, though the congestion window is not full.
+    pub fn on_app_limited(&mut self, in_flight: usize) {
+        self.rate.on_app_limited(in_flight);
     }
 
     /// Panics if what is remembered contradicts the queue.

@@ -88,12 +88,17 @@ fn in_flight(queue: &SendQueue, (order, start): Record) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{device::Umem, tcp::send_queue::Layout, time::Instant};
+    use crate::{
+        device::Umem,
+        tcp::send_queue::{Layout, Transmission},
+        time::Instant,
+    };
 
     fn transmit(pool: &mut Umem, queue: &mut SendQueue, order: &mut Order, index: usize) {
         let start = queue.get(index).expect("an entry").start;
         let number = order.on_transmit(queue, start);
-        let frame = queue.take_for_transmission(index, Instant::ZERO, number).expect("its frame");
+        let transmission = Transmission { order: number, ..Transmission::default() };
+        let frame = queue.take_for_transmission(index, Instant::ZERO, transmission).expect("its frame");
         queue.complete(pool, frame.into_completed(), start);
     }
 

@@ -142,7 +142,12 @@ fn lost(queue: &SendQueue, start: u64) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{device::Umem, rng::Rng, tcp::send_queue::Layout, time::Instant};
+    use crate::{
+        device::Umem,
+        rng::Rng,
+        tcp::send_queue::{Layout, Transmission},
+        time::Instant,
+    };
 
     const LEN: u64 = 10;
 
@@ -153,8 +158,8 @@ mod tests {
         let layout = Layout { payload_at: 0, mss: LEN as usize };
         assert_eq!(queue.write(&mut pool, layout, &vec![0; (n * LEN) as usize]), (n * LEN) as usize);
         for index in 0..n as usize {
-            let frame =
-                queue.take_for_transmission(index, Instant::ZERO, index as u64 + 1).expect("its frame");
+            let sent = Transmission { order: index as u64 + 1, ..Transmission::default() };
+            let frame = queue.take_for_transmission(index, Instant::ZERO, sent).expect("its frame");
             queue.complete(&mut pool, frame.into_completed(), index as u64 * LEN);
         }
         (pool, queue)

@@ -43,8 +43,8 @@ impl Sender {
     fn transmit(&mut self, index: usize) {
         let entry = self.queue.get(index).expect("an entry");
         let (start, again) = (entry.start, entry.transmissions > 0);
-        let order = self.recovery.on_transmit(self.now, &self.queue, start, MSS, again);
-        let frame = self.queue.take_for_transmission(index, self.now, order).expect("its frame");
+        let transmission = self.recovery.on_transmit(self.now, &self.queue, start, MSS, again);
+        let frame = self.queue.take_for_transmission(index, self.now, transmission).expect("its frame");
         self.queue.complete(&mut self.pool, frame.into_completed(), start);
     }
 
