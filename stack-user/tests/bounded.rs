@@ -116,6 +116,7 @@ impl Victim {
             window: 65_535,
             urgent: 0,
             options,
+            ce: false,
         };
         let Some(free) = self.pool.allocate() else { return };
         let payload = self.pool.receive(free, data);

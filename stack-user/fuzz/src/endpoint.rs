@@ -123,7 +123,8 @@ impl Endpoint {
     pub(crate) fn transmit(&mut self) -> Vec<Sent> {
         let mut sent = Vec::new();
         let mut without_data = 0;
-        while let Some(Transmit { frame, retained }) = self.connection.poll_transmit(self.now, &mut self.pool)
+        while let Some(Transmit { frame, retained, .. }) =
+            self.connection.poll_transmit(self.now, &mut self.pool)
         {
             let bytes = self.pool.tx_bytes(&frame).get(HEADER_ROOM..).expect("room for lower headers");
             let (segment, payload_at) =
@@ -419,5 +420,6 @@ pub(crate) fn from_peer(flags: Flags, seq: SeqNumber, ack: SeqNumber, options: O
         window: 0,
         urgent: 0,
         options,
+        ce: false,
     }
 }

@@ -218,6 +218,7 @@ fn tcp(input: &mut Input<'_>, said: &[Vec<u8>]) -> Vec<u8> {
         window: input.pick(&[65_535, 0, 1000]),
         urgent: 0,
         options: Options::default(),
+        ce: false,
     };
     if let Some((_, theirs, their_len)) = known.filter(|_| !input.one_in(4)) {
         (segment.source_port, segment.destination_port) = (theirs.destination_port, theirs.source_port);
@@ -287,6 +288,7 @@ pub(crate) fn honest_answer(said: &[u8], now: Instant) -> Option<Vec<u8>> {
         ack: theirs.seq + theirs.sequence_len(len),
         flags: if opens { Flags::SYN.with(Flags::ACK) } else { Flags::ACK },
         window: 65_535,
+        ce: false,
         urgent: 0,
         options: Options {
             mss: opens.then_some(1460),

@@ -90,7 +90,7 @@ impl<P: FramePool> Stack<P> {
         if let Some(owner) = self.owners.get_mut(transmit.frame.chunk() as usize) {
             *owner = Some(Owner { id, retained: transmit.retained });
         }
-        self.send_ip(now, transmit.frame, local, remote, protocol::TCP, fields)
+        self.send_ip(now, transmit.frame, local, remote, protocol::TCP, fields.with_ecn(transmit.ecn))
     }
 
     /// Writes the headers of a datagram whose payload is in place. `None` when the frame waits for its neighbour, or

@@ -15,7 +15,7 @@ use crate::{
     telemetry::DropReason,
     time::Instant,
     wire::{
-        MacAddr, arp as wire_arp,
+        Ecn, MacAddr, arp as wire_arp,
         ethernet::{self, ethertype},
         ipv4::Header,
         protocol,
@@ -92,7 +92,8 @@ impl<P: FramePool> Stack<P> {
         match datagram.header.protocol {
             protocol::TCP if datagram.cast == Cast::Unicast => {
                 frame.trim_front(header_len);
-                self.handle_tcp(now, sender, datagram.header.destination.into(), frame);
+                let ce = Ecn::of(datagram.header.tos) == Ecn::Ce;
+                self.handle_tcp(now, sender, datagram.header.destination.into(), frame, ce);
             }
             // RFC 9293 §3.10.7.2, MUST-57: TCP is for two hosts.
             protocol::TCP => self.drop_received(frame, DropReason::TcpBadAddress),
@@ -152,7 +153,8 @@ impl<P: FramePool> Stack<P> {
         let chunk = self.pool.allocate().ok_or(DropReason::NoFrame)?;
         let frame = self.pool.receive(chunk, &whole.payload);
         if whole.header.protocol == protocol::TCP {
-            self.handle_tcp(now, sender, whole.header.destination.into(), frame);
+            let ce = Ecn::of(whole.header.tos) == Ecn::Ce;
+            self.handle_tcp(now, sender, whole.header.destination.into(), frame, ce);
         } else {
             let datagram =
                 Datagram { header: whole.header, payload: 0..whole.payload.len(), cast: Cast::Unicast };

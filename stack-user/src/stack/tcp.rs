@@ -203,18 +203,21 @@ impl<P: FramePool> Stack<P> {
         self.time_waits.flows()
     }
 
-    /// A TCP segment, `frame` being all of it.
+    /// A TCP segment, `frame` being all of it, in a packet that was marked with CE or not.
     pub(super) fn handle_tcp(
         &mut self,
         now: Instant,
         sender: Sender,
         destination: IpAddr,
         mut frame: RxFrame,
+        ce: bool,
     ) {
-        let (segment, payload) = match Segment::parse(sender.ip, destination, self.pool.rx_bytes(&frame)) {
+        let (mut segment, payload) = match Segment::parse(sender.ip, destination, self.pool.rx_bytes(&frame))
+        {
             Ok(parsed) => parsed,
             Err(reason) => return self.drop_received(frame, reason),
         };
+        segment.ce = ce;
         frame.trim_front(payload);
         let local = SocketAddr::new(destination, segment.destination_port);
         let remote = SocketAddr::new(sender.ip, segment.source_port);

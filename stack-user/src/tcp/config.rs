@@ -48,6 +48,9 @@ pub struct Config {
     pub keepalive: Option<KeepAlive>,
     /// `close` resets the connection, and gives up what has not been sent. Default: false.
     pub zero_linger: bool,
+    /// Offer explicit congestion notification, and agree to it (RFC 3168; RFC 9293 §3.8.2, SHLD-8). Default: false, since
+    /// some firewalls still drop a SYN that has it, which costs the time of a retransmission.
+    pub ecn: bool,
     /// The congestion control algorithm.
     pub congestion: Algorithm,
     /// How the path's MTU is found where ICMP doesn't tell. Default: once full segments vanish.
@@ -107,6 +110,7 @@ impl Default for Config {
             nodelay: false,
             keepalive: None,
             zero_linger: false,
+            ecn: false,
             congestion: Algorithm::default(),
             path_mtu_probing: PathMtuProbing::default(),
         }

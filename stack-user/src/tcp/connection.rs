@@ -8,6 +8,7 @@ use super::{
     block::{ReceiveSpace, SendSpace},
     config::Config,
     congestion::CongestionControl,
+    ecn::EcnState,
     error::{Error, Unreachable},
     event::{Event, Events},
     half_open::HalfOpen,
@@ -56,6 +57,7 @@ pub struct Connection {
     pub(super) rcv: ReceiveSpace,
     /// The peer understands SACK, and so do we.
     pub(super) sack_enabled: bool,
+    pub(super) ecn: EcnState,
     pub(super) timestamps: TimestampState,
     pub(super) pmtud: Pmtud,
     pub(super) send: SendQueue,
@@ -158,6 +160,7 @@ impl Connection {
             connection.rcv.window_shift = half_open.shift;
         }
         connection.sack_enabled = half_open.sack;
+        connection.ecn = EcnState::agreed(half_open.ecn);
         if let Some(value) = half_open.timestamp {
             connection.timestamps.enable(now, Timestamps { value, echo: 0 });
         }
@@ -183,6 +186,7 @@ impl Connection {
             snd: SendSpace::new(secrets.isn),
             rcv: ReceiveSpace::default(),
             sack_enabled: false,
+            ecn: EcnState::new(config.ecn),
             timestamps: TimestampState::new(secrets.timestamp_offset),
             pmtud: Pmtud::new(config.path_mtu_probing),
             send: SendQueue::default(),

@@ -7,6 +7,7 @@
 use super::{
     block::DEFAULT_MSS,
     config::Config,
+    ecn::EcnState,
     isn::Secrets,
     options::{Options, Timestamps},
     segment::Segment,
@@ -42,6 +43,8 @@ pub struct HalfOpen {
     /// The window scale that the peer's SYN offers.
     pub(super) peer_shift: Option<u8>,
     pub(super) sack: bool,
+    /// The SYN offers ECN, and we agree.
+    pub(super) ecn: bool,
     /// TSval of the SYN, if it has timestamps.
     pub(super) timestamp: Option<u32>,
     /// What our SYN says.
@@ -80,6 +83,7 @@ impl HalfOpen {
             peer_mss: syn.options.mss.unwrap_or(DEFAULT_MSS).max(MIN_PEER_MSS),
             peer_shift: syn.options.window_scale,
             sack: syn.options.sack_permitted,
+            ecn: config.ecn && EcnState::is_offered_by(syn.flags),
             timestamp: syn.options.timestamps.map(|timestamps| timestamps.value),
             mss: config.mss,
             shift: window::shift_for(config.largest_recv_buffer()),
@@ -93,7 +97,8 @@ impl HalfOpen {
     pub fn syn_ack(&self, now: Instant, local_port: u16, remote_port: u16) -> Segment {
         Segment {
             seq: self.secrets.isn,
-            flags: Flags::SYN.with(Flags::ACK),
+            // RFC 3168 §6.1.1.
+            flags: Flags::SYN.with(Flags::ACK).with(EcnState::agreed(self.ecn).syn_ack_flags()),
             // Never scaled (RFC 7323 §2.2).
             window: self.window,
             options: Options {

@@ -60,6 +60,8 @@ pub struct Info {
     pub window_shifts: (u8, u8),
     /// SACK is in use.
     pub sack: bool,
+    /// Explicit congestion notification is in use.
+    pub ecn: bool,
     /// Timestamps are in use.
     pub timestamps: bool,
 
@@ -161,6 +163,7 @@ impl Connection {
             receive_window: rcv.wnd(),
             window_shifts: (snd.window_shift, rcv.window_shift),
             sack: self.sack_enabled,
+            ecn: self.ecn.is_on(),
             timestamps: self.timestamps.enabled,
             readable: self.recv.len(),
             receive_buffer: self.autotune.receive_buffer(),

@@ -21,6 +21,7 @@ pub mod config;
 pub mod congestion;
 pub mod connection;
 pub mod delivery_rate;
+mod ecn;
 pub mod error;
 pub mod event;
 pub mod half_open;

@@ -31,6 +31,9 @@ pub struct Segment {
     pub urgent: u16,
     /// The options.
     pub options: Options,
+    /// A router on the way has marked the packet: CE (RFC 3168 §5). The IP header says so, not this one; whoever has
+    /// parsed that sets it.
+    pub ce: bool,
 }
 
 impl Segment {
@@ -53,6 +56,7 @@ impl Segment {
             window: header.window,
             urgent: header.urgent,
             options: Options::parse(options),
+            ce: false,
         };
         Ok((segment, payload))
     }
@@ -132,6 +136,7 @@ pub fn reset_for(segment: &Segment, payload_len: usize) -> Option<Segment> {
         window: 0,
         urgent: 0,
         options: Options::default(),
+        ce: false,
     })
 }
 
@@ -153,6 +158,7 @@ mod tests {
             window: 5000,
             urgent: 0,
             options: Options { mss: Some(1460), ..Options::default() },
+            ce: false,
         }
     }
 

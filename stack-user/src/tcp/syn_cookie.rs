@@ -23,7 +23,10 @@ use super::{
     segment::Segment,
     seq::SeqNumber,
 };
-use crate::time::{Duration, Instant};
+use crate::{
+    time::{Duration, Instant},
+    wire::tcp::Flags,
+};
 
 /// How long a counter lasts. Shorter, and slow peers come too late; longer, and a cookie that was overheard can be used
 /// for longer. Linux takes the same.
@@ -61,6 +64,8 @@ pub fn answer(
 ) -> Segment {
     let secrets = key.for_connection(now, local, remote);
     let mut half_open = HalfOpen::new(now, config, secrets, syn);
+    // There is no room to remember it, and who has agreed must echo marks.
+    half_open.ecn = false;
     let mss = MSS.iter().rposition(|&mss| mss <= half_open.peer_mss).unwrap_or(0) as u32;
     let kept = if half_open.timestamp.is_some() {
         kept_options(&half_open)
@@ -106,7 +111,7 @@ pub fn check(
         timestamps,
         ..Options::default()
     };
-    let syn = Segment { seq: irs, options: syn_options, ..*segment };
+    let syn = Segment { seq: irs, flags: Flags::SYN, options: syn_options, ..*segment };
     let timestamp_offset = key.for_connection(now, local, remote).timestamp_offset;
     let half_open = HalfOpen::new(now, config, Secrets { isn, timestamp_offset }, &syn);
     (half_open.on_segment(now, segment, 0) == Arrival::Completes).then_some(half_open)

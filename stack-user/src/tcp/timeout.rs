@@ -125,9 +125,12 @@ impl Connection {
         }
     }
 
-    /// Tells who listens that the congestion window has changed.
+    /// Tells the peer, if it speaks ECN, and who listens that the congestion window has changed.
     pub(super) fn trace_window(&mut self, now: Instant, from: usize, reason: Option<WindowReason>) {
         if let Some(reason) = reason {
+            if matches!(reason, WindowReason::Loss | WindowReason::Timeout | WindowReason::Ecn) {
+                self.ecn.on_window_reduced();
+            }
             let to = self.congestion.cwnd();
             self.trace(now, || Kind::CongestionWindow { from, to, reason });
         }

@@ -21,6 +21,13 @@ impl IpFields {
     pub const fn new(hop_limit: u8, dscp: u8) -> Self {
         Self { hop_limit, traffic_class: dscp << DSCP_SHIFT }
     }
+
+    /// The same with that codepoint of congestion notification.
+    #[must_use]
+    pub const fn with_ecn(self, ecn: super::Ecn) -> Self {
+        let dscp = self.traffic_class & !super::ecn::MASK;
+        Self { traffic_class: dscp | ecn.bits(), ..self }
+    }
 }
 
 impl Default for IpFields {

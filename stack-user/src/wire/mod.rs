@@ -6,6 +6,7 @@
 
 pub mod arp;
 pub mod checksum;
+mod ecn;
 pub mod ethernet;
 pub mod icmpv4;
 mod ip_fields;
@@ -14,6 +15,7 @@ mod mac;
 pub mod tcp;
 pub mod udp;
 
+pub use ecn::Ecn;
 pub use ip_fields::IpFields;
 pub use mac::{MacAddr, ParseMacError};
 pub use stack_common::numbers::protocol;

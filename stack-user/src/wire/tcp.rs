@@ -95,6 +95,10 @@ impl Flags {
     pub const ACK: Self = Self(0x10);
     /// The urgent pointer counts.
     pub const URG: Self = Self(0x20);
+    /// ECN-Echo (RFC 3168 §6.1): the path of what was received is congested.
+    pub const ECE: Self = Self(0x40);
+    /// Congestion window reduced (RFC 3168 §6.1): the echo was heard.
+    pub const CWR: Self = Self(0x80);
 
     /// Whether all bits of `other` are set.
     pub const fn contains(self, other: Self) -> bool {

@@ -10,6 +10,7 @@ mod delayed_ack;
 mod delivery_rate;
 #[allow(dead_code, reason = "a vocabulary: not every word is needed at any time")]
 mod dsl;
+mod ecn;
 mod fin;
 mod frto;
 mod handshake;

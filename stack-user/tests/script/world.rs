@@ -177,7 +177,7 @@ impl World {
     }
 
     fn transmit(&mut self, index: usize) {
-        while let Some(Transmit { frame, retained }) = {
+        while let Some(Transmit { frame, retained, .. }) = {
             let end = &mut self.ends[index];
             end.connection.poll_transmit(self.now, &mut end.pool)
         } {

@@ -50,6 +50,9 @@ impl Connection {
         let in_flight = self.send.outstanding();
         self.begin_ack(now, segment);
         let phase = self.recovery.phase();
+        if ack.at_or_after(self.snd.una) {
+            self.on_ecn_echo(now, segment, in_flight);
+        }
         let acked = ack.after(self.snd.una).then(|| {
             self.on_arrival_for_path_mtu(ack);
             self.on_new_ack(now, pool, segment, ack)
@@ -72,6 +75,16 @@ impl Connection {
         self.set_probe_timer(now, acked_new);
         self.on_peer_alive(now);
         if news || ack.at_or_after(self.snd.una) { Ok(()) } else { Err(DropReason::TcpDuplicateData) }
+    }
+
+    /// RFC 3168 §6.1.2: congestion, and nothing is lost.
+    fn on_ecn_echo(&mut self, now: Instant, segment: &Segment, in_flight: usize) {
+        if in_flight == 0 || !self.ecn.is_echo(segment.flags) {
+            return;
+        }
+        let (before, nxt) = (self.congestion.cwnd(), self.snd.offset(self.snd.nxt));
+        let reduced = self.recovery.on_ecn_echo(now, nxt, in_flight, self.congestion.as_mut());
+        self.trace_window(now, before, reduced.then_some(WindowReason::Ecn));
     }
 
     fn begin_ack(&mut self, now: Instant, segment: &Segment) {

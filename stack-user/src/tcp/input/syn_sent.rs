@@ -65,6 +65,7 @@ impl Connection {
             self.rcv.window_shift = window::shift_for(self.autotune.receive_buffer_max());
         }
         self.sack_enabled = segment.options.sack_permitted;
+        self.ecn.on_syn(segment.flags);
         if let Some(timestamps) = segment.options.timestamps {
             self.timestamps.enable(now, timestamps);
         }

@@ -57,6 +57,9 @@ impl Connection {
         }
         self.silence.ends(now);
         self.take_urgent_pointer(segment, seq);
+        if payload_len > 0 && self.ecn.on_data(segment.flags, segment.ce) {
+            self.acks.require();
+        }
         self.receive(now, pool, segment, seq, payload)
     }
 

@@ -15,7 +15,7 @@ use crate::{
         window,
     },
     time::Instant,
-    wire::tcp::Flags,
+    wire::{Ecn, tcp::Flags},
 };
 
 impl Connection {
@@ -48,16 +48,19 @@ impl Connection {
             timestamps: Some(self.timestamps.option(now)),
             sack: SackBlocks::default(),
         };
+        if !answers {
+            segment.flags = segment.flags.with(self.ecn.syn_flags());
+        }
         if answers {
             // A SYN with ACK has only the options that the peer's SYN had (RFC 7323 §2.2 and §3.2).
-            segment.flags = segment.flags.with(Flags::ACK);
+            segment.flags = segment.flags.with(Flags::ACK).with(self.ecn.syn_ack_flags());
             segment.ack = self.rcv.nxt;
             segment.options.window_scale =
                 (self.rcv.window_shift > 0 || self.snd.window_shift > 0).then_some(self.rcv.window_shift);
             segment.options.sack_permitted = self.sack_enabled;
             segment.options.timestamps = segment.options.timestamps.filter(|_| self.timestamps.enabled);
         }
-        Some(Transmit { frame: self.build(pool, frame, &segment, 0), retained: None })
+        Some(Transmit { frame: self.build(pool, frame, &segment, 0), retained: None, ecn: Ecn::NotEct })
     }
 
     /// What our first SYN offers, when the pool bears less than the SYN that it answers was noted with.
@@ -83,7 +86,7 @@ impl Connection {
             segment.flags = segment.flags.with(Flags::ACK);
             segment.ack = ack;
         }
-        Some(Transmit { frame: self.build(pool, frame, &segment, 0), retained: None })
+        Some(Transmit { frame: self.build(pool, frame, &segment, 0), retained: None, ecn: Ecn::NotEct })
     }
 
     /// An ACK alone, with SACK blocks if there is something to tell: one for all that came before we were asked what
@@ -91,7 +94,7 @@ impl Connection {
     pub(super) fn transmit_ack<P: FramePool>(&mut self, now: Instant, pool: &mut P) -> Option<Transmit> {
         let frame = self.allocate(now, pool)?;
         let segment = self.segment(now, self.snd.nxt, Flags::ACK, true);
-        Some(Transmit { frame: self.build(pool, frame, &segment, 0), retained: None })
+        Some(Transmit { frame: self.build(pool, frame, &segment, 0), retained: None, ecn: Ecn::NotEct })
     }
 
     /// A window probe: an old sequence number, which the peer must answer with an ACK that tells its window.
@@ -105,7 +108,7 @@ impl Connection {
             self.timers.set(Timer::Persist, now + self.persist.interval(self.rtt.rto()));
         }
         let segment = self.segment(now, self.snd.una - 1usize, Flags::ACK, false);
-        Some(Transmit { frame: self.build(pool, frame, &segment, 0), retained: None })
+        Some(Transmit { frame: self.build(pool, frame, &segment, 0), retained: None, ecn: Ecn::NotEct })
     }
 
     /// A keep-alive: a number that the peer has acknowledged already, so it must answer; and no data (RFC 9293 §3.8.4,
@@ -118,14 +121,14 @@ impl Connection {
         let frame = self.allocate(now, pool)?;
         self.silence.on_sent();
         let segment = self.segment(now, self.snd.nxt - 1usize, Flags::ACK, false);
-        Some(Transmit { frame: self.build(pool, frame, &segment, 0), retained: None })
+        Some(Transmit { frame: self.build(pool, frame, &segment, 0), retained: None, ecn: Ecn::NotEct })
     }
 
     /// A segment of a synchronized connection: it acknowledges all that has come, and offers the window.
     pub(super) fn segment(&mut self, now: Instant, seq: SeqNumber, flags: Flags, alone: bool) -> Segment {
         let mut segment = Segment::between(self.local.port(), self.remote.port());
         segment.seq = seq;
-        segment.flags = flags;
+        segment.flags = flags.with(self.ecn.ack_flags());
         segment.ack = self.rcv.nxt;
         segment.window = self.offer_window();
         segment.options.timestamps = self.timestamps.enabled.then(|| self.timestamps.option(now));

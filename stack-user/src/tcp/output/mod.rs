@@ -15,7 +15,7 @@ use super::{
 use crate::{
     frame::{FramePool, TxFrame},
     time::Instant,
-    wire::tcp::Flags,
+    wire::{Ecn, tcp::Flags},
 };
 
 /// A segment to send.
@@ -27,6 +27,8 @@ pub struct Transmit {
     /// If set, the connection wants the frame back when it was sent: hand it to
     /// [`handle_completion`](Connection::handle_completion) with this.
     pub retained: Option<u64>,
+    /// What the IP header has to say about congestion notification.
+    pub ecn: Ecn,
 }
 
 /// An RST that waits to be sent.
@@ -254,7 +256,9 @@ impl Connection {
         self.persist.on_sent();
         self.last_sent_at = now;
 
-        let mut flags = Flags::ACK;
+        let (ecn, more) =
+            if again || len == 0 { (Ecn::NotEct, Flags::default()) } else { self.ecn.on_new_data() };
+        let mut flags = Flags::ACK.with(more);
         if fin {
             flags = flags.with(Flags::FIN);
         }
@@ -264,7 +268,7 @@ impl Connection {
         }
         let segment = self.segment(now, self.snd.seq(start), flags, false);
         let frame = self.build(pool, frame, &segment, len);
-        Some(Transmit { frame, retained })
+        Some(Transmit { frame, retained, ecn })
     }
 }
 
@@ -280,6 +284,7 @@ impl Segment {
             window: 0,
             urgent: 0,
             options: super::options::Options::default(),
+            ce: false,
         }
     }
 }

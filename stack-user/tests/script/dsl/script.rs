@@ -19,7 +19,7 @@ use stack_user::{
     },
     telemetry::DropReason,
     time::{Duration, Instant},
-    wire::tcp::Flags,
+    wire::{Ecn, tcp::Flags},
 };
 
 const ISS: SeqNumber = SeqNumber(u32::MAX - 5);
@@ -55,6 +55,8 @@ pub(crate) struct Script {
     /// Bytes written so far, for [`write`](Self::write).
     written: i64,
     trace: Trace,
+    /// The codepoint of the packet that we sent last.
+    pub(crate) last_ecn: Ecn,
 }
 
 fn local() -> SocketAddr {
@@ -78,6 +80,11 @@ impl Script {
     /// A passive open (RFC 9293 §3.10.7.2): the peer's SYN has come, with these options, and SYN with ACK has not been
     /// sent.
     pub(crate) fn accepting(config: Config, peer: Options) -> Self {
+        Self::accepting_syn(config, peer, Flags::SYN)
+    }
+
+    /// The same, of a SYN that has more flags.
+    pub(crate) fn accepting_syn(config: Config, peer: Options, flags: Flags) -> Self {
         let config = Config { header_room: HEADER_ROOM, ..config };
         let now = Instant::from_millis(1_000_000);
         let secrets = Secrets { isn: ISS, timestamp_offset: TIMESTAMP_OFFSET };
@@ -87,10 +94,11 @@ impl Script {
             destination_port: local().port(),
             seq: at(IRS, -1),
             ack: SeqNumber(0),
-            flags: Flags::SYN,
+            flags,
             window: 65_535,
             urgent: 0,
             options: Options { timestamps, ..peer },
+            ce: false,
         };
         let connection = Connection::accept(now, config, local(), remote(), secrets, &syn);
         let mut script = Self::with(connection, now);
@@ -119,6 +127,7 @@ impl Script {
             hold_frames: false,
             echo: 0,
             written: 0,
+            last_ecn: Ecn::NotEct,
             trace: Trace::new(now),
         }
     }
@@ -165,8 +174,9 @@ impl Script {
     /// The peer sends a segment, whatever becomes of it.
     pub(crate) fn try_inject(&mut self, injected: Seg) -> Result<(), DropReason> {
         let bytes = self.emit(&injected);
-        let (segment, payload_at) =
+        let (mut segment, payload_at) =
             Segment::parse(remote().ip(), local().ip(), &bytes).expect("a good segment");
+        segment.ce = injected.ce;
         if segment.syn() {
             self.peer_options = segment.options;
         }
@@ -293,9 +303,10 @@ impl Script {
 
     /// The next segment that we send, parsed.
     pub(crate) fn poll(&mut self) -> Option<(Segment, Vec<u8>)> {
-        let Transmit { frame, retained } = self.connection.poll_transmit(self.now, &mut self.pool)?;
+        let Transmit { frame, retained, ecn } = self.connection.poll_transmit(self.now, &mut self.pool)?;
         self.connection.check_invariants();
         let bytes = self.pool.tx_bytes(&frame)[HEADER_ROOM..].to_vec();
+        self.last_ecn = ecn;
         self.on_nic.push((frame, retained));
         if !self.hold_frames {
             self.complete();

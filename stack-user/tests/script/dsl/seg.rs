@@ -36,6 +36,7 @@ pub(crate) struct Seg {
     pub(super) timestamp: Option<u32>,
     pub(super) echo: Option<u32>,
     pub(super) exact_flags: bool,
+    pub(super) ce: bool,
 }
 
 /// The sequence number of a place in a stream.
@@ -60,10 +61,17 @@ pub(crate) fn seg(flags: &str) -> Seg {
         timestamp: None,
         echo: None,
         exact_flags: false,
+        ce: false,
     }
 }
 
 impl Seg {
+    /// A router on the way to us has marked the packet (RFC 3168 §5).
+    pub(crate) fn ce(mut self) -> Self {
+        self.ce = true;
+        self
+    }
+
     pub(crate) fn seq(mut self, seq: i64) -> Self {
         self.seq = seq;
         self
