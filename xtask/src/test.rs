@@ -69,6 +69,8 @@ fn steps(args: &Args) -> Result<Vec<TestStep>> {
     format.args(["fmt", "--all", "--check"]);
     let mut tidy = Command::new(&this);
     tidy.arg("tidy");
+    let mut conformance = Command::new(&this);
+    conformance.args(["conformance", "--check"]);
     let mut clippy = cargo();
     clippy.args(["clippy", "--all-targets"]).args(OURS).args(["--", "-D", "warnings"]);
     let mut unit = cargo_as_root("test");
@@ -92,6 +94,7 @@ fn steps(args: &Args) -> Result<Vec<TestStep>> {
     Ok(vec![
         whole("format", format),
         whole("tidy", tidy),
+        whole("conformance", conformance),
         whole("clippy", clippy),
         tests("tests", unit),
         tests("sim", simulation),
