@@ -157,13 +157,24 @@ impl Reassembly {
     }
 
     /// Up to `limit` ranges for the SACK option: the one that the latest segment fell into first, as RFC 2018 §4
-    /// demands, then those that were touched before it.
+    /// demands, then those that were touched before it. When too few of those are remembered, the lowest others follow:
+    /// as many as fit are told.
     pub fn sack_ranges(&self, limit: usize) -> impl Iterator<Item = (u64, u64)> + use<> {
         let is_there = |&start: &u64| {
             let at = self.islands.binary_search_by_key(&start, |island| island.start).ok()?;
             self.islands.get(at).map(|island| (island.start, island.end))
         };
-        let found: SmallVec<[_; RECENT]> = self.recent.iter().filter_map(is_there).take(limit).collect();
+        let mut found: SmallVec<[_; RECENT]> = self.recent.iter().filter_map(is_there).take(limit).collect();
+        if found.len() < limit {
+            // Each of those found hides one at most.
+            let lowest = self.islands.iter().map(|island| (island.start, island.end)).take(limit);
+            let remembered = found.len();
+            for island in lowest {
+                if found.len() < limit && !found[..remembered].contains(&island) {
+                    found.push(island);
+                }
+            }
+        }
         found.into_iter()
     }
 
@@ -233,6 +244,21 @@ mod tests {
         let inserted = queue.insert(pool, range.start as u64, Payload::Frame(frame));
         queue.check_invariants(0);
         inserted
+    }
+
+    #[test]
+    fn as_many_blocks_are_told_as_there_are_rfc2018_4() {
+        let mut pool = Umem::on_heap(64).expect("memory");
+        let data = vec![0; 9000];
+        let mut queue = Reassembly::default();
+        for start in (500..6500).step_by(500) {
+            insert(&mut queue, &mut pool, &data, start..start + 100);
+        }
+        // One that covers all that were touched last: the others are not remembered any more.
+        insert(&mut queue, &mut pool, &data, 2400..6200);
+        let blocks: Vec<_> = queue.sack_ranges(4).collect();
+        assert_eq!(blocks, [(2400, 6200), (500, 600), (1000, 1100), (1500, 1600)]);
+        queue.clear(&mut pool);
     }
 
     #[test]
