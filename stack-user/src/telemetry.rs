@@ -90,6 +90,8 @@ drop_reasons! {
     TcpUnacceptableAck = "tcp_unacceptable_ack",
     /// Outside the receive window (RFC 9293 §3.10.7.4).
     TcpOutOfWindow = "tcp_out_of_window",
+    /// The connection has timestamps, and the segment none (RFC 7323 §3.2).
+    TcpNoTimestamp = "tcp_no_timestamp",
     /// An old duplicate by its timestamp (RFC 7323 §5, PAWS).
     TcpPaws = "tcp_paws",
     /// No ACK bit where one is required (RFC 9293 §3.10.7.4).

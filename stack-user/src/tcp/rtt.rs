@@ -22,6 +22,9 @@ const MAX_RTO: Duration = Duration::from_secs(120);
 /// The clock's granularity G (RFC 6298 §4). Ours is finer, but peers echo milliseconds.
 const GRANULARITY: Duration = Duration::from_millis(1);
 
+/// A round trip of more ACKs than these (a window of 190 MB at 1460 bytes a segment) counts as if it had so many.
+const MAX_EXPECTED: usize = 1 << 16;
+
 /// SRTT, RTTVAR, RTO and its back-off.
 #[derive(Clone, Debug)]
 pub struct RttEstimator {
@@ -42,11 +45,21 @@ impl RttEstimator {
     /// Takes a sample, which must not be of something retransmitted unless a timestamp tells which copy was
     /// answered (Karn's algorithm, RFC 6298 §3, MUST-18). A sample ends the back-off.
     pub fn sample(&mut self, rtt: Duration) {
+        self.sample_one_of(rtt, 1);
+    }
+
+    /// Takes a sample of which a round trip brings `expected`. Each weighs the less the more there are: a large window's
+    /// many ACKs would otherwise have the estimate forget in a fraction of a round trip (RFC 7323 §4.2, appendix G).
+    pub fn sample_one_of(&mut self, rtt: Duration, expected: usize) {
+        let n = expected.clamp(1, MAX_EXPECTED) as u32;
         let (srtt, rttvar) = match self.smoothed {
             // RFC 6298 §2.2.
             None => (rtt, rtt / 2),
-            // RFC 6298 §2.3: beta is 1/4, alpha is 1/8.
-            Some((srtt, rttvar)) => ((srtt * 7 + rtt) / 8, (rttvar * 3 + srtt.abs_diff(rtt)) / 4),
+            // RFC 6298 §2.3: beta is 1/4, alpha is 1/8, for one sample a round trip.
+            Some((srtt, rttvar)) => {
+                let deviation = srtt.abs_diff(rtt);
+                ((srtt * (8 * n - 1) + rtt) / (8 * n), (rttvar * (4 * n - 1) + deviation) / (4 * n))
+            }
         };
         self.smoothed = Some((srtt, rttvar));
         self.latest = rtt;
@@ -124,6 +137,20 @@ mod tests {
     }
 
     /// RFC 6298 §2.2 and §2.3; §4: by a clock that is finer than it asks for.
+    /// RFC 7323 §4.2, appendix G: however many samples a round trip brings, it forgets as one would have it forget.
+    #[test]
+    fn many_samples_a_round_trip_forget_no_faster_rfc7323_4_2() {
+        let after_a_round = |samples: usize| {
+            let mut rtt = RttEstimator::default();
+            rtt.sample(ms(100));
+            (0..samples).for_each(|_| rtt.sample_one_of(ms(200), samples));
+            rtt.srtt().expect("measured").as_micros()
+        };
+        assert_eq!(after_a_round(1), 112_500);
+        assert!((111_000..=112_500).contains(&after_a_round(100)), "{}", after_a_round(100));
+        assert!((111_000..=112_500).contains(&after_a_round(10_000)), "{}", after_a_round(10_000));
+    }
+
     #[test]
     fn estimates_follow_rfc6298_2() {
         let mut rtt = RttEstimator::default();

@@ -141,3 +141,17 @@ fn without_a_chunk_an_ack_waits_for_one() {
     s.expect(seg(".").ack(3));
     s.finish();
 }
+
+/// RFC 7323 §3.2: who leaves the option out is not the peer that agreed on it; a reset is exempt.
+#[test]
+fn a_segment_without_the_timestamps_that_were_agreed_on_is_dropped_rfc7323_3_2() {
+    let mut s = Script::established(Config::default(), all_options());
+    let bare = || seg(".").seq(0).ack(0).data(b"forged").options(Options::default());
+    s.inject_dropped(bare(), DropReason::TcpNoTimestamp);
+    s.expect_silence();
+    s.inject(seg(".").seq(0).ack(0).data(b"honest"));
+    assert_eq!(s.read(100), b"honest");
+    s.inject(seg("R").seq(6).options(Options::default()));
+    s.state(State::Closed);
+    s.finish();
+}

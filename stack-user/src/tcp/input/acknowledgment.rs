@@ -203,7 +203,9 @@ impl Connection {
     fn measure(&mut self, now: Instant, segment: &Segment, acked: &Acknowledged) -> Option<Duration> {
         let echoed = || segment.options.timestamps.and_then(|ts| self.timestamps.round_trip(now, ts));
         let rtt = acked.sent_at.map(|sent_at| now.since(sent_at)).or_else(echoed)?;
-        self.rtt.sample(rtt);
+        // A peer acknowledges every second segment.
+        let expected = self.send.outstanding().div_ceil(2 * self.layout().mss.max(1));
+        self.rtt.sample_one_of(rtt, expected);
         self.trace(now, || trace::Kind::RttSample { rtt });
         Some(rtt)
     }

@@ -63,9 +63,14 @@ impl Connection {
         self.receive(now, pool, segment, seq, payload)
     }
 
-    /// PAWS (RFC 7323 §5.3, R1). RST passes: its sender may have lost the clock.
+    /// Timestamps: they must be there (RFC 7323 §3.2), and not be old (PAWS, RFC 7323 §5.3, R1). RST passes: its sender may have lost the clock.
     fn check_paws(&mut self, now: Instant, segment: &Segment, len: usize) -> Result<(), DropReason> {
-        let Some(timestamps) = segment.options.timestamps else { return Ok(()) };
+        let Some(timestamps) = segment.options.timestamps else {
+            // RFC 7323 §3.2: all of the peer's segments carry the option since both SYNs did; who leaves it out is
+            // somebody else.
+            let expected = self.timestamps.enabled && !segment.rst();
+            return if expected { Err(DropReason::TcpNoTimestamp) } else { Ok(()) };
+        };
         if segment.rst() || !self.timestamps.is_old(now, timestamps) {
             return Ok(());
         }
