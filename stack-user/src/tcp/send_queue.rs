@@ -238,8 +238,9 @@ impl SendQueue {
     /// buffer is full of bytes.
     ///
     /// Who waits for its share to grow needs no wake-up when others let go: it has chunks, and each ACK of them is one.
+    /// Who has none is not full, even if nobody has any to give.
     pub fn is_full<P: FramePool>(&self, pool: &P) -> bool {
-        self.entries.len() >= pool.available()
+        !self.entries.is_empty() && self.entries.len() >= pool.available()
     }
 
     /// Whether writing may take another chunk of those that all connections share. In a pool that is small itself, so is

@@ -168,6 +168,21 @@ fn writing_stops_at_the_buffer_and_room_is_told() {
 }
 
 #[test]
+fn who_found_no_chunk_at_all_is_told_when_others_let_go() {
+    let mut s = established();
+    let held: Vec<_> = std::iter::from_fn(|| s.pool.allocate()).collect();
+    assert_eq!(s.app_write(b"data"), Err(WriteError::WouldBlock));
+    s.advance(1_000);
+    assert_eq!(s.events(), [], "there is none yet");
+    held.into_iter().for_each(|frame| s.pool.release(frame));
+    s.advance_to_timer();
+    assert_eq!(s.events(), [Event::Writable]);
+    assert_eq!(s.app_write(b"data"), Ok(4));
+    s.expect(seg("P.").seq(0).data(b"data"));
+    s.finish();
+}
+
+#[test]
 fn acks_wait_for_a_second_segment_or_40_ms_must_40_shld_19() {
     let mut s = established();
     for i in 0..16 {

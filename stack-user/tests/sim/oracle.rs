@@ -167,7 +167,8 @@ fn may_wait_for_ever(world: &World, faults: &Faults, session: &Session, number: 
             Some(_) => true,
             None => false,
         },
-        None => false,
+        // It never knew that the handshake was complete, and gave up.
+        None => may_fail(world, faults, session),
     };
     let says_nothing =
         world.connection(number, side).is_none_or(|connection| connection.info().unacknowledged == 0);
