@@ -249,7 +249,8 @@ impl SendQueue {
         pool.available() > RESERVED_CHUNKS.min(pool.chunks() / 4)
     }
 
-    /// Copies bytes into frames, the last one that was not sent first (RFC 9293 §3.9.1.2, SHLD-27), and returns how many; less than all when the
+    /// Copies bytes into frames, the last one that was not sent first (RFC 9293 §3.9.1.2, SHLD-27 and
+    /// MAY-16), and returns how many; less than all when the
     /// queue is full or the pool is down to its reserve.
     pub fn write<P: FramePool>(&mut self, pool: &mut P, layout: Layout, data: &[u8]) -> usize {
         debug_assert!(!self.fin, "nothing follows FIN");

@@ -14,7 +14,7 @@ pub fn for_syn(buffer: usize) -> u16 {
 
 /// The right edge to offer when `free` bytes of a buffer of `buffer` bytes are free.
 ///
-/// It never moves left (RFC 9293 §3.8.6, SHLD-14), and it moves right by a worthwhile step only: a segment, or half of
+/// It never moves left (RFC 9293 §3.8.6, SHLD-14), stays where it is while nobody reads (§3.8.6.1, MAY-8), and it moves right by a worthwhile step only: a segment, or half of
 /// the buffer if that is less (§3.8.6.2.2, MUST-39).
 pub fn edge_to_offer(rcv: &ReceiveSpace, free: usize, buffer: usize, mss: usize) -> SeqNumber {
     let possible = rcv.nxt + free;

@@ -137,6 +137,7 @@ fn close_with_unread_data_resets_rfc9293_3_6_1() {
     s.inject(seg(".").seq(0).ack(0).data(b"unread"));
     s.expect(seg(".").seq(0).ack(6));
     s.app_close();
+    assert_eq!(s.app_read(10), Err(ReadError::Closed), "MAY-1");
     assert!(!s.connection.is_closed(), "RST is still to be sent");
     s.expect(seg("R.").seq(0).ack(6));
     assert!(s.connection.is_closed());

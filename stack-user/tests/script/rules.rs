@@ -106,7 +106,7 @@ fn three_segments_open_a_connection_rfc9293_3_5() {
 }
 
 #[test]
-fn syn_says_what_we_take_and_no_other_segment_does_must_14_shld_5_must_65() {
+fn syn_says_what_we_take_and_no_other_segment_does_must_14_shld_5_may_3_must_65() {
     let mut s = Script::new(Config { mss: 1234, ..config() });
     let (syn, _) = s.expect_any();
     assert_eq!(syn.options.mss, Some(1234));
