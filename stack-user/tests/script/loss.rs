@@ -1,8 +1,8 @@
 //! Retransmission, by the timer and before it.
 
 use crate::dsl::{Script, all_options, config, pattern, plain_options, sack_options, seg};
-use stack_user::tcp::{Config, Error, Event, congestion::Algorithm, recovery::Phase};
-use stack_user::{telemetry::DropReason, time::Duration};
+use stack_user::tcp::{Config, Error, Event, Unreachable, congestion::Algorithm, recovery::Phase};
+use stack_user::{frame::FramePool, telemetry::DropReason, time::Duration};
 
 fn established(peer: stack_user::tcp::options::Options) -> Script {
     Script::established(config(), peer)
@@ -263,5 +263,23 @@ fn after_a_pause_the_window_starts_again_rfc5681_4_1() {
     s.write(1000);
     s.expect(seg(".").seq(100_000).len(1000));
     assert_eq!(s.connection.info().cwnd, 10_000);
+    s.finish();
+}
+
+/// RFC 1191 §6.2: what is too large for the path is cut. Without a chunk to do it with, it waits for one.
+#[test]
+fn what_is_too_large_is_not_sent_as_it_is_for_want_of_a_chunk_rfc1191() {
+    let mut s = established(plain_options());
+    send(&mut s, 2);
+    let mut held = Vec::new();
+    while let Some(frame) = s.pool.allocate() {
+        held.push(frame);
+    }
+    s.inject_icmp(Unreachable::FragmentationNeeded { mtu: 640 }, 0);
+    s.expect_silence();
+    held.into_iter().for_each(|frame| s.pool.release(frame));
+    assert_eq!(s.advance_to_timer(), 5);
+    s.expect(seg(".").seq(0).ack(0).len(600));
+    s.expect(seg(".").seq(600).ack(0).len(400));
     s.finish();
 }

@@ -128,14 +128,9 @@ impl Connection {
     /// What was lost, if the congestion window has room for it, or at once if it is the first of a recovery.
     fn retransmit<P: FramePool>(&mut self, now: Instant, pool: &mut P) -> Option<Transmit> {
         let (index, at_once) = self.recovery.next_retransmission(&self.send)?;
-        let layout = self.layout();
         // The path may carry less than it did, or than was tried.
-        let too_large = self.send.get(index)?.len > layout.mss;
-        if too_large {
-            self.pmtud.probe_inconclusive(self.send.get(index)?.start);
-        }
-        if too_large && self.send.split(pool, index, layout.mss, layout.payload_at) {
-            self.recovery.on_split(&self.send, index + 1);
+        if self.send.get(index)?.len > self.layout().mss {
+            self.cut_lost(now, pool, index)?;
             // The peer may have acknowledged the front of what was one segment.
             if self.send.acknowledge(pool, self.snd.una_offset, |_| {}).entries > 0 {
                 return self.retransmit(now, pool);
@@ -150,6 +145,19 @@ impl Connection {
             return None;
         }
         self.transmit_entry(now, pool, index, Some(self.recovery.retransmit_reason()))
+    }
+
+    /// Cuts a segment off what was lost. `None` if that can't be done now: as it is, it would be lost again.
+    fn cut_lost<P: FramePool>(&mut self, now: Instant, pool: &mut P, index: usize) -> Option<()> {
+        let layout = self.layout();
+        let start = self.send.get(index).filter(|entry| entry.is_home())?.start;
+        self.pmtud.probe_inconclusive(start);
+        if !self.send.split(pool, index, layout.mss, layout.payload_at) {
+            self.timers.set_if_earlier(Timer::FrameRetry, now + FRAME_RETRY);
+            return None;
+        }
+        self.recovery.on_split(&self.send, index + 1);
+        Some(())
     }
 
     /// What was never sent, as far as the peer's window allows, and as the gate says the congestion window and Nagle.
