@@ -161,3 +161,33 @@ fn a_sack_of_the_new_data_alone_means_a_real_loss_rfc5682_3_1() {
     assert_eq!((s.info().recovery, s.info().undone), (Phase::Loss, 0));
     s.finish();
 }
+
+/// RFC 5682 §2.1, step 2, speaks of acknowledgements that advance or are duplicates. Data of the peer's that happens to
+/// repeat one is neither, and neither is a window update.
+#[test]
+fn what_is_no_answer_decides_nothing_rfc5682_2_1() {
+    let mut s = timed_out();
+    s.inject(seg(".").seq(0).ack(0).len(100));
+    s.drain();
+    s.inject(seg(".").seq(100).ack(0).window(60_000));
+    s.inject(seg(".").seq(100).ack(1000).window(60_000));
+    s.expect(seg(".").seq(4000).ack(100).len(1000));
+    s.expect(seg(".").seq(5000).ack(100).len(1000));
+    s.expect_silence();
+    s.inject(seg(".").seq(100).ack(1000).window(61_000));
+    s.expect_silence();
+    s.inject(seg(".").seq(100).ack(2000).window(61_000));
+    assert_eq!((s.info().recovery, s.info().undone), (Phase::Open, 1));
+    s.finish();
+}
+
+/// RFC 5682 §3.1, step 2: with SACK, a duplicate ACK before the first that advances is no answer yet.
+#[test]
+fn with_sack_the_first_ack_that_advances_is_waited_for_rfc5682_3_1() {
+    let mut s = timed_out_with_sack();
+    s.inject(seg(".").seq(0).ack(0).sack(&[(9000, 10_000)]));
+    s.drain();
+    s.inject(seg(".").seq(0).ack(1000).sack(&[(9000, 10_000)]));
+    s.expect(seg(".").seq(11_000).ack(0).len(1000));
+    s.finish();
+}

@@ -21,6 +21,11 @@ pub(super) enum Frto {
 pub(super) struct Evidence {
     /// SND.UNA moved.
     pub(super) advanced: bool,
+    /// It is a duplicate ACK (RFC 5681 §2), or sacks something. If it neither is nor advances, it is data of the peer's, an
+    /// old ACK or a window update, and answers nothing.
+    pub(super) duplicate: bool,
+    /// The peer speaks SACK.
+    pub(super) sack: bool,
     /// All that was outstanding at the time-out is acknowledged.
     pub(super) covers_all: bool,
     /// A segment from before the time-out that was not sent again since is acknowledged or sacked for the first time.
@@ -68,8 +73,13 @@ impl Frto {
 
     /// An ACK came. Returns whether the time-out was spurious.
     pub(super) fn on_ack(&mut self, evidence: Evidence) -> bool {
+        if !evidence.advanced && !evidence.duplicate {
+            return false;
+        }
         match *self {
             Self::Off => false,
+            // RFC 5682 §3.1, step 2: SACKs are noted, and the ACK of what was sent again is waited for.
+            Self::Retransmitted if evidence.sack && !evidence.advanced => false,
             // RFC 5682 §2.1, step 2, and §3.1, step 2.
             Self::Retransmitted => {
                 let ask = evidence.advanced && !evidence.covers_all && evidence.has_new_data;
@@ -89,8 +99,14 @@ impl Frto {
 mod tests {
     use super::*;
 
-    const ACK: Evidence =
-        Evidence { advanced: true, covers_all: false, original_delivered: true, has_new_data: true };
+    const ACK: Evidence = Evidence {
+        advanced: true,
+        duplicate: false,
+        sack: false,
+        covers_all: false,
+        original_delivered: true,
+        has_new_data: true,
+    };
 
     fn asked() -> Frto {
         let mut frto = Frto::default();
@@ -113,7 +129,7 @@ mod tests {
     #[test]
     fn nothing_is_asked_where_nothing_can_be_learned_rfc5682_2_1() {
         for ack in [
-            Evidence { advanced: false, ..ACK },
+            Evidence { advanced: false, duplicate: true, ..ACK },
             Evidence { covers_all: true, ..ACK },
             Evidence { has_new_data: false, ..ACK },
         ] {

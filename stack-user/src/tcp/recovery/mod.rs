@@ -266,6 +266,8 @@ impl Recovery {
     ) -> Option<WindowReason> {
         let evidence = Evidence {
             advanced: self.ack.advanced,
+            duplicate: self.ack.duplicate || self.ack.delivered > 0,
+            sack: context.sack,
             covers_all: context.una >= self.point,
             original_delivered: self.ack.original_delivered,
             has_new_data: context.has_new_data,
