@@ -57,6 +57,8 @@ pub struct Recovery {
     point: u64,
     /// The first retransmission of a recovery goes out whatever the window says (RFC 6675 §5, step 4.3; RFC 9937 §6.2).
     must_retransmit: bool,
+    /// SND.NXT when the peer was found to have reneged last.
+    reneged: u64,
     /// The number of transmissions when the timer expired last.
     timeout_order: u64,
     order: Order,
@@ -219,7 +221,9 @@ impl Recovery {
         self.rate.on_ack(context.now, context.min_rtt);
         self.rack.on_dsack_round(self.ack.dsack.is_some(), context.una, context.nxt);
         self.tlp.cancel();
-        let reneged = self.check_reneging(queue);
+        // Once in a window, so that a peer that does it all the time does not make us look through it with each ACK. The next
+        // time within one the timer tells.
+        let reneged = if context.una >= self.reneged { self.check_reneging(context, queue) } else { 0 };
         let mut reason = self.check_spurious(context, queue, congestion);
         if reason.is_none() {
             reason = self.check_recovered(context);
@@ -248,10 +252,11 @@ impl Recovery {
 
     /// What the peer sacked must not be missing when it comes to be the next: then the peer has thrown it away, as it
     /// may (RFC 2018 §8).
-    fn check_reneging(&mut self, queue: &mut SendQueue) -> usize {
+    fn check_reneging(&mut self, context: &Context, queue: &mut SendQueue) -> usize {
         if queue.get(0).is_none_or(|entry| entry.mark != Mark::Sacked) {
             return 0;
         }
+        self.reneged = context.nxt;
         let reneged = queue.sacked_entries();
         self.scoreboard.renege(queue);
         reneged
@@ -445,7 +450,7 @@ impl Recovery {
             self.undo.arm(context.una);
         }
         let lost_before = queue.lost();
-        self.check_reneging(queue);
+        self.check_reneging(context, queue);
         if context.sack {
             let Self { rack, order, scoreboard, .. } = self;
             rack.mark_on_timeout(context.now, context.srtt, queue, order, scoreboard);

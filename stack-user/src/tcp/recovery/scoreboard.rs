@@ -103,6 +103,10 @@ impl Scoreboard {
 
     /// The peer has thrown away what it had sacked (RFC 2018 §8): all of that is lost.
     pub(super) fn renege(&mut self, queue: &mut SendQueue) {
+        #[cfg(test)]
+        {
+            self.work += queue.sent_entries();
+        }
         for index in 0..queue.sent_entries() {
             if queue.get(index).is_some_and(|entry| entry.mark == Mark::Sacked) {
                 self.mark_lost(queue, index);

@@ -146,3 +146,19 @@ fn pipe_counts_what_is_on_its_way_rfc6675_4() {
     sender.ack(4, &[]);
     assert_eq!(pipe(&sender), 6);
 }
+
+/// RFC 2018 §8: a peer that sacks again and again what it must be missing has us look through the window once, not with
+/// each ACK. What it does not acknowledge it gets, when the timer expires.
+#[test]
+fn reneging_all_the_time_is_looked_after_once_in_a_window_rfc2018_8() {
+    const SEGMENTS: u64 = 60;
+    let mut sender = Sender::new(SEGMENTS as usize);
+    for _ in 0..100 {
+        sender.ack(0, &[(0, SEGMENTS)]);
+    }
+    let work = sender.recovery.scoreboard.work;
+    assert!(work < 6 * SEGMENTS as usize, "{work} segments were looked at");
+    sender.recovery.on_timeout(&sender.context(), &mut sender.queue, sender.congestion.as_mut());
+    assert_eq!(sender.recovery.next_retransmission(&sender.queue), Some((0, true)));
+    assert_eq!(sender.queue.sacked(), 0);
+}
