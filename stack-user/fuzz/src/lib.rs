@@ -11,6 +11,7 @@ pub mod options;
 pub mod reassembly;
 pub mod scoreboard;
 pub mod segments;
+pub mod send_queue;
 
 mod endpoint;
 mod forge;
@@ -20,11 +21,12 @@ mod input;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
-pub const TARGETS: [Target; 6] = [
+pub const TARGETS: [Target; 7] = [
     ("congestion", congestion::run),
     ("frames", frames::run),
     ("options", options::run),
     ("reassembly", reassembly::run),
     ("scoreboard", scoreboard::run),
     ("segments", segments::run),
+    ("send_queue", send_queue::run),
 ];

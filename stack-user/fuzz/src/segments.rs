@@ -6,7 +6,7 @@
 
 use stack_user::{
     tcp::{
-        Segment, SeqNumber,
+        Config, Segment, SeqNumber,
         options::{Options, Timestamps},
     },
     time::Duration,
@@ -23,11 +23,18 @@ const IRS: SeqNumber = SeqNumber(0x7fff_ff00);
 
 pub fn run(data: &[u8]) {
     let mut input = Input::new(data);
-    let mut end = Endpoint::connect(endpoint::config(&mut input));
-    end.told.ack = IRS;
-    if !input.one_in(8) {
-        handshake(&mut end, &mut input);
-    }
+    let config = endpoint::config(&mut input);
+    let mut end = match input.below(8) {
+        0 | 1 => accept(config, &mut input),
+        choice => {
+            let mut end = Endpoint::connect(config);
+            end.told.ack = IRS;
+            if choice > 2 {
+                handshake(&mut end, &mut input);
+            }
+            end
+        }
+    };
     while !input.is_empty() {
         step(&mut end, &mut input);
         if !input.one_in(16) {
@@ -37,12 +44,23 @@ pub fn run(data: &[u8]) {
     end.finish();
 }
 
+/// A passive open, up to the SYN with ACK; what follows is likely to complete the handshake.
+fn accept(config: Config, input: &mut Input<'_>) -> Endpoint {
+    let clock = Timestamps { value: 1_000_000, echo: 0 };
+    let options = syn_options(Some(clock), input);
+    let mut syn = from_peer(Flags::SYN, IRS, SeqNumber(0), options);
+    syn.window = window(input);
+    let mut end = Endpoint::accept(config, &syn);
+    end.transmit();
+    end
+}
+
 /// An honest handshake, or a simultaneous one, with any options.
 fn handshake(end: &mut Endpoint, input: &mut Input<'_>) {
     end.transmit();
     end.complete_all();
     end.pass(Duration::from_millis(input.below(256) as u64));
-    let options = syn_options(end, input);
+    let options = syn_options(timestamps(end, input), input);
     let mut segment = from_peer(Flags::SYN.with(Flags::ACK), IRS, ISS + 1, options);
     segment.window = window(input);
     if input.one_in(4) {
@@ -111,7 +129,11 @@ fn segment(end: &Endpoint, input: &mut Input<'_>) -> (Segment, usize) {
         6 => input.pick(&[Flags::SYN, Flags::SYN.with(Flags::ACK), Flags::RST, Flags::RST.with(Flags::ACK)]),
         _ => Flags(input.byte()),
     };
-    let options = if flags.contains(Flags::SYN) { syn_options(end, input) } else { options(end, input) };
+    let options = if flags.contains(Flags::SYN) {
+        syn_options(timestamps(end, input), input)
+    } else {
+        options(end, input)
+    };
     let mut segment = from_peer(flags, seq, ack, options);
     segment.window = window(input);
     (segment, len)
@@ -136,12 +158,12 @@ fn timestamps(end: &Endpoint, input: &mut Input<'_>) -> Option<Timestamps> {
     }
 }
 
-fn syn_options(end: &Endpoint, input: &mut Input<'_>) -> Options {
+fn syn_options(timestamps: Option<Timestamps>, input: &mut Input<'_>) -> Options {
     let choice = input.byte();
     if choice == 255 {
         return Options::parse(input.bytes(40));
     }
-    let timestamps = if choice & 1 == 0 { timestamps(end, input) } else { None };
+    let timestamps = timestamps.filter(|_| choice & 1 == 0);
     Options {
         mss: (choice & 2 == 0).then(|| input.pick(&[1460, 1000, 536, 48, 0, 65_535])),
         window_scale: (choice & 4 == 0).then(|| input.pick(&[0, 1, 7, 14])),
