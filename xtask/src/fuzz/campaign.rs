@@ -66,6 +66,8 @@ pub(super) fn run(target: &str, binary: &Path, jobs: usize, time: Duration) -> R
                     .args([&growing, &kept])
                     .arg(format!("-max_total_time={}", time.as_secs()))
                     .arg(format!("-max_len={}", super::MAX_INPUT))
+                    // Else inputs grow so slowly that no connection gets far in minutes.
+                    .arg("-len_control=0")
                     .arg(format!("-timeout={}", TIMEOUT.as_secs()))
                     .arg(format!("-rss_limit_mb={MEMORY_MB}"))
                     .arg(format!("-artifact_prefix={}/", artifacts.display()))
