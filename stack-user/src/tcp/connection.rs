@@ -355,16 +355,12 @@ impl Connection {
         if !self.write_blocked || !self.state.may_write() {
             return;
         }
-        if self.send.bytes() >= self.send_buffer(pool) {
-            return;
-        }
-        let is_full = self.send.is_full(pool);
-        if !is_full && SendQueue::may_allocate(pool) {
+        let room = self.send.bytes() < self.send_buffer(pool) && !self.send.is_full(pool);
+        if room && SendQueue::may_allocate(pool) {
             self.write_blocked = false;
             self.events.push(Event::Writable);
-        } else if !is_full || self.send.is_empty() {
-            // Other connections hold the chunks, and don't tell us when they let go; nor will an ACK, where nothing waits
-            // for one.
+        } else if room {
+            // Other connections hold the chunks, and don't tell us when they let go.
             self.timers.set_if_earlier(Timer::FrameRetry, now + FRAME_RETRY);
         }
     }

@@ -1,11 +1,11 @@
 //! Buffers that follow the bandwidth-delay product: 100 Mbit/s over 100 ms is 1.25 MB in flight, with the chunks that one
 //! queue of a real card has.
 
-use crate::dsl::{Script, all_options, plain_options, sack_options, seg};
+use crate::dsl::{Script, all_options, plain_options, seg};
 use stack_user::{
     device::{Umem, xdp::CHUNKS_PER_QUEUE},
     frame::FramePool,
-    tcp::{Config, Event, WriteError, options::Options},
+    tcp::{Config, WriteError, options::Options},
 };
 
 const RTT_MS: u64 = 100;
@@ -147,23 +147,4 @@ fn connections_that_take_nothing_leave_chunks_to_each_other() {
         core::mem::swap(&mut s.pool, &mut pool);
     }
     assert_eq!(pool.available(), 1000);
-}
-
-/// A writer that found no chunk, and has nothing on its way whose ACK would wake it, hears when there are chunks again.
-#[test]
-fn a_writer_without_anything_in_flight_is_woken_when_the_pool_has_chunks_again() {
-    let mut s = Script::established(Config::default(), sack_options());
-    let mut held = Vec::new();
-    while let Some(frame) = s.pool.allocate() {
-        held.push(frame);
-    }
-    assert_eq!(s.app_write(&[0; 1000]), Err(WriteError::WouldBlock));
-    s.expect_silence_for(20);
-    assert_eq!(s.events(), []);
-    held.into_iter().for_each(|frame| s.pool.release(frame));
-    s.expect_silence_for(20);
-    assert_eq!(s.events(), [Event::Writable]);
-    s.write(1000);
-    s.expect(seg("P.").seq(0).ack(0).len(1000));
-    s.finish();
 }
