@@ -1,6 +1,6 @@
 //! Loss recovery without SACK (RFC 5681 §3.2, RFC 6582), and limited transmit (RFC 3042).
 
-use crate::dsl::{Script, plain_options, sack_options, seg};
+use crate::dsl::{Script, config, plain_options, sack_options, seg};
 use stack_user::tcp::{Config, congestion::Algorithm, options::Options, recovery::Phase};
 
 fn established(peer: Options) -> Script {
@@ -140,5 +140,23 @@ fn more_duplicates_than_segments_count_nothing_rfc5681_3_2() {
         sent += s.drain();
     }
     assert!(sent <= 20, "{sent} segments for a thousand duplicates");
+    s.finish();
+}
+
+/// RFC 5681 §3.2, step 4: a duplicate ACK says that a segment has left the network, and that may have been a small one. It
+/// makes no room for a full one.
+#[test]
+fn duplicate_acks_of_small_segments_make_no_room_for_full_ones_rfc5681_3_2() {
+    let mut s = Script::established(Config { nodelay: true, ..config() }, plain_options());
+    for _ in 0..20 {
+        s.write(10);
+        assert_eq!(s.drain(), 1);
+    }
+    for _ in 0..19 {
+        s.inject(seg(".").seq(0).ack(0));
+        s.drain();
+    }
+    s.write(30_000);
+    assert!(s.drain() <= 4, "ssthresh is two full segments");
     s.finish();
 }

@@ -140,7 +140,9 @@ impl Recovery {
 
     /// Bytes that are believed to be on their way (RFC 6675 §4, pipe).
     pub fn pipe(&self, queue: &SendQueue, mss: usize) -> usize {
-        queue.in_flight().saturating_sub(self.newreno.duplicates() * mss)
+        // A duplicate ACK stands for one segment, and those in flight may be small.
+        let segment = queue.outstanding() / queue.sent_entries().max(1);
+        queue.in_flight().saturating_sub(self.newreno.duplicates() * mss.min(segment))
     }
 
     /// An ACK has come. `answered_at` is when the segment that it answers was sent at the latest, if timestamps tell.
