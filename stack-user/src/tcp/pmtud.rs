@@ -293,7 +293,8 @@ impl Connection {
             return self.congestion.set_mss(mss);
         }
         let alone = una == probe.start && self.recovery.phase() == Phase::Open;
-        if alone && self.send.sacked() > 0 {
+        // One that only overtook it proves nothing.
+        if alone && self.send.sacked_entries() >= FOLLOWERS {
             self.pmtud.probe_lost();
             let mss = self.layout().mss;
             self.recovery.on_smaller_mss(&mut self.send, mss);

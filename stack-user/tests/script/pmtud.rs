@@ -246,3 +246,29 @@ fn a_probe_waits_until_enough_follows_it() {
     assert!(path.sizes.iter().any(|&size| size > 1200), "{:?}", path.sizes);
     s.finish();
 }
+
+/// RFC 4821 §7.6.2: a probe counts as lost when what followed it says so as a loss would be told, not when one segment has
+/// overtaken it.
+#[test]
+fn a_probe_that_was_only_overtaken_is_not_lost_rfc4821_7_6_2() {
+    let mut s = script(PathMtuProbing::Always);
+    Path::new(1500).carry(&mut s, 3000);
+    s.write(20_000);
+    let mut sent = 3000;
+    let mut probe = None;
+    while let Some((_, data)) = s.poll() {
+        let start = sent;
+        sent += data.len() as i64;
+        if probe.is_none() && data.len() > 1160 {
+            probe = Some((start, sent));
+        }
+    }
+    let (start, end) = probe.expect("a probe");
+    s.advance(20);
+    s.inject(seg(".").seq(0).ack(start).sack(&[(end, end + 1160)]));
+    s.drain();
+    assert_eq!(s.info().retransmissions, 0);
+    s.inject(seg(".").seq(0).ack(end + 1160));
+    assert_eq!(s.info().path_mtu as i64, end - start + HEADERS as i64);
+    s.finish();
+}
