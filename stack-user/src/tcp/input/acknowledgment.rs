@@ -51,7 +51,7 @@ impl Connection {
         self.begin_ack(now, segment);
         let phase = self.recovery.phase();
         if ack.at_or_after(self.snd.una) {
-            self.on_ecn_echo(now, segment, in_flight);
+            self.on_ecn_echo(now, segment, ack, in_flight);
         }
         let acked = ack.after(self.snd.una).then(|| {
             self.on_arrival_for_path_mtu(ack);
@@ -78,12 +78,13 @@ impl Connection {
     }
 
     /// RFC 3168 §6.1.2: congestion, and nothing is lost.
-    fn on_ecn_echo(&mut self, now: Instant, segment: &Segment, in_flight: usize) {
+    fn on_ecn_echo(&mut self, now: Instant, segment: &Segment, ack: SeqNumber, in_flight: usize) {
         if in_flight == 0 || !self.ecn.is_echo(segment.flags) {
             return;
         }
-        let (before, nxt) = (self.congestion.cwnd(), self.snd.offset(self.snd.nxt));
-        let reduced = self.recovery.on_ecn_echo(now, nxt, in_flight, self.congestion.as_mut());
+        let (before, window) =
+            (self.congestion.cwnd(), (self.snd.offset(ack), self.snd.offset(self.snd.nxt)));
+        let reduced = self.recovery.on_ecn_echo(now, window, in_flight, self.congestion.as_mut());
         self.trace_window(now, before, reduced.then_some(WindowReason::Ecn));
     }
 

@@ -397,15 +397,17 @@ impl Recovery {
     }
 
     /// The peer tells of congestion by ECN: the window shrinks, once per window of data (RFC 3168 §6.1.2). While it
-    /// shrinks already, that is no news. Returns whether it was reduced.
+    /// shrinks already, that is no news; nor is it from a peer that has not seen CWR, which goes with what follows the
+    /// window that was reduced last. Returns whether it was reduced.
     pub fn on_ecn_echo(
         &mut self,
         now: Instant,
-        nxt: u64,
+        (ack, nxt): (u64, u64),
         in_flight: usize,
         congestion: &mut dyn CongestionControl,
     ) -> bool {
-        if self.phase != Phase::Open {
+        let knows_no_cwr = self.point > 0 && ack <= self.point;
+        if self.phase != Phase::Open || knows_no_cwr {
             return false;
         }
         self.phase = Phase::Cwr;
