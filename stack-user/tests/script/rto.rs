@@ -1,6 +1,6 @@
 //! The retransmission timer (RFC 6298 §5), rule by rule.
 
-use crate::dsl::{Script, plain_options, sack_options, seg};
+use crate::dsl::{Script, config, plain_options, sack_options, seg};
 use stack_user::tcp::{Config, congestion::Algorithm};
 
 fn established() -> Script {
@@ -131,5 +131,17 @@ fn a_sack_at_the_left_edge_is_sent_again_after_a_timeout_rfc2018_8() {
     s.expect(seg(".").seq(0).len(1000));
     s.advance(300);
     s.expect(seg(".").seq(0).len(1000));
+    s.finish();
+}
+
+/// RFC 6298 §5.4, RFC 5681 §3.1: without SACK all that is outstanding counts as lost, and is counted.
+#[test]
+fn a_timeout_loses_all_that_is_outstanding_rfc5681_3_1() {
+    let mut s = Script::established(config(), plain_options());
+    s.write(4000);
+    assert_eq!(s.drain(), 4);
+    s.advance_to_timer();
+    s.drain();
+    assert_eq!(s.info().segments_lost, 4);
     s.finish();
 }

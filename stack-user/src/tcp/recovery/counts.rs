@@ -8,8 +8,6 @@ use crate::time::Duration;
 pub(super) struct Counts {
     /// Sequence numbers.
     pub(super) delivered: u64,
-    /// Segments.
-    pub(super) lost: u64,
     /// Segments sent again.
     pub(super) retransmitted: u64,
     /// ACKs with a DSACK.
@@ -26,7 +24,7 @@ impl Recovery {
 
     /// Segments that were marked as lost since the connection was opened.
     pub fn segments_lost(&self) -> u64 {
-        self.counts.lost
+        self.scoreboard.marked()
     }
 
     /// DSACKs that came since the connection was opened (RFC 2883).

@@ -331,13 +331,11 @@ impl Recovery {
 
     /// Marks what must be lost; returns how many segments that were not known to be.
     fn detect_losses(&mut self, context: &Context, queue: &mut SendQueue) -> usize {
-        let found = if context.sack {
+        if context.sack {
             self.detect_by_rack(context, queue)
         } else {
             self.detect_by_duplicates(context, queue)
-        };
-        self.counts.lost += found as u64;
-        found
+        }
     }
 
     fn detect_by_rack(&mut self, context: &Context, queue: &mut SendQueue) -> usize {
@@ -453,7 +451,6 @@ impl Recovery {
             congestion.on_congestion(context.now, Signal::Timeout, queue.outstanding());
             self.undo.arm(context.una);
         }
-        let lost_before = queue.lost();
         self.check_reneging(context, queue);
         if context.sack {
             let Self { rack, order, scoreboard, .. } = self;
@@ -461,7 +458,6 @@ impl Recovery {
         } else {
             (0..queue.sent_entries()).for_each(|index| self.scoreboard.mark_lost(queue, index));
         }
-        self.counts.lost += u64::from(queue.lost() > lost_before);
         self.frto.on_timeout(self.phase == Phase::Loss);
         self.timeout_order = self.order.transmissions();
         self.phase = Phase::Loss;

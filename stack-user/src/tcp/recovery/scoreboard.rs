@@ -16,6 +16,8 @@ pub(super) struct Scoreboard {
     /// Where the lost segments start, the lowest first: they are repaired in that order (RFC 6675 §4, NextSeg). Those
     /// that are sacked or acknowledged instead are dropped when they come up.
     lost: BinaryHeap<Reverse<u64>>,
+    /// How many segments were ever marked as lost.
+    marked: u64,
     /// Entries and runs that were looked at.
     #[cfg(test)]
     pub(super) work: usize,
@@ -59,7 +61,13 @@ impl Scoreboard {
         {
             queue.set_mark(index, Mark::Lost);
             self.lost.push(Reverse(start));
+            self.marked += 1;
         }
+    }
+
+    /// Segments that were marked as lost since the connection was opened.
+    pub(super) fn marked(&self) -> u64 {
+        self.marked
     }
 
     /// The lowest lost segment.
