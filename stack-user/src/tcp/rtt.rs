@@ -136,7 +136,6 @@ mod tests {
         Duration::from_millis(ms)
     }
 
-    /// RFC 6298 §2.2 and §2.3; §4: by a clock that is finer than it asks for.
     /// RFC 7323 §4.2, appendix G: however many samples a round trip brings, it forgets as one would have it forget.
     #[test]
     fn many_samples_a_round_trip_forget_no_faster_rfc7323_4_2() {
@@ -151,6 +150,7 @@ mod tests {
         assert!((111_000..=112_500).contains(&after_a_round(10_000)), "{}", after_a_round(10_000));
     }
 
+    /// RFC 6298 §2.2 and §2.3; §4: by a clock that is finer than it asks for.
     #[test]
     fn estimates_follow_rfc6298_2() {
         let mut rtt = RttEstimator::default();

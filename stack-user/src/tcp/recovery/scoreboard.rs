@@ -3,7 +3,8 @@
 //!
 //! What it costs: a SACK block is found by binary search. Each segment that it newly covers costs O(1), once, and what
 //! it repeats is skipped by runs, at O(log n) amortized per block however the blocks are cut. A loss costs O(log n)
-//! when it is marked, and again when the segment is sent. So no sequence of ACKs makes one cost as much as the window.
+//! when it is marked, and again when the segment is sent. What goes through all of the window, reneging, is looked after
+//! once in a window.
 
 use core::{cmp::Reverse, ops::Range};
 use std::collections::BinaryHeap;
