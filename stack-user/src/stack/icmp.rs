@@ -60,8 +60,11 @@ impl<P: FramePool> Stack<P> {
         match error.protocol {
             protocol::TCP => {
                 let flow = Flow { local: error.local, remote: error.remote };
-                let id = self.connections.find(&flow).ok_or(DropReason::IcmpUnmatched)?;
-                self.tell_unreachable(now, id, unreachable(error.kind)?, Some(SeqNumber(error.sequence)));
+                let (what, quoted) = (unreachable(error.kind)?, SeqNumber(error.sequence));
+                let Some(id) = self.connections.find(&flow) else {
+                    return self.tell_half_open(&flow, what, quoted);
+                };
+                self.tell_unreachable(now, id, what, Some(quoted));
                 Ok(())
             }
             protocol::UDP => {

@@ -199,8 +199,8 @@ impl<P: FramePool> Stack<P> {
         }
     }
 
-    /// The configuration of a connection from our address. The MSS is what the link carries in one piece, since nothing
-    /// that comes for TCP in parts is put together (RFC 9293 §3.7.1, MUST-67).
+    /// The configuration of a connection from our address. The MSS is what the link carries in one piece (RFC 9293
+    /// §3.7.1, MUST-67): what routers had to cut is put together, but nobody shall count on it.
     fn tcp_config(&self, local: IpAddr, mtu: u16) -> crate::tcp::Config {
         let room = self.link.header_room(local);
         let ip_header = (room - self.link.ethernet_len()) as u16;

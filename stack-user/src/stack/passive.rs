@@ -7,7 +7,8 @@ use crate::{
     frame::{FramePool, RxFrame},
     net::route::Route,
     tcp::{
-        Arrival, Connection, HalfOpen, Knock, Revisit, Segment, on_segment_in_listen, segment, syn_cookie,
+        Arrival, Connection, HalfOpen, Knock, Revisit, Segment, SeqNumber, Unreachable, on_segment_in_listen,
+        segment, syn_cookie,
     },
     telemetry::{DropReason, STORY},
     time::Instant,
@@ -190,7 +191,9 @@ impl<P: FramePool> Stack<P> {
         }
         let secrets = self.secrets(now, &flow);
         let half_open = HalfOpen::new(now, &config, secrets, syn);
+        let again = half_open.next_timeout(now);
         let key = self.half_open.insert(Row { half_open, flow, listener: id, sender });
+        self.half_open.arm(key, again);
         self.send_syn_ack(now, key);
         Ok(())
     }
@@ -240,9 +243,8 @@ impl<P: FramePool> Stack<P> {
     fn send_syn_ack(&mut self, now: Instant, key: usize) {
         let Some(row) = self.half_open.get_mut(key) else { return };
         let (flow, sender) = (row.flow, row.sender);
-        let again = row.half_open.on_sent(now);
+        row.half_open.on_sent(now);
         let segment = row.half_open.syn_ack(now, flow.local.port(), flow.remote.port());
-        self.half_open.arm(key, again);
         self.send_segment(now, &segment, flow.local.ip(), sender);
     }
 
@@ -333,6 +335,22 @@ impl<P: FramePool> Stack<P> {
         }
     }
 
+    /// An ICMP error about SYN with ACK: nobody waits for the connection, so nobody is told.
+    pub(super) fn tell_half_open(
+        &mut self,
+        flow: &Flow,
+        error: Unreachable,
+        quoted: SeqNumber,
+    ) -> Result<(), DropReason> {
+        let key = self.half_open.find(flow).ok_or(DropReason::IcmpUnmatched)?;
+        let row = self.half_open.get(key).ok_or(DropReason::IcmpUnmatched)?;
+        if !row.half_open.is_ended_by(error, quoted) {
+            return Err(DropReason::IcmpIgnored);
+        }
+        self.forget_half_open(key);
+        Ok(())
+    }
+
     /// All of them: our address is gone.
     pub(super) fn forget_all_half_open(&mut self) {
         for key in self.half_open.keys(None) {
@@ -343,10 +361,17 @@ impl<P: FramePool> Stack<P> {
     /// SYN with ACK again, or the end of an attempt.
     pub(super) fn handle_half_open_timeout(&mut self, now: Instant) {
         while let Some(key) = self.half_open.pop_due(now) {
-            if self.half_open.get(key).is_some_and(|row| row.half_open.is_hopeless()) {
-                self.forget_half_open(key);
-            } else {
-                self.send_syn_ack(now, key);
+            let Some(row) = self.half_open.get_mut(key) else { continue };
+            let sends = row.half_open.on_timeout(now);
+            let again = row.half_open.next_timeout(now);
+            match sends {
+                Some(sends) => {
+                    self.half_open.arm(key, again);
+                    if sends {
+                        self.send_syn_ack(now, key);
+                    }
+                }
+                None => self.forget_half_open(key),
             }
         }
     }

@@ -165,7 +165,7 @@ impl Connection {
             connection.timestamps.enable(now, Timestamps { value, echo: 0 });
         }
         connection.syn_transmissions = half_open.transmissions.into();
-        connection.syn_timeouts = half_open.transmissions.saturating_sub(1).into();
+        connection.syn_timeouts = half_open.timeouts.into();
         connection.syn_sent_at = half_open.sent_at;
         connection
     }

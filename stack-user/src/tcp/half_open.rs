@@ -8,6 +8,7 @@ use super::{
     block::DEFAULT_MSS,
     config::Config,
     ecn::EcnState,
+    error::Unreachable,
     isn::Secrets,
     options::{Options, Timestamps},
     segment::Segment,
@@ -54,6 +55,8 @@ pub struct HalfOpen {
     /// How often SYN with ACK was sent, and when last.
     pub(super) transmissions: u8,
     pub(super) sent_at: Instant,
+    /// How often its answer was waited for in vain.
+    pub(super) timeouts: u8,
 }
 
 /// What becomes of a half-open connection when a segment comes for it.
@@ -90,6 +93,7 @@ impl HalfOpen {
             window: window::for_syn(config.recv_buffer),
             transmissions: 0,
             sent_at: now,
+            timeouts: 0,
         }
     }
 
@@ -131,16 +135,35 @@ impl HalfOpen {
         self.timestamp.map(|echo| Timestamps { value: self.secrets.timestamp(now), echo })
     }
 
-    /// SYN with ACK was sent. Returns when to look again.
-    pub fn on_sent(&mut self, now: Instant) -> Instant {
+    /// SYN with ACK was sent.
+    pub fn on_sent(&mut self, now: Instant) {
         self.transmissions = self.transmissions.saturating_add(1);
         self.sent_at = now;
-        now + INITIAL_RTO * (1 << u32::from(self.transmissions - 1).min(16))
     }
 
-    /// Whether SYN with ACK has been sent as often as we are willing to.
-    pub fn is_hopeless(&self) -> bool {
-        self.transmissions > SYN_ACK_RETRIES
+    /// When to look again, counted from now (RFC 6298 §5.5). A SYN that comes again changes nothing about it: whoever
+    /// repeats one could otherwise hold the place for as long as he likes.
+    pub fn next_timeout(&self, now: Instant) -> Instant {
+        now + INITIAL_RTO * (1 << u32::from(self.timeouts.min(SYN_ACK_RETRIES)))
+    }
+
+    /// The answer has not come in time. Returns whether SYN with ACK is sent again, or `None` when it has been as often as
+    /// we are willing to.
+    pub fn on_timeout(&mut self, now: Instant) -> Option<bool> {
+        if self.timeouts >= SYN_ACK_RETRIES {
+            return None;
+        }
+        self.timeouts += 1;
+        // Unless a SYN that came again has just had one.
+        Some(now.since(self.sent_at) >= MIN_REPEAT)
+    }
+
+    /// Whether an ICMP error about our answer ends the attempt: one that will not pass by itself, and quotes what we have
+    /// sent (RFC 1122 §4.2.3.9, RFC 5927 §4.1 and §5.2). Others don't, since the way may come back (RFC 9293 §3.9.2.2,
+    /// MUST-56).
+    pub fn is_ended_by(&self, error: Unreachable, quoted: SeqNumber) -> bool {
+        let is_hard = matches!(error, Unreachable::Protocol | Unreachable::Port | Unreachable::Admin);
+        is_hard && quoted == self.secrets.isn
     }
 
     /// SYN-RECEIVED after a passive open (RFC 9293 §3.10.7.4), step by step.

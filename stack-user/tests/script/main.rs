@@ -13,6 +13,7 @@ mod dsl;
 mod ecn;
 mod fin;
 mod frto;
+mod half_open;
 mod handshake;
 mod icmp;
 mod keepalive;
