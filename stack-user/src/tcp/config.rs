@@ -1,6 +1,8 @@
 //! What can be chosen for a connection.
 
-use super::{autotune::WINDOW_POOL_SHARE, congestion::Algorithm, keepalive::KeepAlive};
+use super::{
+    autotune::WINDOW_POOL_SHARE, congestion::Algorithm, keepalive::KeepAlive, user_timeout::UserTimeoutLimits,
+};
 use crate::{
     frame::FramePool,
     time::Duration,
@@ -32,6 +34,9 @@ pub struct Config {
     /// How long the peer may leave data unacknowledged. Default: 5 minutes (R2 of RFC 9293 §3.8.3,
     /// MUST-20; at least 100 s by SHLD-11).
     pub user_timeout: Duration,
+    /// Whether both ends tell each other how long that is (RFC 5482 §3.1, ENABLED), and how far the peer may change ours.
+    /// Default: not, as the RFC has it; firewalls know the option little.
+    pub user_timeout_option: Option<UserTimeoutLimits>,
     /// How long TIME-WAIT lasts: 2 MSL. Default: 60 s, as in Linux; RFC 9293 §3.4.2 has an MSL of 2 minutes, from
     /// times when packets lived that long.
     pub time_wait: Duration,
@@ -103,6 +108,7 @@ impl Default for Config {
             send_buffer_max: 4 << 20,
             connect_timeout: Duration::from_secs(180),
             user_timeout: Duration::from_secs(300),
+            user_timeout_option: None,
             time_wait: Duration::from_secs(60),
             fin_wait_2: Duration::from_secs(60),
             hop_limit: IpFields::DEFAULT_HOP_LIMIT,

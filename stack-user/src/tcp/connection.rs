@@ -31,6 +31,7 @@ use super::{
     timestamps::TimestampState,
     trace::{self, Trace},
     urgent::Urgent,
+    user_timeout::UserTimeoutState,
 };
 use crate::{
     frame::{CompletedFrame, FramePool},
@@ -77,6 +78,7 @@ pub struct Connection {
     pub(super) silence: Silence,
     pub(super) rtt: RttEstimator,
     pub(super) timers: Timers,
+    pub(super) user_timeout_state: UserTimeoutState,
     pub(super) persist: Persist,
     pub(super) recovery: Recovery,
     pub(super) congestion: Box<dyn CongestionControl>,
@@ -167,6 +169,7 @@ impl Connection {
         connection.syn_transmissions = half_open.transmissions.into();
         connection.syn_timeouts = half_open.timeouts.into();
         connection.syn_sent_at = half_open.sent_at;
+        connection.take_user_timeout(now, half_open.peer_user_timeout);
         connection
     }
 
@@ -203,6 +206,7 @@ impl Connection {
             silence: Silence::default(),
             rtt: RttEstimator::default(),
             timers: Timers::default(),
+            user_timeout_state: UserTimeoutState::default(),
             persist: Persist::default(),
             recovery: Recovery::default(),
             congestion: config.congestion.build(config.mss.into()),

@@ -13,6 +13,7 @@ use super::{
     options::{Options, Timestamps},
     segment::Segment,
     seq::SeqNumber,
+    user_timeout::UserTimeout,
     window,
 };
 use crate::{
@@ -48,10 +49,13 @@ pub struct HalfOpen {
     pub(super) ecn: bool,
     /// TSval of the SYN, if it has timestamps.
     pub(super) timestamp: Option<u32>,
+    /// The user time-out that the SYN tells (RFC 5482).
+    pub(super) peer_user_timeout: Option<UserTimeout>,
     /// What our SYN says.
     pub(super) mss: u16,
     pub(super) shift: u8,
     pub(super) window: u16,
+    pub(super) user_timeout: Option<UserTimeout>,
     /// How often SYN with ACK was sent, and when last.
     pub(super) transmissions: u8,
     pub(super) sent_at: Instant,
@@ -88,16 +92,19 @@ impl HalfOpen {
             sack: syn.options.sack_permitted,
             ecn: config.ecn && EcnState::is_offered_by(syn.flags),
             timestamp: syn.options.timestamps.map(|timestamps| timestamps.value),
+            peer_user_timeout: syn.options.user_timeout,
             mss: config.mss,
             shift: window::shift_for(config.largest_recv_buffer()),
             window: window::for_syn(config.recv_buffer),
+            user_timeout: config.advertised_user_timeout(),
             transmissions: 0,
             sent_at: now,
             timeouts: 0,
         }
     }
 
-    /// SYN with ACK. It has only those options that the SYN had (RFC 7323 §2.2 and §3.2, RFC 2018 §2).
+    /// SYN with ACK. It has only those options that the SYN had (RFC 7323 §2.2 and §3.2, RFC 2018 §2), but for the user
+    /// time-out, which is agreed with nobody (RFC 5482 §3.1).
     pub fn syn_ack(&self, now: Instant, local_port: u16, remote_port: u16) -> Segment {
         Segment {
             seq: self.secrets.isn,
@@ -110,6 +117,7 @@ impl HalfOpen {
                 window_scale: self.peer_shift.map(|_| self.shift),
                 sack_permitted: self.sack,
                 timestamps: self.timestamps(now),
+                user_timeout: self.user_timeout,
                 ..Options::default()
             },
             ..self.bare_ack(local_port, remote_port)

@@ -19,6 +19,9 @@ pub struct KeepAlive {
     pub probes: u32,
 }
 
+/// By how much keep-alives wait longer than the user time-out: the option's unit.
+const MARGIN: Duration = Duration::from_secs(1);
+
 impl Default for KeepAlive {
     fn default() -> Self {
         Self { idle: Duration::from_secs(7200), interval: Duration::from_secs(75), probes: 9 }
@@ -64,7 +67,7 @@ impl Connection {
         match self.config.keepalive {
             Some(KeepAlive { idle, .. }) if self.state.is_synchronized() && self.state != State::TimeWait => {
                 self.silence = Silence { heard: now, ..Silence::default() };
-                self.timers.set(Timer::KeepAlive, now + idle);
+                self.timers.set(Timer::KeepAlive, now + self.patience(idle));
             }
             _ => {
                 self.silence.due = false;
@@ -73,9 +76,16 @@ impl Connection {
         }
     }
 
+    /// With the user time-out option, a peer that may be gone for that long is not asked sooner (RFC 5482 §4.2).
+    fn patience(&self, idle: Duration) -> Duration {
+        let longer = self.config.user_timeout_option.map(|_| self.user_timeout().saturating_add(MARGIN));
+        longer.map_or(idle, |longer| idle.max(longer))
+    }
+
     /// The timer is not moved with each segment that comes, so it may find that the silence is young.
     pub(super) fn on_keepalive_timeout<P: FramePool>(&mut self, now: Instant, pool: &mut P) {
         let Some(KeepAlive { idle, interval, probes }) = self.config.keepalive else { return };
+        let idle = self.patience(idle);
         let since = self.silence.heard + idle;
         // Data that is on its way asks the peer as well, and has a time-out of its own (MUST-26).
         let asks_already = self.send.has_outstanding() || self.send.unsent().is_some();

@@ -53,6 +53,7 @@ pub mod trace;
 mod unreachable;
 mod urgent;
 mod user;
+pub mod user_timeout;
 pub mod window;
 
 #[cfg(test)]
@@ -74,3 +75,4 @@ pub use seq::SeqNumber;
 pub use state::State;
 pub use time_wait::{Revisit, TimeWait};
 pub use timeout::R1;
+pub use user_timeout::{UserTimeout, UserTimeoutLimits};

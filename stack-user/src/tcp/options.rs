@@ -1,15 +1,22 @@
-//! TCP options (RFC 9293 §3.2): maximum segment size, window scale and timestamps (RFC 7323), SACK (RFC 2018).
+//! TCP options (RFC 9293 §3.2): maximum segment size, window scale and timestamps (RFC 7323), SACK (RFC 2018), user
+//! time-out (RFC 5482).
 
-use super::seq::SeqNumber;
+use super::{seq::SeqNumber, user_timeout::UserTimeout};
 
 /// Bytes of the timestamps option with the two NOPs that align it (RFC 7323, appendix A).
 pub const TIMESTAMPS_LEN: usize = 12;
 
-/// SACK blocks that fit beside nothing else: 2 + 4 * 8 of 40 bytes (RFC 2018 §3).
+/// Bytes of the user time-out option (RFC 5482 §3.3).
+const USER_TIMEOUT_LEN: usize = 4;
+
+/// SACK blocks that fit beside nothing else, or a user time-out: 2 + 4 * 8 of 40 bytes (RFC 2018 §3).
 pub const MAX_SACK_BLOCKS: usize = 4;
 
 /// SACK blocks that fit beside timestamps.
 pub const MAX_SACK_BLOCKS_WITH_TIMESTAMPS: usize = 3;
+
+/// SACK blocks that fit beside timestamps and a user time-out.
+pub const MAX_SACK_BLOCKS_WITH_BOTH: usize = 2;
 
 /// The largest shift of a window scale; a peer's larger one counts as this (RFC 7323 §2.3).
 pub const MAX_WINDOW_SCALE: u8 = 14;
@@ -30,6 +37,9 @@ pub struct Options {
     pub timestamps: Option<Timestamps>,
     /// Data that has arrived out of order.
     pub sack: SackBlocks,
+    /// How long the sender waits for acknowledgements (RFC 5482). On SYN and on ACKs without data only, since the payload
+    /// of a data segment has a fixed place.
+    pub user_timeout: Option<UserTimeout>,
 }
 
 /// The timestamps option (RFC 7323 §3.2).
@@ -81,6 +91,7 @@ mod kind {
     pub(super) const SACK_PERMITTED: u8 = 4;
     pub(super) const SACK: u8 = 5;
     pub(super) const TIMESTAMPS: u8 = 8;
+    pub(super) const USER_TIMEOUT: u8 = 28;
 }
 
 impl Options {
@@ -113,6 +124,9 @@ impl Options {
         match (kind, data) {
             (kind::MSS, &[a, b]) => self.mss = Some(u16::from_be_bytes([a, b])),
             (kind::WINDOW_SCALE, &[shift]) => self.window_scale = Some(shift.min(MAX_WINDOW_SCALE)),
+            (kind::USER_TIMEOUT, &[a, b]) => {
+                self.user_timeout = UserTimeout::from_bits(u16::from_be_bytes([a, b]));
+            }
             (kind::SACK_PERMITTED, []) => self.sack_permitted = true,
             (kind::TIMESTAMPS, data) if data.len() == 8 => {
                 self.timestamps =
@@ -136,6 +150,7 @@ impl Options {
         len += if self.window_scale.is_some() { 4 } else { 0 };
         len += if self.sack_permitted { 4 } else { 0 };
         len += if self.timestamps.is_some() { TIMESTAMPS_LEN } else { 0 };
+        len += if self.user_timeout.is_some() { USER_TIMEOUT_LEN } else { 0 };
         len += if self.sack.is_empty() { 0 } else { 4 + 8 * self.sack.len() };
         len
     }
@@ -163,6 +178,10 @@ impl Options {
         }
         if let Some(shift) = self.window_scale {
             out.put(&[kind::NOP, kind::WINDOW_SCALE, 3, shift]);
+        }
+        if let Some(user_timeout) = self.user_timeout {
+            out.put(&[kind::USER_TIMEOUT, USER_TIMEOUT_LEN as u8]);
+            out.put(&user_timeout.bits().to_be_bytes());
         }
         if !self.sack.is_empty() {
             out.put(&[kind::NOP, kind::NOP, kind::SACK, 2 + 8 * self.sack.len]);
@@ -206,6 +225,7 @@ mod tests {
             sack_permitted: true,
             timestamps: Some(Timestamps { value: 1, echo: 0 }),
             sack: SackBlocks::default(),
+            user_timeout: UserTimeout::from_bits(300),
         }
     }
 
@@ -214,7 +234,7 @@ mod tests {
     fn what_is_written_is_read() {
         let mut bytes = [0; MAX_LEN];
         let len = syn_options().emit(&mut bytes);
-        assert_eq!(len, 24);
+        assert_eq!(len, 28);
         assert_eq!(Options::parse(&bytes[..len]), syn_options());
 
         let mut ack = Options { timestamps: Some(Timestamps { value: 5, echo: 6 }), ..Options::default() };
@@ -224,6 +244,19 @@ mod tests {
         let len = ack.emit(&mut bytes);
         assert_eq!(len, MAX_LEN);
         assert_eq!(Options::parse(&bytes[..len]), ack);
+    }
+
+    #[test]
+    fn a_user_timeout_is_kind_28_and_one_of_zero_says_nothing_rfc5482_3_3() {
+        let user_timeout = |bytes: &[u8]| Options::parse(bytes).user_timeout.map(UserTimeout::bits);
+        assert_eq!(user_timeout(&[28, 4, 0x80, 5]), Some(0x8005));
+        assert_eq!(user_timeout(&[28, 4, 0, 0]), None);
+        assert_eq!(user_timeout(&[28, 3, 1, kind::NOP]), None);
+        let mut ack = Options { user_timeout: UserTimeout::from_bits(7), ..Options::default() };
+        (0..4).for_each(|i| ack.sack.push(SeqNumber(i * 10), SeqNumber(i * 10 + 5)));
+        let mut bytes = [0; MAX_LEN];
+        assert_eq!(ack.emit(&mut bytes), MAX_LEN);
+        assert_eq!(Options::parse(&bytes), ack);
     }
 
     #[test]

@@ -7,11 +7,7 @@ use super::{
     state::State,
     timer::Timer,
 };
-use crate::{
-    frame::FramePool,
-    time::{Duration, Instant},
-    wire::IpFields,
-};
+use crate::{frame::FramePool, time::Instant, wire::IpFields};
 
 impl Connection {
     /// Queues bytes to be sent, as many as there is room for, and returns how many.
@@ -95,15 +91,6 @@ impl Connection {
     /// What the IP header of the next segment has to say, unchanged (RFC 9293 §3.9.1.9, SHLD-22).
     pub fn ip_fields(&self) -> IpFields {
         self.config.ip_fields()
-    }
-
-    /// How long the peer may leave data unacknowledged: R2 (RFC 9293 §3.8.3, MUST-21). It holds from now on also for what is
-    /// on its way.
-    pub fn set_user_timeout(&mut self, now: Instant, timeout: Duration) {
-        self.config.user_timeout = timeout;
-        if self.timers.is_set(Timer::User) {
-            self.timers.set(Timer::User, now + timeout);
-        }
     }
 
     /// Whether [`close`](Self::close) resets the connection instead of delivering what was written (SO_LINGER with a time

@@ -44,6 +44,7 @@ mod transfer;
 mod undo;
 mod urgent;
 mod user_timeout;
+mod user_timeout_option;
 mod window;
 mod world;
 mod zero_window;

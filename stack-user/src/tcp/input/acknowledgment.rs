@@ -217,7 +217,7 @@ impl Connection {
     fn restart_timers(&mut self, now: Instant) {
         if self.send.has_outstanding() {
             self.timers.set(Timer::Retransmit, now + self.rtt.rto());
-            self.timers.set(Timer::User, now + self.config.user_timeout);
+            self.timers.set(Timer::User, now + self.user_timeout());
         } else {
             self.timers.stop(Timer::Retransmit);
             self.timers.stop(Timer::User);
@@ -230,7 +230,7 @@ impl Connection {
     fn on_peer_alive(&mut self, now: Instant) {
         let waits_for_window = self.snd.wnd == 0 || self.timers.is_set(Timer::Persist);
         if waits_for_window && !self.reads_closed && self.timers.is_set(Timer::User) {
-            self.timers.set(Timer::User, now + self.config.user_timeout);
+            self.timers.set(Timer::User, now + self.user_timeout());
         }
         if self.snd.wnd > 0 && self.persist.probes() > 0 {
             // Open, if only by a crack: the next probe, which would send what fits, is not a minute away.

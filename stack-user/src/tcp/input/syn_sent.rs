@@ -66,6 +66,7 @@ impl Connection {
         }
         self.sack_enabled = segment.options.sack_permitted;
         self.ecn.on_syn(segment.flags);
+        self.take_user_timeout(now, segment.options.user_timeout);
         if let Some(timestamps) = segment.options.timestamps {
             self.timestamps.enable(now, timestamps);
         }
@@ -90,6 +91,8 @@ impl Connection {
         }
         self.last_sent_at = now;
         self.set_state(now, if self.send.has_fin() { State::FinWait1 } else { State::Established });
+        // Who answered our SYN by a cookie has forgotten what it told (RFC 5482 §3.2).
+        self.user_timeout_state.is_due = self.config.user_timeout_option.is_some();
         self.watch_silence(now);
         self.events.push(Event::Connected);
     }

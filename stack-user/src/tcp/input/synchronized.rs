@@ -56,6 +56,7 @@ impl Connection {
             return Ok(());
         }
         self.silence.ends(now);
+        self.take_user_timeout(now, segment.options.user_timeout);
         self.take_urgent_pointer(segment, seq);
         if payload_len > 0 && self.ecn.on_data(segment.flags, segment.ce) {
             self.acks.require();

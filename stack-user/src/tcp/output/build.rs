@@ -7,7 +7,9 @@ use crate::{
         Connection,
         autotune::Autotune,
         connection::FRAME_RETRY,
-        options::{MAX_SACK_BLOCKS, MAX_SACK_BLOCKS_WITH_TIMESTAMPS, Options, SackBlocks},
+        options::{
+            MAX_SACK_BLOCKS, MAX_SACK_BLOCKS_WITH_BOTH, MAX_SACK_BLOCKS_WITH_TIMESTAMPS, Options, SackBlocks,
+        },
         segment::Segment,
         seq::SeqNumber,
         state::State,
@@ -47,6 +49,7 @@ impl Connection {
             sack_permitted: true,
             timestamps: Some(self.timestamps.option(now)),
             sack: SackBlocks::default(),
+            user_timeout: self.config.advertised_user_timeout(),
         };
         if !answers {
             segment.flags = segment.flags.with(self.ecn.syn_flags());
@@ -132,14 +135,18 @@ impl Connection {
         segment.ack = self.rcv.nxt;
         segment.window = self.offer_window();
         segment.options.timestamps = self.timestamps.enabled.then(|| self.timestamps.option(now));
+        if alone && core::mem::take(&mut self.user_timeout_state.is_due) {
+            segment.options.user_timeout = self.config.advertised_user_timeout();
+        }
         if alone && self.sack_enabled {
-            segment.options.sack = self.sack_blocks();
+            segment.options.sack = self.sack_blocks(segment.options.user_timeout.is_some());
         }
         self.mark_urgent(&mut segment);
         self.rcv.last_ack_sent = self.rcv.nxt;
         // Data leaves no room for SACK blocks (RFC 2018 §4), and with it an ACK is no duplicate to who counts them (RFC
         // 5681 §2): where there is a gap to tell of, an ACK of its own still has to do it.
-        if alone || !self.has_news_of_gaps() {
+        // Nor for a user time-out.
+        if alone || !self.has_news_of_gaps() && !self.user_timeout_state.is_due {
             self.acks.on_sent();
             self.timers.stop(Timer::DelayedAck);
         }
@@ -162,9 +169,13 @@ impl Connection {
     }
 
     /// What waits out of order; a range that came twice comes first (RFC 2883 §4).
-    fn sack_blocks(&mut self) -> SackBlocks {
+    fn sack_blocks(&mut self, beside_user_timeout: bool) -> SackBlocks {
         let mut blocks = SackBlocks::default();
-        let limit = if self.timestamps.enabled { MAX_SACK_BLOCKS_WITH_TIMESTAMPS } else { MAX_SACK_BLOCKS };
+        let limit = match (self.timestamps.enabled, beside_user_timeout) {
+            (true, true) => MAX_SACK_BLOCKS_WITH_BOTH,
+            (true, false) => MAX_SACK_BLOCKS_WITH_TIMESTAMPS,
+            (false, _) => MAX_SACK_BLOCKS,
+        };
         if let Some((left, right)) = self.duplicate.take() {
             blocks.push(left, right);
         }

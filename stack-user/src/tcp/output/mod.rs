@@ -223,7 +223,7 @@ impl Connection {
         let waits = self.send.unsent().is_some() && !self.send.has_outstanding();
         if waits && !self.timers.is_set(Timer::Persist) && !self.persist.is_due() {
             self.timers.set(Timer::Persist, now + self.persist.interval(self.rtt.rto()));
-            self.timers.set_if_earlier(Timer::User, now + self.config.user_timeout);
+            self.timers.set_if_earlier(Timer::User, now + self.user_timeout());
         }
     }
 
@@ -259,7 +259,7 @@ impl Connection {
             self.timers.set(Timer::Retransmit, now + self.rtt.rto());
         }
         self.set_probe_timer(now, !again);
-        self.timers.set_if_earlier(Timer::User, now + self.config.user_timeout);
+        self.timers.set_if_earlier(Timer::User, now + self.user_timeout());
         self.timers.stop(Timer::Persist);
         self.persist.on_sent();
         self.last_sent_at = now;

@@ -287,13 +287,14 @@ fn describe_options(options: &Options) -> String {
     words.extend(options.sack_permitted.then(|| "sackOK".to_owned()));
     words.extend(options.timestamps.map(|_| "TS".to_owned()));
     words.extend(options.window_scale.map(|shift| format!("wscale {shift}")));
+    words.extend(options.user_timeout.map(|told| format!("uto {:?}", told.duration())));
     words.join(" ")
 }
 
 /// Whether two segments have the same options, whatever the values of timestamps and SACK blocks.
 fn same_options(a: &Options, b: &Options) -> bool {
-    (a.mss, a.window_scale, a.sack_permitted, a.timestamps.is_some())
-        == (b.mss, b.window_scale, b.sack_permitted, b.timestamps.is_some())
+    (a.mss, a.window_scale, a.sack_permitted, a.timestamps.is_some(), a.user_timeout)
+        == (b.mss, b.window_scale, b.sack_permitted, b.timestamps.is_some(), b.user_timeout)
 }
 
 /// Bytes that differ from place to place in a stream.
