@@ -1,0 +1,64 @@
+//! What many frames from nobody may cost.
+
+use super::*;
+
+#[test]
+fn forged_senders_do_not_make_us_ask_the_link_for_them() {
+    let mut link = Link::new();
+    for host in 10..200 {
+        let forged = Ipv4Addr::new(10, 0, 0, host);
+        let mut datagram = vec![0; ethernet::LEN + ipv4::LEN + 20];
+        write_ethernet(&link, &mut datagram);
+        ipv4::Header::new(forged, B, protocol::UDP, 20).emit(&mut datagram[ethernet::LEN..]);
+        let header = crate::wire::udp::Header { source_port: 1, destination_port: 9 };
+        header.emit(forged.into(), B.into(), &mut datagram[ethernet::LEN + ipv4::LEN..]);
+        receive(&mut link.b, link.now, &datagram);
+        link.run(Duration::from_millis(5));
+    }
+    let answers = link.seen.iter().filter(|(who, _)| *who == 'b').map(|(_, bytes)| bytes);
+    let answers: Vec<_> = answers.filter_map(|bytes| ethernet::Header::parse(bytes).ok()).collect();
+    let errors = answers.iter().filter(|(header, _)| header.ethertype == ethernet::ethertype::IPV4).count();
+    assert!(errors > 50, "{errors} answers, to the station that sent the datagrams");
+    let asked = answers.iter().filter(|(header, _)| {
+        header.ethertype == ethernet::ethertype::ARP && header.destination == MacAddr::BROADCAST
+    });
+    assert!(asked.count() <= 10, "the probes and announcements of its own claim");
+    link.assert_no_frame_is_missing();
+}
+
+#[test]
+fn resets_are_limited_so_that_a_flood_does_not_take_the_ring_from_connections() {
+    let mut link = Link::new();
+    for port in 1..=2_000 {
+        let stray = segment_to(&link.a, 80, port);
+        receive(&mut link.a, link.now, &stray);
+        let _ = sent(&mut link.a, link.now);
+    }
+    assert_eq!(link.a.drops().get(DropReason::TcpNoConnection), 2_000);
+    let silent = link.a.drops().get(DropReason::TcpResetLimited);
+    assert!((1_000..2_000).contains(&silent), "{silent} of 2000 segments were not answered");
+    link.run(Duration::from_millis(3_500));
+    link.assert_no_frame_is_missing();
+}
+
+#[test]
+fn answers_that_the_ring_does_not_take_do_not_take_the_pool() {
+    let umem = Umem::on_heap(2_048).expect("memory");
+    let mac = MacAddr([2, 0, 0, 0, 0, 1]);
+    let mut stack = Stack::new(Instant::from_millis(1_000), mac, None, umem, Rng::from_seed(1));
+    let mut now = Instant::from_millis(1_000);
+    claim(&mut stack, now, A);
+    for _ in 0..400 {
+        now += Duration::from_millis(1);
+        stack.handle_timeout(now);
+        let _ = sent(&mut stack, now);
+    }
+    let question = arp_request(MacAddr([2, 0, 0, 0, 0, 9]), B, A);
+    for _ in 0..2_000 {
+        receive(&mut stack, now, &question);
+    }
+    assert!(stack.pool().available() > 1_024, "only {} chunks are left", stack.pool().available());
+    assert!(stack.drops().get(DropReason::TxQueueFull) > 0);
+    let _ = sent(&mut stack, now);
+    assert_eq!(stack.pool().available(), 2_048);
+}
