@@ -22,6 +22,7 @@ use stack_user::{
     rng::Rng,
     runtime::Clock,
     stack::{self, AddressEvent},
+    tcp::KeepAlive,
     wire::MacAddr,
 };
 
@@ -206,4 +207,104 @@ async fn a_dropped_listener_refuses() {
     drop(listener);
     let refused = soon("a refusal", TcpStream::connect(&a, (B, port).into())).await.unwrap_err();
     assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused, "{refused}");
+}
+
+/// What a host runs on. It must not be waited for where others wait.
+struct Power(Option<tokio::runtime::Runtime>);
+
+impl Power {
+    /// The host is silent from now on.
+    fn fails(&mut self) {
+        self.0.take().unwrap().shutdown_background();
+    }
+}
+
+impl Drop for Power {
+    fn drop(&mut self) {
+        self.0.take().into_iter().for_each(tokio::runtime::Runtime::shutdown_background);
+    }
+}
+
+/// Two stacks with a connection between them: the client's end and the server's. The server's stack runs on a runtime of
+/// its own; without that it is silent, as if its host had lost power.
+async fn connected_to_a_host_that_may_die() -> (TcpStream, TcpStream, Power) {
+    let (one, other) = memory::pair(memory::Options::default());
+    let power = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let (a, b) = (start(one, 1, A), power.spawn(async { start(other, 2, B) }).await.unwrap());
+    assert_eq!(soon("claiming", a.claimed()).await, AddressEvent::Claimed);
+    assert_eq!(soon("claiming", b.claimed()).await, AddressEvent::Claimed);
+    let listener = TcpListener::bind(&b, (B, 80).into()).await.unwrap();
+    let client = soon("connecting", TcpStream::connect(&a, (B, 80).into())).await.unwrap();
+    let (server, _) = soon("accepting", listener.accept()).await.unwrap();
+    (client, server, Power(Some(power)))
+}
+
+#[tokio::test]
+async fn rfc9293_3_8_4_a_peer_that_died_is_noticed_by_keep_alives_only() {
+    let (mut client, _server, mut power) = connected_to_a_host_that_may_die().await;
+    let quick = Duration::from_millis(100);
+    client.set_keepalive(Some(KeepAlive { idle: quick, interval: quick, probes: 3 }));
+    let mut buf = [0; 10];
+    let alive = tokio::time::timeout(Duration::from_millis(800), client.read(&mut buf)).await;
+    assert!(alive.is_err(), "a peer that answers is kept: {alive:?}");
+    client.set_keepalive(None);
+    power.fails();
+    let unnoticed = tokio::time::timeout(Duration::from_millis(800), client.read(&mut buf)).await;
+    assert!(unnoticed.is_err(), "nobody asks: {unnoticed:?}");
+    client.set_keepalive(Some(KeepAlive { idle: quick, interval: quick, probes: 3 }));
+    let died = soon("the end", client.read(&mut buf)).await.unwrap_err();
+    assert_eq!(died.kind(), io::ErrorKind::TimedOut, "{died}");
+}
+
+#[tokio::test]
+async fn rfc9293_3_8_3_the_user_timeout_is_as_chosen() {
+    let (mut client, _server, mut power) = connected_to_a_host_that_may_die().await;
+    power.fails();
+    client.write_all(b"anybody?").await.unwrap();
+    client.set_user_timeout(Duration::from_millis(400));
+    let began = std::time::Instant::now();
+    let error = soon("the time-out", client.read(&mut [0; 10])).await.unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::TimedOut, "{error}");
+    assert!(began.elapsed() > Duration::from_millis(300), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn dropping_with_zero_linger_resets_and_without_it_delivers() {
+    let (mut client, mut server, _power) = connected_to_a_host_that_may_die().await;
+    server.write_all(b"last words").await.unwrap();
+    drop(server);
+    let mut received = Vec::new();
+    soon("the end", client.read_to_end(&mut received)).await.unwrap();
+    assert_eq!(received, b"last words");
+
+    let (mut client, server, _power) = connected_to_a_host_that_may_die().await;
+    server.set_zero_linger();
+    drop(server);
+    let error = soon("the reset", client.read(&mut [0; 10])).await.unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionReset, "{error}");
+}
+
+/// Several tasks may accept from one listener, and any may give up: no connection is lost with it.
+#[tokio::test]
+async fn a_dropped_accept_loses_no_connection() {
+    let (a, b) = soon("claiming", link()).await;
+    let listener = std::sync::Arc::new(TcpListener::bind(&b, (B, 80).into()).await.unwrap());
+    let gives_up = tokio::time::timeout(Duration::from_millis(20), listener.accept()).await;
+    assert!(gives_up.is_err());
+    let accepts: Vec<_> = (0..3)
+        .map(|_| {
+            let listener = listener.clone();
+            tokio::spawn(async move { listener.accept().await.map(|(stream, _)| stream) })
+        })
+        .collect();
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    accepts[0].abort();
+    let mut clients = Vec::new();
+    for _ in 0..3 {
+        clients.push(soon("connecting", TcpStream::connect(&a, (B, 80).into())).await.unwrap());
+    }
+    for accept in accepts.into_iter().skip(1) {
+        soon("accepting", accept).await.unwrap().unwrap();
+    }
+    soon("the third", listener.accept()).await.unwrap();
 }
