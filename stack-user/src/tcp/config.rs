@@ -56,6 +56,9 @@ pub struct Config {
     /// Offer explicit congestion notification, and agree to it (RFC 3168; RFC 9293 §3.8.2, SHLD-8). Default: false, since
     /// some firewalls still drop a SYN that has it, which costs the time of a retransmission.
     pub ecn: bool,
+    /// Spread what is sent over the round trip. Default: true; without it, an ACK of much lets a burst go, and after a
+    /// pause the window starts again.
+    pub pacing: bool,
     /// The congestion control algorithm.
     pub congestion: Algorithm,
     /// How the path's MTU is found where ICMP doesn't tell. Default: once full segments vanish.
@@ -117,6 +120,7 @@ impl Default for Config {
             keepalive: None,
             zero_linger: false,
             ecn: false,
+            pacing: true,
             congestion: Algorithm::default(),
             path_mtu_probing: PathMtuProbing::default(),
         }

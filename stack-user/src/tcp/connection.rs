@@ -17,6 +17,7 @@ use super::{
     keepalive::Silence,
     options::{TIMESTAMPS_LEN, Timestamps},
     output::Reset,
+    pacing::Pacer,
     persist::Persist,
     pmtud::Pmtud,
     reassembly::Reassembly,
@@ -86,6 +87,7 @@ pub struct Connection {
     pub(super) window_full_until: u64,
     /// The stream offset whose acknowledgement ends the present round trip.
     pub(super) round_end: u64,
+    pub(super) pacer: Pacer,
     pub(super) last_sent_at: Instant,
     /// SYN, or SYN with ACK, waits to be sent.
     pub(super) syn_due: bool,
@@ -212,6 +214,7 @@ impl Connection {
             congestion: config.congestion.build(config.mss.into()),
             window_full_until: 0,
             round_end: 0,
+            pacer: Pacer::default(),
             last_sent_at: now,
             syn_due: false,
             syn_transmissions: 0,

@@ -30,7 +30,7 @@ pub struct Info {
     pub cwnd: usize,
     /// The slow-start threshold in bytes; `usize::MAX` before the first loss.
     pub ssthresh: usize,
-    /// The rate that the algorithm wants to send at, in bytes per second, if it has an opinion.
+    /// What is sent at most, in bytes per second, if it is paced and a round trip was measured.
     pub pacing_rate: Option<u64>,
     /// Bytes that are believed to be on their way (RFC 6675 §4, pipe).
     pub in_flight: usize,
@@ -149,7 +149,7 @@ impl Connection {
             congestion: congestion.name(),
             cwnd: congestion.cwnd(),
             ssthresh: congestion.ssthresh(),
-            pacing_rate: congestion.pacing_rate(),
+            pacing_rate: self.bytes_per_second(),
             in_flight: self.recovery.pipe(send, mss),
             outstanding: send.outstanding(),
             sacked: send.sacked(),

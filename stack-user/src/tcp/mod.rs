@@ -32,6 +32,7 @@ pub mod keepalive;
 pub mod nagle;
 pub mod options;
 mod output;
+mod pacing;
 pub mod payload;
 pub mod persist;
 pub mod pmtud;

@@ -36,6 +36,8 @@ impl Connection {
                 Timer::DelayedAck => self.acks.require(),
                 Timer::KeepAlive => self.on_keepalive_timeout(now, pool),
                 // Polling for segments to send is what follows anyway.
+                Timer::Pacing => {}
+                // Polling for segments to send is what follows anyway.
                 Timer::FrameRetry => self.offer_room(now, pool),
             }
         }

@@ -29,13 +29,15 @@ pub enum Timer {
     TimeWait,
     /// The peer has been silent for long (RFC 9293 §3.8.4).
     KeepAlive,
+    /// Data waits for its turn, so that it does not leave in a burst.
+    Pacing,
     /// No chunk was left to send with; the pool may have some again.
     FrameRetry,
 }
 
 impl Timer {
     /// All timers, in the order in which those that are due at once are served: an end comes before a try.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Connect,
         Self::User,
         Self::FinWait2,
@@ -47,6 +49,7 @@ impl Timer {
         Self::Persist,
         Self::DelayedAck,
         Self::KeepAlive,
+        Self::Pacing,
         Self::FrameRetry,
     ];
 }

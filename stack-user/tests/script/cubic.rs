@@ -32,7 +32,7 @@ fn it_is_what_a_connection_has_if_nothing_is_chosen() {
 
 #[test]
 fn a_loss_leaves_seven_tenths_and_the_window_comes_back_rfc9438_4_6() {
-    let mut s = Script::established(Config::default(), sack_options());
+    let mut s = Script::established(Config { pacing: false, ..Config::default() }, sack_options());
     let mut at = 0;
     bulk(&mut s, &mut at, 100, 2);
     let before = s.info().cwnd;

@@ -23,6 +23,7 @@ mod mss;
 mod nagle;
 mod newreno;
 mod options;
+mod pacing;
 mod passive;
 mod pmtud;
 mod prr;

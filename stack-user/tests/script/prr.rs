@@ -4,7 +4,7 @@ use crate::dsl::{Script, plain_options, sack_options, seg};
 use stack_user::tcp::{Config, congestion::Algorithm, options::Options, recovery::Phase};
 
 fn established(peer: Options) -> Script {
-    let config = Config { congestion: Algorithm::NewReno, ..Config::default() };
+    let config = Config { congestion: Algorithm::NewReno, pacing: false, ..Config::default() };
     Script::established(config, peer)
 }
 

@@ -186,7 +186,7 @@ impl Connection {
                 srtt: self.rtt.srtt(),
                 round_start,
                 cwnd_limited: self.window_was_used(in_flight, acked.bytes),
-                paced: false,
+                paced: self.config.pacing,
             });
         }
     }

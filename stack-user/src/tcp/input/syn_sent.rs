@@ -90,6 +90,7 @@ impl Connection {
             self.congestion.restart_from_one_segment();
         }
         self.last_sent_at = now;
+        self.allow_initial_burst();
         self.set_state(now, if self.send.has_fin() { State::FinWait1 } else { State::Established });
         // Who answered our SYN by a cookie has forgotten what it told (RFC 5482 §3.2).
         self.user_timeout_state.is_due = self.config.user_timeout_option.is_some();

@@ -10,7 +10,7 @@ use super::{
     seq::SeqNumber,
     state::State,
     timer::Timer,
-    trace::{Kind, RetransmitReason},
+    trace::{Kind, RetransmitReason, WindowReason},
 };
 use crate::{
     frame::{FramePool, TxFrame},
@@ -141,8 +141,11 @@ impl Connection {
         // A window that has shrunk holds back what lies beyond it (RFC 9293 §3.8.6, SHLD-16), but for the first: it asks
         // for the window, too.
         let fits = entry.end() <= window_end || index == 0;
-        if !(at_once || fits && self.congestion_allows(entry.sequence_len())) {
-            return None;
+        if !at_once {
+            let allowed = fits && self.congestion_allows(entry.sequence_len());
+            if !(allowed && self.pacing_allows(now)) {
+                return None;
+            }
         }
         self.transmit_entry(now, pool, index, Some(self.recovery.retransmit_reason()))
     }
@@ -188,6 +191,9 @@ impl Connection {
             self.window_full_until = self.snd.offset(self.snd.nxt);
             return None;
         }
+        if gate == Gate::Windows && !fin_alone && !self.pacing_allows(now) {
+            return None;
+        }
         let index = self.send.sent_entries();
         if len < entry_len && !self.send.split(pool, index, len, layout.payload_at) {
             self.timers.set_if_earlier(Timer::FrameRetry, now + FRAME_RETRY);
@@ -211,16 +217,25 @@ impl Connection {
 
     /// RFC 5681 §4.1: what was known of the path is out of date after a pause longer than RTO.
     fn restart_after_idle(&mut self, now: Instant) {
-        let idle = now.since(self.last_sent_at);
-        if !self.send.has_outstanding() && idle > self.rtt.rto() {
-            self.congestion.on_idle(now, idle, self.rtt.rto());
+        let (idle, rto) = (now.since(self.last_sent_at), self.rtt.rto());
+        if self.send.has_outstanding() || idle.is_zero() {
+            return;
+        }
+        let before = self.congestion.cwnd();
+        self.congestion.on_idle(now, idle, rto);
+        if self.congestion.cwnd() != before {
+            self.trace_window(now, before, Some(WindowReason::Idle));
+        }
+        if idle > rto {
+            self.allow_initial_burst();
         }
     }
 
-    /// Data waits, nothing is outstanding, so only the peer's window can be why, closed from the start or shrunk (RFC
+    /// Data waits, nothing is outstanding, and it is not its turn that it waits for: so only the peer's window can be why, closed from the start or shrunk (RFC
     /// 9293 §3.8.6, MUST-35): no ACK will come by itself.
     fn watch_window(&mut self, now: Instant) {
-        let waits = self.send.unsent().is_some() && !self.send.has_outstanding();
+        let paced = self.timers.is_set(Timer::Pacing);
+        let waits = self.send.unsent().is_some() && !self.send.has_outstanding() && !paced;
         if waits && !self.timers.is_set(Timer::Persist) && !self.persist.is_due() {
             self.timers.set(Timer::Persist, now + self.persist.interval(self.rtt.rto()));
             self.timers.set_if_earlier(Timer::User, now + self.user_timeout());
@@ -263,6 +278,7 @@ impl Connection {
         self.timers.stop(Timer::Persist);
         self.persist.on_sent();
         self.last_sent_at = now;
+        self.pace(len);
 
         let (ecn, more) =
             if again || len == 0 { (Ecn::NotEct, Flags::default()) } else { self.ecn.on_new_data() };

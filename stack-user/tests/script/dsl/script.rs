@@ -29,7 +29,7 @@ const HEADER_ROOM: usize = 34;
 const CHUNKS: u32 = 512;
 
 /// The configuration of scripts that are about something else: buffers keep the size that they have at first,
-/// and windows are halved and doubled (RFC 5681), so that numbers stay round.
+/// windows are halved and doubled (RFC 5681), so that numbers stay round, and what may be sent leaves at once.
 pub(crate) fn config() -> Config {
     Config {
         recv_buffer: 1 << 20,
@@ -37,6 +37,7 @@ pub(crate) fn config() -> Config {
         send_buffer: 1 << 20,
         send_buffer_max: 0,
         congestion: Algorithm::NewReno,
+        pacing: false,
         ..Config::default()
     }
 }
