@@ -197,6 +197,13 @@ impl CongestionControl for Cubic {
         }
     }
 
+    fn on_unused(&mut self) {
+        let state = &mut self.now;
+        state.ssthresh = state.ssthresh.max((state.cwnd * 0.75) as usize);
+        state.cwnd = (state.cwnd / 2.0).max(initial_window(self.mss) as f64).min(state.cwnd);
+        state.epoch = None;
+    }
+
     fn set_mss(&mut self, mss: usize) {
         self.now.cwnd = shrink_with_mss(self.cwnd(), self.mss, mss) as f64;
         self.now.epoch = None;

@@ -11,6 +11,7 @@ mod hystart;
 mod slow_start;
 #[cfg(test)]
 pub(super) mod testing;
+mod validation;
 
 use core::{fmt, str::FromStr};
 
@@ -53,6 +54,14 @@ algorithms! {
     Cubic => cubic::Cubic, "cubic";
     /// RFC 5681, RFC 6582.
     NewReno => reno::Reno, "reno" | "newreno";
+}
+
+impl Algorithm {
+    /// A controller for one connection whose windows have to be used (RFC 7661). `paced` tells whether what may be sent
+    /// leaves spread over the round trip.
+    pub fn build_validated(self, mss: usize, paced: bool) -> Box<dyn CongestionControl> {
+        Box::new(validation::Validated::new(self.build(mss), paced))
+    }
 }
 
 impl fmt::Display for Algorithm {
@@ -98,7 +107,7 @@ pub struct Acked {
     pub rtt: Option<Duration>,
     /// The smoothed round trip, once known.
     pub srtt: Option<Duration>,
-    /// All that was in flight when the round started is acknowledged: a new round trip begins with this ACK.
+    /// More than was in flight when the last round trip began is acknowledged: a new one begins with this ACK.
     pub round_start: bool,
     /// The window was what limited the sender: only then may it grow (RFC 7661 §4.3).
     pub cwnd_limited: bool,
@@ -146,6 +155,10 @@ pub trait CongestionControl: fmt::Debug + Send {
     /// Sending goes on after a pause: all was acknowledged, and nothing was sent for `idle`. If that is longer than
     /// `rto`, what was known of the path is out of date (RFC 5681 §4.1).
     fn on_idle(&mut self, now: Instant, idle: Duration, rto: Duration);
+
+    /// Half of the window or more was not used for minutes (RFC 7661 §4.4.3). Window-based algorithms give half of it up,
+    /// as far as IW, and remember three quarters as the threshold.
+    fn on_unused(&mut self) {}
 
     /// The largest payload became another (RFC 5681 calls it SMSS).
     fn set_mss(&mut self, mss: usize);

@@ -117,6 +117,11 @@ impl CongestionControl for Reno {
         }
     }
 
+    fn on_unused(&mut self) {
+        self.ssthresh = self.ssthresh.max(self.cwnd / 4 * 3);
+        self.cwnd = (self.cwnd / 2).max(initial_window(self.mss)).min(self.cwnd);
+    }
+
     fn set_mss(&mut self, mss: usize) {
         self.cwnd = shrink_with_mss(self.cwnd, self.mss, mss);
         self.mss = mss;

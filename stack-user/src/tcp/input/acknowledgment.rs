@@ -174,7 +174,8 @@ impl Connection {
     fn grow_window(&mut self, now: Instant, before: Phase, in_flight: usize, acked: &NewlyAcked) {
         let grows = |phase| matches!(phase, Phase::Open | Phase::Loss);
         if grows(before) && grows(self.recovery.phase()) {
-            let round_start = self.snd.una_offset >= self.round_end;
+            // RFC 9406 §4.2: what was sent after the last round trip began is acknowledged.
+            let round_start = self.snd.una_offset > self.round_end;
             if round_start {
                 self.round_end = self.snd.offset(self.snd.nxt);
             }

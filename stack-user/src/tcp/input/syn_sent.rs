@@ -85,7 +85,7 @@ impl Connection {
         self.soft_error = None;
         self.measure_handshake(now, segment);
         let mss = self.layout().mss;
-        self.congestion = self.config.congestion.build(mss);
+        self.congestion = self.config.congestion.build_validated(mss, self.config.pacing);
         if self.syn_timeouts > 1 {
             self.congestion.restart_from_one_segment();
         }
