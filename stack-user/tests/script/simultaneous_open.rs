@@ -173,3 +173,19 @@ fn syn_received_ends_when_the_time_for_the_handshake_is_over_must_23() {
     assert_eq!(s.events(), [Event::Stalled, Event::Failed(Error::ConnectTimedOut), Event::Closed]);
     s.finish();
 }
+
+/// RFC 9293 §3.8.6, SHLD-14: nothing was offered before the SYN with ACK, so what that offers is the window, also when the
+/// pool bears less than the configuration wants.
+#[test]
+fn a_syn_that_comes_before_ours_was_sent_is_offered_what_the_pool_bears() {
+    let buffer = 60_000;
+    let config =
+        stack_user::tcp::Config { mss: 100, recv_buffer: buffer, recv_buffer_max: buffer, ..config() };
+    let mut s = Script::new(config);
+    s.inject(seg("S").seq(-1).options(plain_options()));
+    let (answer, _) = s.poll().expect("SYN with ACK");
+    assert!(usize::from(answer.window) < buffer);
+    s.inject(seg(".").seq(0).ack(0));
+    assert_eq!(s.connection.info().receive_window, answer.window.into());
+    s.finish();
+}
