@@ -17,8 +17,9 @@ use crate::{
 /// probes are a minute apart at most, and a few in a row may be lost.
 const STANDSTILL: Duration = Duration::from_secs(400);
 
-/// How long everything may take once nothing more goes wrong.
-const PATIENCE: Duration = Duration::from_secs(1_800);
+/// How long everything may take once nothing more goes wrong: megabytes through a window of a kilobyte take their time.
+/// Who does not get on at all is found by [`STANDSTILL`].
+const PATIENCE: Duration = Duration::from_secs(4 * 3_600);
 
 /// How long the hosts get to forget what is over: TIME-WAIT takes 60 s, and a last retransmission may be that late.
 const REST: Duration = Duration::from_secs(200);

@@ -22,6 +22,10 @@ use crate::{
 const MAX_BYTES: u64 = 6 << 20;
 const MAX_SEGMENTS: u64 = 12_000;
 
+/// What segments shrink to on a path that swallows long ones without a word (RFC 8899 §5.1.2). A narrower path may
+/// swallow these, too.
+const BASE_MTU: u16 = 1_200;
+
 /// When the first connections start: addresses are claimed by then.
 const FIRST_START: Duration = Duration::from_secs(1);
 
@@ -57,7 +61,7 @@ impl Scenario {
         let mut scenario = Self {
             faults: Faults::default(),
             middlebox: middlebox(&mut rng),
-            tells_mtu: true,
+            tells_mtu: rng.chance(0.8),
             tells_down: rng.chance(0.5),
             plans: Vec::new(),
             changes: Vec::new(),
@@ -112,7 +116,8 @@ impl Scenario {
         let mss = self.makes.iter().map(|make| make.mtu - 40).min().unwrap_or(1_460);
         // Timestamps and other options take from what is left.
         let budget = MAX_BYTES.min(MAX_SEGMENTS * u64::from(mss.saturating_sub(12).max(1)));
-        let each = rng.magnitude(1, (budget / count).max(1));
+        let most = (budget / count).max(1);
+        let each = if rng.chance(0.25) { most } else { rng.magnitude(1, most) };
         let mut start = Instant::ZERO + FIRST_START;
         for _ in 0..count {
             let client = rng.below(hosts) as usize;
@@ -163,12 +168,23 @@ impl Scenario {
         self.faults.outage = self.faults.outage.max(lasts);
     }
 
+    /// The MTU of the narrowest link that there ever is.
+    fn narrowest(&self) -> u16 {
+        let links = self.access.iter().chain(&self.uplinks).flatten().map(|quality| quality.mtu);
+        let changed = self.changes.iter().filter_map(|(_, change)| match change {
+            Change::Mtu { mtu, .. } => Some(*mtu),
+            _ => None,
+        });
+        links.chain(changed).min().unwrap_or(u16::MAX)
+    }
+
     /// What all of that can lead to.
     fn sum_up(&mut self) {
         let qualities = || self.access.iter().chain(&self.uplinks).flatten();
         self.faults.disturbs = qualities().any(Quality::is_faulty);
         self.faults.corrupts = qualities().any(|quality| quality.corrupt > 0.0);
         self.faults.loses_arp = qualities().any(|quality| !quality.spares_arp);
+        self.faults.has_black_hole = !self.tells_mtu && self.narrowest() < BASE_MTU;
         self.faults.starves = self.makes.iter().any(|make| make.nic.fill_ring < 64);
         let ends = self.changes.iter().map(|&(at, change)| match change {
             Change::Stall { time, .. } | Change::Jump { time, .. } => at + time,
@@ -192,7 +208,7 @@ fn make(rng: &mut Rng, sites: usize, host: usize) -> Make {
         18 => 68,
         _ => rng.pick(&[1_280, 1_400, 1_492, 576]),
     };
-    let chunks = rng.pick(&[192, 256, 512, 512, 1_024, 2_048]);
+    let chunks = rng.pick(&[192, 256, 512, 512, 1_024, 2_048, 4_096]);
     Make {
         address: Ipv4Addr::new(10, 0, site as u8, number as u8),
         gateway: (sites > 1).then(|| Network::router_address(site)),
@@ -327,7 +343,7 @@ fn middlebox(rng: &mut Rng) -> Middlebox {
 
 /// What the client does, and what the server does.
 fn roles(rng: &mut Rng, bytes: u64) -> [Role; 2] {
-    let part = |rng: &mut Rng| rng.magnitude(0, bytes);
+    let part = |rng: &mut Rng| if rng.chance(0.3) { bytes } else { rng.magnitude(0, bytes) };
     let (up, down) = (part(rng), part(rng));
     let mut roles = match rng.below(10) {
         // Bulk in one direction, or both.
