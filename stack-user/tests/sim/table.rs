@@ -24,9 +24,9 @@ const ROUND_TRIPS: [u64; 3] = [1, 20, 100];
 /// Bits per second of the link that all flows share.
 const RATE: u64 = 100_000_000;
 
-/// A bulk transfer ends after so many bytes, or after so long: long enough for a sawtooth or two at 100 ms.
-const BYTES: u64 = 60_000_000;
-const TIME: Duration = Duration::from_secs(25);
+/// Goodput is measured from here to there: after slow start, over a sawtooth or two at 100 ms.
+const STEADY_FROM: Duration = Duration::from_secs(5);
+const STEADY_TO: Duration = Duration::from_secs(30);
 
 /// Fairness is measured from here to there: after slow start, over many round trips.
 const FAIR_FROM: Duration = Duration::from_secs(15);
@@ -108,25 +108,23 @@ fn in_parallel<T: Sync, R: Send>(of: &[T], work: impl Fn(&T) -> R + Sync) -> Vec
     })
 }
 
-/// Mbit/s of one bulk transfer.
+/// Mbit/s of one bulk transfer, once it is under way.
 fn goodput(algorithm: Algorithm, round_trip: u64, loss: f64) -> f64 {
-    let mut world = dumbbell(algorithm, &[round_trip], loss);
-    world
-        .run(START + TIME, |world| Ok(received(world, 0) == BYTES))
-        .unwrap_or_else(|error| panic!("{error}"));
-    let Some(side) = &world.sessions[0].sides[1] else { return 0.0 };
-    let took = if side.read == BYTES { side.progress_at - START } else { TIME };
-    megabits(side.read, took)
+    rates(algorithm, &[round_trip], loss, STEADY_FROM, STEADY_TO)[0]
 }
 
 /// Mbit/s of each of several flows, once they have found their shares.
 fn shares(algorithm: Algorithm, round_trips: &[u64]) -> Vec<f64> {
-    let mut world = dumbbell(algorithm, round_trips, 0.0);
+    rates(algorithm, round_trips, 0.0, FAIR_FROM, FAIR_TO)
+}
+
+fn rates(algorithm: Algorithm, round_trips: &[u64], loss: f64, from: Duration, to: Duration) -> Vec<f64> {
+    let mut world = dumbbell(algorithm, round_trips, loss);
     let flows = 0..round_trips.len();
-    world.run(START + FAIR_FROM, |_| Ok(false)).unwrap_or_else(|error| panic!("{error}"));
+    world.run(START + from, |_| Ok(false)).unwrap_or_else(|error| panic!("{error}"));
     let before: Vec<_> = flows.clone().map(|flow| received(&world, flow)).collect();
-    world.run(START + FAIR_TO, |_| Ok(false)).unwrap_or_else(|error| panic!("{error}"));
-    flows.map(|flow| megabits(received(&world, flow) - before[flow], FAIR_TO - FAIR_FROM)).collect()
+    world.run(START + to, |_| Ok(false)).unwrap_or_else(|error| panic!("{error}"));
+    flows.map(|flow| megabits(received(&world, flow) - before[flow], to - from)).collect()
 }
 
 fn received(world: &World, flow: usize) -> u64 {
@@ -182,12 +180,11 @@ fn dumbbell(algorithm: Algorithm, round_trips: &[u64], loss: f64) -> World {
     let hosts = hosts
         .map(|(number, make)| Host::new(Instant::ZERO, Network::mac(number), make, rng.fork()))
         .collect();
-    let bytes = if flows == 1 { BYTES } else { u64::MAX };
     let plan = |flow: usize| Plan {
         client: flow,
         server: flows + flow,
         start: START + Duration::from_millis(50 * flow as u64),
-        roles: [Role::eager(bytes, 0), Role::eager(0, bytes)],
+        roles: [Role::eager(u64::MAX, 0), Role::eager(0, u64::MAX)],
     };
     World::new(hosts, network, (0..flows).map(plan).collect(), rng)
 }
