@@ -3,12 +3,16 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use clap::{
+    Args, ValueEnum,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
 use tracing::level_filters::LevelFilter;
 
 use crate::api::{AddressChoice, ProgramChoice};
 use crate::device::fault::FaultSpec;
 use crate::device::xdp::Mode;
+use crate::tcp::{self, congestion::Algorithm};
 
 /// How to bring up the stack. Each option can also be given as an environment variable.
 #[derive(Args, Clone, Debug)]
@@ -89,6 +93,23 @@ pub struct GlobalOptions {
           value_parser = clap::value_parser!(u16).range(1..=4094))]
     pub vlan: Option<u16>,
 
+    /// How TCP finds out how fast it may send
+    #[arg(
+        long,
+        global = true,
+        env = "XSTACK_CONGESTION",
+        hide_env_values = true,
+        value_name = "ALGORITHM",
+        value_parser = algorithms(),
+        default_value_t
+    )]
+    pub congestion: Algorithm,
+
+    /// Let routers mark packets of TCP where they would drop them (ECN, RFC 3168)
+    #[arg(long, global = true, env = "XSTACK_ECN", hide_env_values = true,
+          value_parser = clap::builder::FalseyValueParser::new())]
+    pub ecn: bool,
+
     /// Log to stderr: off, error, warn, info, debug or trace
     #[arg(
         long,
@@ -99,6 +120,19 @@ pub struct GlobalOptions {
         default_value = "warn"
     )]
     pub log: LevelFilter,
+}
+
+impl GlobalOptions {
+    /// What TCP connections start with.
+    pub(super) fn tcp(&self) -> tcp::Config {
+        tcp::Config { congestion: self.congestion, ecn: self.ecn, ..tcp::Config::default() }
+    }
+}
+
+/// Reads the name of any algorithm that there is.
+fn algorithms() -> impl TypedValueParser<Value = Algorithm> {
+    PossibleValuesParser::new(Algorithm::ALL.iter().map(|algorithm| algorithm.name()))
+        .try_map(|name| name.parse::<Algorithm>())
 }
 
 /// How patiently a conflict about the address is looked for (RFC 5227 §2.1).

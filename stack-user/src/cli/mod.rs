@@ -133,6 +133,7 @@ fn exit_codes() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tcp::congestion::Algorithm;
     use clap::CommandFactory;
 
     #[test]
@@ -156,7 +157,9 @@ mod tests {
     fn global_options_may_stand_before_and_after_the_subcommand() {
         let words =
             ["xstack", "--vlan", "7", "curl", "http://a/", "--interface", "xs-a", "--dns", "10.0.0.1"];
-        let cli = parse(words.map(OsString::from)).expect("parses");
+        let more = ["--congestion", "reno", "--ecn"];
+        let cli = parse(words.into_iter().chain(more).map(OsString::from)).expect("parses");
+        assert_eq!((cli.global.congestion, cli.global.ecn), (Algorithm::NewReno, true));
         assert_eq!(cli.global.vlan, Some(7));
         assert_eq!(cli.global.interface.as_deref(), Some("xs-a"));
         assert_eq!(cli.global.dns.len(), 1);
@@ -172,6 +175,7 @@ mod tests {
             &["--log", "loud", "curl", "a"],
             &["--mode", "magic", "curl", "a"],
             &["--fault", "loss=2", "curl", "a"],
+            &["--congestion", "hope", "curl", "a"],
             &["curl", "--max-time", "-1", "a"],
             &["curl", "--max-time", "soon", "a"],
             &["frobnicate"],

@@ -53,7 +53,8 @@ impl OurNetwork {
             // The program that can log is a second one, and slower: it is used for those who look that closely.
             .program_log(options.log.into_level().filter(|_| options.log >= LevelFilter::DEBUG))
             .capture(options.pcap.clone())
-            .faults(options.fault);
+            .faults(options.fault)
+            .tcp(options.tcp());
         let stack = builder.start().await.map_err(|error| Failure::Interface(error.to_string()))?;
         Ok(Self { stack, name_servers: options.dns.clone(), resolver: OnceCell::new() })
     }
