@@ -4,8 +4,14 @@
 #![allow(clippy::unwrap_used)]
 
 use std::{
+    collections::VecDeque,
     io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
+    os::fd::OwnedFd,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -17,12 +23,14 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use stack_user::{
     api::{ResolveError, Resolver, Stack, TcpListener, TcpStream, UdpSocket},
-    device::{Umem, memory},
+    device::{Device, Umem, memory},
+    frame::{CompletedFrame, RxFrame, TxFrame},
     net::acd::Schedule,
     rng::Rng,
     runtime::Clock,
     stack::{self, AddressEvent},
     tcp::KeepAlive,
+    time::Instant,
     wire::MacAddr,
 };
 
@@ -34,12 +42,12 @@ const CHUNKS: u32 = 256;
 async fn link() -> (Stack, Stack) {
     let (one, other) = memory::pair(memory::Options::default());
     let (a, b) = (start(one, 1, A), start(other, 2, B));
-    assert_eq!(a.claimed().await, AddressEvent::Claimed);
-    assert_eq!(b.claimed().await, AddressEvent::Claimed);
+    assert_eq!(a.claimed().await.unwrap(), AddressEvent::Claimed);
+    assert_eq!(b.claimed().await.unwrap(), AddressEvent::Claimed);
     (a, b)
 }
 
-fn start(device: memory::MemoryDevice, number: u8, address: Ipv4Addr) -> Stack {
+fn start(device: impl Device + 'static, number: u8, address: Ipv4Addr) -> Stack {
     let clock = Clock::new();
     let umem = Umem::on_heap(CHUNKS).unwrap();
     let mac = MacAddr([2, 0, 0, 0, 0, number]);
@@ -116,10 +124,10 @@ async fn a_dropped_connect_is_over() {
 async fn two_with_one_address_do_not_both_get_it() {
     let (one, other) = memory::pair(memory::Options::default());
     let a = start(one, 1, A);
-    assert_eq!(soon("claiming", a.claimed()).await, AddressEvent::Claimed);
+    assert_eq!(soon("claiming", a.claimed()).await.unwrap(), AddressEvent::Claimed);
     let b = start(other, 2, A);
     let owner = MacAddr([2, 0, 0, 0, 0, 1]);
-    assert_eq!(soon("refusing", b.claimed()).await, AddressEvent::Refused { mac: owner });
+    assert_eq!(soon("refusing", b.claimed()).await.unwrap(), AddressEvent::Refused { mac: owner });
     assert_eq!((a.address(), b.address()), (Some(A.into()), None));
 }
 
@@ -231,8 +239,8 @@ async fn connected_to_a_host_that_may_die() -> (TcpStream, TcpStream, Power) {
     let (one, other) = memory::pair(memory::Options::default());
     let power = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let (a, b) = (start(one, 1, A), power.spawn(async { start(other, 2, B) }).await.unwrap());
-    assert_eq!(soon("claiming", a.claimed()).await, AddressEvent::Claimed);
-    assert_eq!(soon("claiming", b.claimed()).await, AddressEvent::Claimed);
+    assert_eq!(soon("claiming", a.claimed()).await.unwrap(), AddressEvent::Claimed);
+    assert_eq!(soon("claiming", b.claimed()).await.unwrap(), AddressEvent::Claimed);
     let listener = TcpListener::bind(&b, (B, 80).into()).await.unwrap();
     let client = soon("connecting", TcpStream::connect(&a, (B, 80).into())).await.unwrap();
     let (server, _) = soon("accepting", listener.accept()).await.unwrap();
@@ -288,7 +296,7 @@ async fn dropping_with_zero_linger_resets_and_without_it_delivers() {
 #[tokio::test]
 async fn a_dropped_accept_loses_no_connection() {
     let (a, b) = soon("claiming", link()).await;
-    let listener = std::sync::Arc::new(TcpListener::bind(&b, (B, 80).into()).await.unwrap());
+    let listener = Arc::new(TcpListener::bind(&b, (B, 80).into()).await.unwrap());
     let gives_up = tokio::time::timeout(Duration::from_millis(20), listener.accept()).await;
     assert!(gives_up.is_err());
     let accepts: Vec<_> = (0..3)
@@ -307,4 +315,118 @@ async fn a_dropped_accept_loses_no_connection() {
         soon("accepting", accept).await.unwrap().unwrap();
     }
     soon("the third", listener.accept()).await.unwrap();
+}
+
+/// A device that fails when it is told to.
+struct Failing {
+    device: memory::MemoryDevice,
+    failed: Arc<AtomicBool>,
+}
+
+impl Device for Failing {
+    fn rx_burst(&mut self, now: Instant, umem: &mut Umem, frames: &mut Vec<RxFrame>) -> usize {
+        self.device.rx_burst(now, umem, frames)
+    }
+
+    fn tx_room(&mut self) -> usize {
+        self.device.tx_room()
+    }
+
+    fn tx_burst(&mut self, now: Instant, umem: &mut Umem, frames: &mut VecDeque<TxFrame>) {
+        self.device.tx_burst(now, umem, frames);
+    }
+
+    fn completions(&mut self, umem: &mut Umem, done: &mut Vec<CompletedFrame>) {
+        self.device.completions(umem, done);
+    }
+
+    fn failure(&mut self) -> Option<io::Error> {
+        let failed = self.failed.load(Ordering::Relaxed);
+        failed.then(|| io::Error::new(io::ErrorKind::NetworkDown, "the card was pulled out"))
+    }
+
+    fn fds(&self) -> io::Result<Vec<OwnedFd>> {
+        self.device.fds()
+    }
+
+    fn describe(&self) -> String {
+        "fails".to_owned()
+    }
+}
+
+/// What every call on a stack that stopped says: those that wait already, and those that come later.
+async fn check_that_all_fail(stack: &Stack, kind: io::ErrorKind, says: &str, stops: impl FnOnce()) {
+    let check = |what: &str, error: io::Error| {
+        assert_eq!(error.kind(), kind, "{what}: {error}");
+        assert!(error.to_string().contains(says), "{what}: {error}");
+    };
+    let listener = TcpListener::bind(stack, (A, 80).into()).await.unwrap();
+    let socket = UdpSocket::bind(stack, 7).unwrap();
+    let nobody = SocketAddr::from(([10, 0, 0, 99], 80));
+    let mut buf = [0; 10];
+    let waiting = async {
+        tokio::join!(
+            listener.accept(),
+            TcpStream::connect(stack, nobody),
+            socket.recv_from(&mut buf),
+            async {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                stops();
+            }
+        )
+    };
+    let (accept, connect, receive, ()) = soon("a call that waits", waiting).await;
+    check("accept", accept.unwrap_err());
+    check("connect", connect.unwrap_err());
+    check("recv_from", receive.unwrap_err());
+    check("a later accept", soon("accept", listener.accept()).await.unwrap_err());
+    check("a later connect", soon("connect", TcpStream::connect(stack, nobody)).await.unwrap_err());
+    check("a later recv_from", soon("recv_from", socket.recv_from(&mut [0; 10])).await.unwrap_err());
+    check("send_to", socket.send_to(b"anybody?", nobody).unwrap_err());
+    check("bind", TcpListener::bind(stack, (A, 81).into()).await.unwrap_err());
+    check("bind", UdpSocket::bind(stack, 8).unwrap_err());
+    check("claimed", soon("claimed", stack.claimed()).await.unwrap_err());
+    soon("shutting down", stack.shut_down(Duration::from_secs(60))).await;
+}
+
+#[tokio::test]
+async fn when_the_device_fails_every_call_says_so() {
+    let (one, other) = memory::pair(memory::Options::default());
+    let failed = Arc::new(AtomicBool::new(false));
+    let (a, b) = (start(Failing { device: one, failed: failed.clone() }, 1, A), start(other, 2, B));
+    assert_eq!(soon("claiming", a.claimed()).await.unwrap(), AddressEvent::Claimed);
+    assert_eq!(soon("claiming", b.claimed()).await.unwrap(), AddressEvent::Claimed);
+    let listener = TcpListener::bind(&b, (B, 80).into()).await.unwrap();
+    let mut client = soon("connecting", TcpStream::connect(&a, (B, 80).into())).await.unwrap();
+    let (mut server, _) = soon("accepting", listener.accept()).await.unwrap();
+    server.write_all(b"last words").await.unwrap();
+    let mut buf = [0; 20];
+    assert_eq!(soon("reading", client.read(&mut buf)).await.unwrap(), 10);
+    let says = "the card was pulled out";
+    let reading = async {
+        let error = client.read(&mut buf).await.unwrap_err();
+        (error.kind(), error.to_string())
+    };
+    let stops = || {
+        failed.store(true, Ordering::Relaxed);
+        // The driver looks when it wakes up.
+        UdpSocket::bind(&b, 9).unwrap().send_to(b"wake up", (A, 9).into()).unwrap();
+    };
+    let (error, ()) = tokio::join!(
+        soon("reading", reading),
+        check_that_all_fail(&a, io::ErrorKind::NetworkDown, says, stops)
+    );
+    assert!(error.0 == io::ErrorKind::NetworkDown && error.1.contains(says), "{error:?}");
+    let error = client.write(b"anybody?").await.unwrap_err();
+    assert!(error.kind() == io::ErrorKind::NetworkDown && error.to_string().contains(says), "{error}");
+}
+
+#[tokio::test]
+async fn when_the_runtime_that_drives_a_stack_ends_every_call_on_others_says_so() {
+    let (one, _other) = memory::pair(memory::Options::default());
+    let power = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let a = power.spawn(async { start(one, 1, A) }).await.unwrap();
+    assert_eq!(soon("claiming", a.claimed()).await.unwrap(), AddressEvent::Claimed);
+    let mut power = Power(Some(power));
+    check_that_all_fail(&a, io::ErrorKind::NotConnected, "runtime", || power.fails()).await;
 }

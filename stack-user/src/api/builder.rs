@@ -202,6 +202,9 @@ pub enum StartError {
     /// tokio can't wait on the queues.
     #[error("cannot wait for frames: {0}")]
     Wait(std::io::Error),
+    /// The stack stopped before it had an address.
+    #[error("{0}")]
+    Stopped(std::io::Error),
     /// The system gives no random numbers.
     #[error("the system has no random numbers to give: {0}")]
     Random(std::io::Error),
@@ -428,7 +431,7 @@ impl Builder {
             stack.shard().with(|core, now| {
                 core.stack.claim(now, address, network.prefix, network.gateway, network.mtu, self.schedule)
             })?;
-            match stack.claimed().await {
+            match stack.claimed().await.map_err(StartError::Stopped)? {
                 AddressEvent::Refused { mac } | AddressEvent::Lost { mac } => {
                     stack.unsteer(address.into(), self.vlan.unwrap_or(0))?;
                     if let AddressChoice::Given { .. } = self.address {

@@ -76,13 +76,7 @@ impl Stack {
         let queues = Readable::new(device.fds()?)?;
         let shard = Arc::new(Shard::new(stack, device, clock));
         let driver = Arc::clone(&shard);
-        tokio::spawn(async move {
-            if let Err(error) = drive(Arc::clone(&driver), clock, queues).await {
-                tracing::error!("the stack stopped: its queues can't be waited on any more: {error}");
-                // Nobody shall wait for what can't come.
-                driver.with(|core, now| core.stack.abort_all(now));
-            }
-        });
+        tokio::spawn(drive(driver, clock, queues));
         Ok(Self { running: Arc::new(Running { shard, program: Mutex::new(program), checksum_remedy }) })
     }
 
@@ -140,14 +134,20 @@ impl Stack {
     }
 
     /// Waits until a [claim](stack::Stack::claim) that was started is decided.
-    pub async fn claimed(&self) -> AddressEvent {
+    ///
+    /// # Errors
+    /// Why the stack stopped, if it did.
+    pub async fn claimed(&self) -> io::Result<AddressEvent> {
         poll_fn(|cx| {
-            self.shard().with(|core, _| match core.stack.address_state() {
-                None | Some(AddressEvent::Probing) => {
-                    core.waiters.wait_for_changes(cx);
-                    Poll::Pending
+            self.shard().with(|core, _| {
+                core.running()?;
+                match core.stack.address_state() {
+                    None | Some(AddressEvent::Probing) => {
+                        core.waiters.wait_for_changes(cx);
+                        Poll::Pending
+                    }
+                    Some(decided) => Poll::Ready(Ok(decided)),
                 }
-                Some(decided) => Poll::Ready(decided),
             })
         })
         .await
@@ -160,7 +160,7 @@ impl Stack {
     pub async fn shut_down(&self, grace: Duration) {
         let finished = poll_fn(|cx| {
             self.shard().with(|core, _| {
-                if core.stack.has_unfinished_connections() {
+                if core.running().is_ok() && core.stack.has_unfinished_connections() {
                     core.waiters.wait_for_changes(cx);
                     Poll::Pending
                 } else {

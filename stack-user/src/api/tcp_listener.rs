@@ -34,6 +34,7 @@ impl TcpListener {
     #[allow(clippy::unused_async)]
     pub async fn bind(stack: &Stack, address: SocketAddr) -> io::Result<Self> {
         let (id, local) = stack.shard().with(|core, now| {
+            core.running()?;
             let id = core.stack.tcp_listen(now, address, BACKLOG)?;
             let local = core.stack.tcp_listener(id).map_or(address, |listener| listener.local);
             io::Result::Ok((id, local))
@@ -49,7 +50,7 @@ impl TcpListener {
     /// Waits for a connection, and returns it with its peer's address. Cancel safe.
     ///
     /// # Errors
-    /// None so far; a connection that has failed since is returned all the same, and reading tells.
+    /// Why the stack stopped, if it did. A connection that has failed since is returned all the same, and reading tells.
     pub async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
         poll_fn(|cx| self.poll_accept(cx)).await
     }
@@ -60,6 +61,7 @@ impl TcpListener {
     /// As `accept`.
     pub fn poll_accept(&self, cx: &Context<'_>) -> Poll<io::Result<(TcpStream, SocketAddr)>> {
         self.stack.shard().with(|core, now| {
+            core.running()?;
             let Some((id, remote)) = core.stack.tcp_accept(now, self.id) else {
                 core.waiters.wait_to_accept(self.id, cx);
                 return Poll::Pending;

@@ -34,9 +34,12 @@ impl TcpStream {
     /// # Errors
     /// `ConnectionRefused`, `HostUnreachable`, `NetworkUnreachable`, `TimedOut`, `ConnectionReset`;
     /// `AddrNotAvailable` when all ports to this peer are in use, or the stack has lost its address; `InvalidInput` when
-    /// `remote` is not one host and port.
+    /// `remote` is not one host and port; why the stack stopped, if it did.
     pub async fn connect(stack: &Stack, remote: SocketAddr) -> io::Result<Self> {
-        let (id, local) = stack.shard().with(|core, now| core.stack.tcp_connect(now, remote))?;
+        let (id, local) = stack.shard().with(|core, now| {
+            core.running()?;
+            io::Result::Ok(core.stack.tcp_connect(now, remote)?)
+        })?;
         let stream = Self { stack: stack.clone(), id, local, remote };
         poll_fn(|cx| stream.poll_connected(cx)).await?;
         Ok(stream)
@@ -92,6 +95,7 @@ impl TcpStream {
 
     fn poll_connected(&self, cx: &Context<'_>) -> Poll<io::Result<()>> {
         self.stack.shard().with(|core, _| {
+            core.running()?;
             let Some(connection) = core.stack.tcp(self.id) else {
                 return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
             };
@@ -118,6 +122,7 @@ impl AsyncRead for TcpStream {
                     buf.advance(read);
                     Poll::Ready(Ok(()))
                 }
+                Err(_) if let Err(stopped) = core.running() => Poll::Ready(Err(stopped.into())),
                 Err(tcp::ReadError::WouldBlock) => {
                     core.waiters.wait_to_read(self.id, cx);
                     Poll::Pending
@@ -130,13 +135,16 @@ impl AsyncRead for TcpStream {
 
 impl AsyncWrite for TcpStream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        self.stack.shard().with(|core, now| match core.stack.tcp_write(now, self.id, buf) {
-            Ok(written) => Poll::Ready(Ok(written)),
-            Err(tcp::WriteError::WouldBlock) => {
-                core.waiters.wait_to_write(self.id, cx);
-                Poll::Pending
+        self.stack.shard().with(|core, now| {
+            core.running()?;
+            match core.stack.tcp_write(now, self.id, buf) {
+                Ok(written) => Poll::Ready(Ok(written)),
+                Err(tcp::WriteError::WouldBlock) => {
+                    core.waiters.wait_to_write(self.id, cx);
+                    Poll::Pending
+                }
+                Err(error) => Poll::Ready(Err(error.into())),
             }
-            Err(error) => Poll::Ready(Err(error.into())),
         })
     }
 
@@ -147,8 +155,11 @@ impl AsyncWrite for TcpStream {
 
     /// Closes our direction: the peer reads the end of the stream after what was written.
     fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.stack.shard().with(|core, now| core.stack.tcp_shutdown_write(now, self.id));
-        Poll::Ready(Ok(()))
+        self.stack.shard().with(|core, now| {
+            core.running()?;
+            core.stack.tcp_shutdown_write(now, self.id);
+            Poll::Ready(Ok(()))
+        })
     }
 }
 

@@ -24,7 +24,10 @@ impl UdpSocket {
     /// # Errors
     /// `AddrInUse` when another socket has the port, or all have one.
     pub fn bind(stack: &Stack, port: u16) -> io::Result<Self> {
-        let (id, local) = stack.shard().with(|core, _| core.stack.udp_bind(port))?;
+        let (id, local) = stack.shard().with(|core, _| {
+            core.running()?;
+            io::Result::Ok(core.stack.udp_bind(port)?)
+        })?;
         Ok(Self { stack: stack.clone(), id, local })
     }
 
@@ -39,7 +42,10 @@ impl UdpSocket {
     /// `InvalidInput` when it does not fit in a packet, `NetworkUnreachable` without a route, `OutOfMemory` when no
     /// frame is free.
     pub fn send_to(&self, payload: &[u8], remote: SocketAddr) -> io::Result<usize> {
-        self.stack.shard().with(|core, now| core.stack.udp_send_to(now, self.id, remote, payload))?;
+        self.stack.shard().with(|core, now| {
+            core.running()?;
+            io::Result::Ok(core.stack.udp_send_to(now, self.id, remote, payload)?)
+        })?;
         Ok(payload.len())
     }
 
@@ -57,6 +63,9 @@ impl UdpSocket {
     /// As `recv_from`.
     pub fn poll_recv_from(&self, cx: &Context<'_>, buf: &mut [u8]) -> Poll<io::Result<(usize, SocketAddr)>> {
         self.stack.shard().with(|core, _| match core.stack.udp_recv_from(self.id, buf) {
+            Err(RecvError::WouldBlock) if let Err(stopped) = core.running() => {
+                Poll::Ready(Err(stopped.into()))
+            }
             Err(RecvError::WouldBlock) => {
                 core.waiters.wait_to_receive(self.id, cx);
                 Poll::Pending

@@ -209,6 +209,10 @@ impl Device for Capture {
         has_more
     }
 
+    fn failure(&mut self) -> Option<io::Error> {
+        self.device.failure()
+    }
+
     fn fds(&self) -> io::Result<Vec<OwnedFd>> {
         self.device.fds()
     }

@@ -56,6 +56,11 @@ pub trait Device: Send {
         false
     }
 
+    /// Why frames will never again come or go, if it is so: the interface is gone, for example. Asked before each sleep.
+    fn failure(&mut self) -> Option<io::Error> {
+        None
+    }
+
     /// File descriptors that become readable when a frame has come: duplicates, for whoever waits to keep.
     ///
     /// # Errors

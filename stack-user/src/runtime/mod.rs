@@ -3,6 +3,7 @@
 mod clock;
 mod driver;
 mod shard;
+mod stopped;
 #[cfg(test)]
 mod tests;
 mod waiters;
@@ -10,4 +11,5 @@ mod waiters;
 pub use clock::Clock;
 pub use driver::drive;
 pub use shard::{Core, Shard};
+pub use stopped::Stopped;
 pub use waiters::Waiters;

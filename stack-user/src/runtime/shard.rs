@@ -6,18 +6,19 @@
 
 use std::{
     collections::VecDeque,
-    mem,
+    io, mem,
     sync::{Mutex, PoisonError},
     task::Waker,
 };
 
 use tokio::sync::Notify;
 
-use super::{clock::Clock, waiters::Waiters};
+use super::{Stopped, clock::Clock, waiters::Waiters};
 use crate::{
     device::{BURST, Device, Umem},
     frame::{CompletedFrame, RxFrame, TxFrame},
     stack::Stack,
+    telemetry::STORY,
     time::{Duration, Instant},
 };
 
@@ -55,6 +56,8 @@ pub struct Core {
     driver_sleeps: Option<Option<Instant>>,
     /// Nobody uses the shard any more.
     pub(super) closing: bool,
+    /// Nobody drives the shard any more, though somebody may use it.
+    stopped: Option<Stopped>,
 }
 
 impl Shard {
@@ -70,6 +73,7 @@ impl Shard {
             completed: Vec::with_capacity(BURST),
             driver_sleeps: None,
             closing: false,
+            stopped: None,
         };
         Self { core: Mutex::new(core), wake_driver: Notify::new() }
     }
@@ -94,6 +98,25 @@ impl Shard {
         result
     }
 
+    /// The device has failed. Connections end; what of that can be told to their peers is.
+    pub(super) fn stop(&self, error: &io::Error) {
+        self.with(|core, now| {
+            let stopped = Stopped::by(error);
+            tracing::info!(target: STORY, "{stopped}");
+            core.stack.abort_all(now);
+            core.stop(stopped);
+        });
+    }
+
+    /// The driver is gone. If it was not for [`close`](Self::close) or [`stop`](Self::stop), nobody told it to end.
+    pub(super) fn abandon(&self) {
+        self.with(|core, _| {
+            if !core.closing && core.stopped.is_none() {
+                core.stop(Stopped::abandoned());
+            }
+        });
+    }
+
     /// Ends the driver. What the shard holds goes when the last reference to it does.
     pub fn close(&self) {
         self.with(|core, _| core.closing = true);
@@ -102,6 +125,19 @@ impl Shard {
 }
 
 impl Core {
+    /// Whether the shard is driven, so that waiting for it makes sense.
+    ///
+    /// # Errors
+    /// Why it [stopped](Stopped).
+    pub fn running(&self) -> Result<(), Stopped> {
+        self.stopped.clone().map_or(Ok(()), Err)
+    }
+
+    fn stop(&mut self, why: Stopped) {
+        self.stopped = Some(why);
+        self.waiters.wake_all();
+    }
+
     /// Receives, lets time pass and sends, until there is nothing to do or others should have a turn. Returns
     /// whether there may be more.
     pub(super) fn pump(&mut self) -> bool {

@@ -83,6 +83,15 @@ impl Waiters {
         }
     }
 
+    /// Nothing will happen any more: everybody shall look.
+    pub(super) fn wake_all(&mut self) {
+        let connections = self.tcp.iter_mut().flat_map(|row| [row.read.take(), row.write.take()]);
+        self.woken.extend(connections.flatten());
+        self.woken.extend(self.udp.drain().flat_map(|(_, waiting)| waiting));
+        self.woken.extend(self.listeners.drain().flat_map(|(_, waiting)| waiting));
+        self.woken.append(&mut self.other);
+    }
+
     fn tcp_row(&mut self, id: TcpId) -> &mut TcpWaiters {
         let row = id.index();
         if row >= self.tcp.len() {

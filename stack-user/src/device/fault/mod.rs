@@ -187,6 +187,10 @@ impl Device for Fault {
         device_has_more || !self.rx.ready.is_empty() || !self.lost.is_empty()
     }
 
+    fn failure(&mut self) -> Option<io::Error> {
+        self.device.failure()
+    }
+
     fn fds(&self) -> io::Result<Vec<OwnedFd>> {
         self.device.fds()
     }

@@ -52,6 +52,8 @@ pub struct XdpDevice {
     now: Instant,
     /// When to wake the kernel next, if it left frames on the TX ring.
     kick_at: Option<Instant>,
+    /// What the kernel said when the sockets were no longer bound, which they never will be again.
+    unbound: Option<io::Error>,
     counters: Counters,
     description: String,
 }
@@ -88,6 +90,7 @@ impl XdpDevice {
             refused: Vec::new(),
             now: Instant::ZERO,
             kick_at: None,
+            unbound: None,
             counters: Counters::default(),
             description: format!("{interface}: AF_XDP, {bound}"),
         };
@@ -128,12 +131,14 @@ impl XdpDevice {
         }
     }
 
-    /// Counts a call that the kernel refused, and tells of the first: the interface is gone, or its queue is no longer
-    /// ours, and all that would be seen of it else are time-outs.
+    /// Counts a call that the kernel refused, and tells of the first: the interface is down, and all that would be seen of
+    /// it else are time-outs. Once it is gone, the socket is bound to nothing, and stays so.
     fn note_wakeup(&mut self, woken: io::Result<()>) {
         let Err(error) = woken else { return };
-        if self.counters.wakeup_errors == 0 {
-            tracing::warn!("{} no longer takes our frames: {error}; was it removed?", self.name);
+        if error.raw_os_error() == Some(libc::ENXIO) {
+            self.unbound.get_or_insert(error);
+        } else if self.counters.wakeup_errors == 0 {
+            tracing::warn!("{} no longer takes our frames: {error}; is it down?", self.name);
         }
         self.counters.wakeup_errors += 1;
     }
@@ -226,6 +231,12 @@ impl Device for XdpDevice {
         let sends_more = self.kick_at.is_some_and(|at| at <= self.now);
         let has_frames = self.queues.iter_mut().any(|queue| queue.rx.has_frames());
         sends_more || has_frames || !self.refused.is_empty()
+    }
+
+    fn failure(&mut self) -> Option<io::Error> {
+        let error = self.unbound.as_ref()?;
+        let told = format!("{} no longer takes our frames: {error}; was it removed?", self.name);
+        Some(io::Error::new(io::ErrorKind::NetworkDown, told))
     }
 
     fn fds(&self) -> io::Result<Vec<OwnedFd>> {
