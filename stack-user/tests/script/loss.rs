@@ -283,3 +283,95 @@ fn what_is_too_large_is_not_sent_as_it_is_for_want_of_a_chunk_rfc1191() {
     s.expect(seg(".").seq(600).ack(0).len(400));
     s.finish();
 }
+
+/// Ten segments, of which the first is overtaken and sent again; the others arrive, and four of new data go out.
+fn recovering() -> Script {
+    let config = Config { congestion: Algorithm::NewReno, ..config() };
+    let mut s = Script::established(config, sack_options());
+    s.write(40_000);
+    assert_eq!(s.drain(), 10);
+    s.advance(10);
+    s.inject(seg(".").seq(0).ack(0).sack(&[(1000, 4000)]));
+    s.expect(seg(".").seq(0).len(1000));
+    assert_eq!((s.info().recovery, s.info().ssthresh), (Phase::FastRecovery, 5000));
+    s.inject(seg(".").seq(0).ack(0).sack(&[(1000, 10_000)]));
+    let new = s.drain();
+    s.advance(10);
+    assert_eq!(new + s.drain(), 4, "new data, paced");
+    s
+}
+
+/// RFC 5681 §4.3: what is lost of the data that was sent since the window was reduced is another window's loss.
+#[test]
+fn losses_in_two_windows_reduce_twice_rfc5681_4_3() {
+    let mut s = recovering();
+    s.inject(seg(".").seq(0).ack(10_000).sack(&[(11_000, 14_000)]));
+    s.expect(seg(".").seq(10_000).len(1000));
+    assert_eq!((s.info().recovery, s.info().ssthresh), (Phase::FastRecovery, 2000), "half of four segments");
+    s.inject(seg(".").seq(0).ack(14_000));
+    assert_eq!(s.info().recovery, Phase::Open);
+    s.finish();
+}
+
+/// The same, and the first is not repaired yet.
+#[test]
+fn the_second_window_counts_though_the_first_is_not_repaired_rfc5681_4_3() {
+    let mut s = recovering();
+    s.inject(seg(".").seq(0).ack(0).sack(&[(11_000, 12_000), (1000, 10_000)]));
+    assert_eq!(s.info().ssthresh, 2500);
+    s.finish();
+}
+
+/// RFC 5681 §4.3: the loss of a retransmission is a sign of congestion, too.
+#[test]
+fn a_lost_retransmission_reduces_again_rfc5681_4_3() {
+    let mut s = recovering();
+    // What was sent after the repair has arrived, and the repair has not.
+    s.inject(seg(".").seq(0).ack(0).sack(&[(1000, 14_000)]));
+    s.expect(seg(".").seq(0).len(1000));
+    assert_eq!((s.info().recovery, s.info().ssthresh), (Phase::FastRecovery, 2500));
+    s.finish();
+}
+
+/// RFC 5681 §4.3: all losses of one window are one sign of congestion, whenever they are found.
+#[test]
+fn losses_of_one_window_reduce_once_rfc5681_4_3() {
+    let mut s = Script::established(Config { congestion: Algorithm::NewReno, ..config() }, sack_options());
+    s.write(40_000);
+    assert_eq!(s.drain(), 10);
+    s.advance(10);
+    for blocks in
+        [&[(1000, 4000)][..], &[(5000, 7000), (1000, 4000)], &[(8000, 9000), (5000, 7000), (1000, 4000)]]
+    {
+        s.inject(seg(".").seq(0).ack(0).sack(blocks));
+        s.drain();
+        assert_eq!(s.info().ssthresh, 5000);
+    }
+    s.finish();
+}
+
+/// RFC 5681 §4.3, after a time-out: what is lost of the repair ends slow start.
+#[test]
+fn a_loss_in_the_repair_after_a_timeout_reduces_again_rfc5681_4_3() {
+    let mut s = Script::established(Config { congestion: Algorithm::NewReno, ..config() }, sack_options());
+    s.write(40_000);
+    assert_eq!(s.drain(), 10);
+    while s.info().recovery != Phase::Loss {
+        s.advance_to_timer();
+        s.drain();
+    }
+    assert_eq!(s.info().ssthresh, 5000);
+    // The repair arrives, and new data asks whether the time-out was needed: it was.
+    s.inject(seg(".").seq(0).ack(1000));
+    s.drain();
+    s.inject(seg(".").seq(0).ack(1000).sack(&[(11_000, 12_000)]));
+    s.expect(seg(".").seq(1000).len(1000));
+    s.inject(seg(".").seq(0).ack(1000).sack(&[(11_000, 13_000)]));
+    s.expect(seg(".").seq(2000).len(1000));
+    assert_eq!((s.info().recovery, s.info().ssthresh), (Phase::Loss, 5000));
+    s.advance(10);
+    s.inject(seg(".").seq(0).ack(1000).sack(&[(2000, 3000), (11_000, 13_000)]));
+    s.expect(seg(".").seq(1000).len(1000));
+    assert_eq!((s.info().recovery, s.info().ssthresh), (Phase::FastRecovery, 2000));
+    s.finish();
+}

@@ -17,6 +17,7 @@ mod newreno;
 mod order;
 mod prr;
 mod rack;
+mod reduction;
 mod scoreboard;
 #[cfg(test)]
 mod tests;
@@ -31,6 +32,7 @@ use newreno::NewReno;
 use order::Order;
 use prr::{Delivery, Prr};
 use rack::{Rack, RoundTrip};
+use reduction::Losses;
 use scoreboard::Scoreboard;
 use tlp::{ProbeAck, Tlp};
 use undo::Undo;
@@ -61,6 +63,8 @@ pub struct Recovery {
     reneged: u64,
     /// The number of transmissions when the timer expired last.
     timeout_order: u64,
+    /// The same when the window was reduced last: what of these is lost is no news.
+    reduced_order: u64,
     order: Order,
     scoreboard: Scoreboard,
     rack: Rack,
@@ -233,17 +237,19 @@ impl Recovery {
         if self.probe_repaired(context) {
             // RFC 8985 §7.4.2, §9.3: a loss, even though nothing is missing any more.
             congestion.on_congestion(context.now, Signal::Loss, self.ack.flight);
+            self.reduced_order = self.order.transmissions();
             self.undo.disarm();
             reason = Some(WindowReason::Loss);
         }
-        let found = reneged + self.detect_losses(context, queue);
-        if found > 0 && self.enter_recovery(context, queue, congestion) {
+        let mut found = self.detect_losses(context, queue);
+        found.segments += reneged;
+        if self.enter_recovery(found, context, queue, congestion) {
             reason = Some(WindowReason::Loss);
         }
         if matches!(self.phase, Phase::FastRecovery | Phase::Cwr) {
             let delivery = Delivery {
                 delivered: self.ack.delivered,
-                safe: self.ack.advanced && found == 0,
+                safe: self.ack.advanced && found.segments == 0,
                 in_flight: self.pipe(queue, context.mss),
                 mss: context.mss,
             };
@@ -280,7 +286,7 @@ impl Recovery {
             has_new_data: context.has_new_data,
         };
         let by_frto = self.phase == Phase::Loss && self.frto.on_ack(evidence);
-        let by_eifel = self.ack.advanced && self.undo.on_advance(self.ack.answered_at);
+        let by_eifel = self.ack.advanced && self.undo.on_advance(context.una, self.ack.answered_at);
         let by_dsack = self.ack.dsack.clone().is_some_and(|range| {
             let segments = (range.end - range.start).div_ceil(context.mss.max(1) as u64);
             self.undo.on_dsack(range.end, segments as usize)
@@ -329,8 +335,8 @@ impl Recovery {
         }) && self.phase == Phase::Open
     }
 
-    /// Marks what must be lost; returns how many segments that were not known to be.
-    fn detect_losses(&mut self, context: &Context, queue: &mut SendQueue) -> usize {
+    /// Marks what must be lost; returns what was not known to be.
+    fn detect_losses(&mut self, context: &Context, queue: &mut SendQueue) -> Losses {
         if context.sack {
             self.detect_by_rack(context, queue)
         } else {
@@ -338,7 +344,7 @@ impl Recovery {
         }
     }
 
-    fn detect_by_rack(&mut self, context: &Context, queue: &mut SendQueue) -> usize {
+    fn detect_by_rack(&mut self, context: &Context, queue: &mut SendQueue) -> Losses {
         let recovering = matches!(self.phase, Phase::FastRecovery | Phase::Loss);
         let round_trip = RoundTrip { min: context.min_rtt, smoothed: context.srtt };
         self.rack.update_reo_wnd(recovering, queue.sacked_entries(), round_trip);
@@ -348,13 +354,14 @@ impl Recovery {
         found
     }
 
-    fn detect_by_duplicates(&mut self, context: &Context, queue: &mut SendQueue) -> usize {
-        let first = queue.get(0).map(|entry| (entry.mark, entry.transmissions));
+    fn detect_by_duplicates(&mut self, context: &Context, queue: &mut SendQueue) -> Losses {
+        let mut found = Losses::default();
+        let first = queue.get(0).map(|entry| (entry.mark, entry.transmissions, entry.order));
         let lost = match self.phase {
             // A partial ACK: the segment after it is lost, too (RFC 6582 §3.2, step 3).
             Phase::FastRecovery if self.ack.advanced => {
                 self.must_retransmit = true;
-                first == Some((Mark::InFlight, 1))
+                first.is_some_and(|(_, transmissions, _)| transmissions == 1)
             }
             // RFC 6582 §3.2, step 1: duplicates of the data that was just repaired are no news.
             Phase::Open | Phase::Cwr if self.newreno.tells_loss() => {
@@ -362,58 +369,11 @@ impl Recovery {
             }
             _ => false,
         };
-        if lost && first.is_some_and(|(mark, _)| mark == Mark::InFlight) {
+        if let Some((Mark::InFlight, _, order)) = first.filter(|_| lost) {
             self.scoreboard.mark_lost(queue, 0);
-            return 1;
+            found.add(order);
         }
-        0
-    }
-
-    /// Something was found to be lost. Returns whether the window was reduced for it, as it is once per window.
-    fn enter_recovery(
-        &mut self,
-        context: &Context,
-        queue: &SendQueue,
-        congestion: &mut dyn CongestionControl,
-    ) -> bool {
-        let reduced = match self.phase {
-            Phase::FastRecovery | Phase::Loss => return false,
-            Phase::Cwr => true,
-            Phase::Open => false,
-        };
-        self.phase = Phase::FastRecovery;
-        self.point = context.nxt;
-        self.must_retransmit = true;
-        self.tlp.forget();
-        if !reduced {
-            // RFC 5681 §3.2, equation 4: FlightSize, whatever became of it.
-            congestion.on_congestion(context.now, Signal::Loss, queue.outstanding());
-            self.prr = Prr::start(self.ack.flight);
-            self.undo.arm(context.una);
-        }
-        !reduced
-    }
-
-    /// The peer tells of congestion by ECN: the window shrinks, once per window of data (RFC 3168 §6.1.2). While it
-    /// shrinks already, that is no news; nor is it from a peer that has not seen CWR, which goes with what follows the
-    /// window that was reduced last. Returns whether it was reduced.
-    pub fn on_ecn_echo(
-        &mut self,
-        now: Instant,
-        (ack, nxt): (u64, u64),
-        in_flight: usize,
-        congestion: &mut dyn CongestionControl,
-    ) -> bool {
-        let knows_no_cwr = self.point > 0 && ack <= self.point;
-        if self.phase != Phase::Open || knows_no_cwr {
-            return false;
-        }
-        self.phase = Phase::Cwr;
-        self.point = nxt;
-        congestion.on_congestion(now, Signal::Ecn, in_flight);
-        self.undo.disarm();
-        self.prr = Prr::start(in_flight);
-        true
+        found
     }
 
     /// When to call [`on_reorder_timeout`](Self::on_reorder_timeout), if ever.
@@ -431,7 +391,7 @@ impl Recovery {
         let flight = queue.outstanding() - queue.sacked();
         self.ack = Progress { now: context.now, flight, ..Progress::default() };
         let found = self.detect_losses(context, queue);
-        let reduced = found > 0 && self.enter_recovery(context, queue, congestion);
+        let reduced = self.enter_recovery(found, context, queue, congestion);
         reduced.then_some(WindowReason::Loss)
     }
 
@@ -460,6 +420,7 @@ impl Recovery {
         }
         self.frto.on_timeout(self.phase == Phase::Loss);
         self.timeout_order = self.order.transmissions();
+        self.reduced_order = self.timeout_order;
         self.phase = Phase::Loss;
         self.point = context.nxt;
         self.must_retransmit = true;
@@ -554,7 +515,7 @@ impl Recovery {
         if again {
             self.must_retransmit = false;
             self.scoreboard.on_retransmit(start);
-            self.undo.on_retransmit(now);
+            self.undo.on_retransmit(now, start);
             self.counts.retransmitted += 1;
         } else {
             self.frto.on_new_data();

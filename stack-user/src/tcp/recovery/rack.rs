@@ -1,7 +1,7 @@
 //! RACK (RFC 8985 §6): a segment is lost when one that was sent later has arrived, and the time that reordering may take
 //! has passed, too.
 
-use super::{DUP_THRESH, order::Order, scoreboard::Scoreboard};
+use super::{DUP_THRESH, order::Order, reduction::Losses, scoreboard::Scoreboard};
 use crate::{
     tcp::send_queue::{Entry, SendQueue},
     time::{Duration, Instant},
@@ -146,7 +146,7 @@ impl Rack {
         };
     }
 
-    /// RFC 8985 §6.2, step 5: marks what is lost, and returns the number of segments, and when the next one will be.
+    /// RFC 8985 §6.2, step 5: marks what is lost, and returns that, and when the next one will be.
     ///
     /// The RFC has the timer wait for the last of those that were overtaken; here it waits for the first, so that each
     /// gets exactly its time. All that expire at once are found at once.
@@ -156,16 +156,16 @@ impl Rack {
         queue: &mut SendQueue,
         order: &mut Order,
         scoreboard: &mut Scoreboard,
-    ) -> (usize, Option<Instant>) {
-        let mut found = 0;
+    ) -> (Losses, Option<Instant>) {
+        let mut found = Losses::default();
         while let Some(index) = order.first(queue) {
             let Some(entry) = queue.get(index).filter(|entry| entry.order < self.delivered) else { break };
             let deadline = entry.sent_at + self.rtt + self.reo_wnd;
             if deadline > now {
                 return (found, Some(deadline));
             }
+            found.add(entry.order);
             scoreboard.mark_lost(queue, index);
-            found += 1;
         }
         (found, None)
     }

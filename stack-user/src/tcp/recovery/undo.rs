@@ -12,8 +12,9 @@ pub(super) struct Undo {
     armed: bool,
     /// SND.UNA then: what is below was not sent again because of it.
     from: u64,
-    /// When the first segment was sent again, until the ACK that tells which copy it answers (RetransmitTS in RFC 3522).
-    first_at: Option<Instant>,
+    /// The stream offset of the first segment that was sent again, and when that was (RetransmitTS in RFC 3522), until the
+    /// ACK that tells which copy it answers.
+    first: Option<(u64, Instant)>,
     /// Segments sent again that no DSACK was seen for.
     unexplained: usize,
     /// Any was sent again.
@@ -33,13 +34,13 @@ impl Undo {
         *self = Self { count: self.count, ..Self::default() };
     }
 
-    /// A segment goes out again.
-    pub(super) fn on_retransmit(&mut self, now: Instant) {
+    /// The segment that starts at `start` goes out again.
+    pub(super) fn on_retransmit(&mut self, now: Instant, start: u64) {
         if !self.armed {
             return;
         }
         if !self.any {
-            self.first_at = Some(now);
+            self.first = Some((start, now));
         }
         self.any = true;
         self.unexplained += 1;
@@ -55,11 +56,12 @@ impl Undo {
         self.unexplained == 0
     }
 
-    /// The first ACK of something since a segment was sent again: whether it answers an earlier copy (RFC 3522 §3.2, step
-    /// 5).
-    pub(super) fn on_advance(&mut self, answered_at: Option<Instant>) -> bool {
-        let first_at = self.first_at.take();
-        self.armed && first_at.zip(answered_at).is_some_and(|(first, answered)| answered < first)
+    /// SND.UNA moved to `una`. The first ACK that covers the first segment that was sent again decides: whether it answers
+    /// an earlier copy (RFC 3522 §3.2, steps 4 and 5). One of what lies below it, which an earlier recovery had repaired,
+    /// does not.
+    pub(super) fn on_advance(&mut self, una: u64, answered_at: Option<Instant>) -> bool {
+        let Some((_, first_at)) = self.first.take_if(|&mut (start, _)| una > start) else { return false };
+        self.armed && answered_at.is_some_and(|answered| answered < first_at)
     }
 
     /// It is undone.
@@ -85,8 +87,8 @@ mod tests {
     fn recovering() -> Undo {
         let mut undo = Undo::default();
         undo.arm(1000);
-        undo.on_retransmit(at(10));
-        undo.on_retransmit(at(20));
+        undo.on_retransmit(at(10), 1000);
+        undo.on_retransmit(at(20), 2000);
         undo
     }
 
@@ -104,22 +106,31 @@ mod tests {
 
     #[test]
     fn the_first_ack_decides_rfc3522_3_2() {
-        assert!(recovering().on_advance(Some(at(9))));
-        assert!(!recovering().on_advance(Some(at(10))));
-        assert!(!recovering().on_advance(None), "no timestamps");
+        assert!(recovering().on_advance(2000, Some(at(9))));
+        assert!(!recovering().on_advance(2000, Some(at(10))));
+        assert!(!recovering().on_advance(2000, None), "no timestamps");
         let mut undo = recovering();
-        assert!(!undo.on_advance(Some(at(15))));
-        assert!(!undo.on_advance(Some(at(9))), "a later one may be an old ACK");
+        assert!(!undo.on_advance(2000, Some(at(15))));
+        assert!(!undo.on_advance(2000, Some(at(9))), "a later one may be an old ACK");
+    }
+
+    #[test]
+    fn an_ack_below_what_was_sent_again_does_not_decide_rfc3522_3_2() {
+        let mut undo = Undo::default();
+        undo.arm(1000);
+        undo.on_retransmit(at(10), 3000);
+        assert!(!undo.on_advance(2000, Some(at(9))) && !undo.on_advance(3000, Some(at(9))));
+        assert!(undo.on_advance(3001, Some(at(9))), "a part of it is enough");
     }
 
     #[test]
     fn what_is_done_or_disarmed_is_not_undone_again_rfc4015_3() {
         let mut undo = recovering();
         undo.done();
-        assert!(!undo.on_advance(Some(at(9))) && !undo.on_dsack(3000, 2));
+        assert!(!undo.on_advance(2000, Some(at(9))) && !undo.on_dsack(3000, 2));
         assert_eq!(undo.count(), 1);
         let mut undo = recovering();
         undo.disarm();
-        assert!(!undo.on_advance(Some(at(9))) && !undo.on_dsack(3000, 2));
+        assert!(!undo.on_advance(2000, Some(at(9))) && !undo.on_dsack(3000, 2));
     }
 }
