@@ -83,3 +83,11 @@ fn a_percent_of_loss_leaves_what_newreno_can_have() {
     let (took, info) = long_fat_pipe(0.01, 1_250_000, 1_000_000);
     assert!(took < Duration::from_secs(9) && info.timeouts <= 1, "{took:?} {info:?}");
 }
+
+/// RFC 3522 §3.2, step 4: an ACK of what lies below the first segment that was sent again is not the one that decides; else
+/// many a real loss passes for none.
+#[test]
+fn real_losses_undo_nothing_rfc3522_3_2() {
+    let (_, info) = long_fat_pipe(0.01, 1_250_000, 6_000_000);
+    assert!(info.retransmissions > 40 && info.undone == 0, "{info:?}");
+}

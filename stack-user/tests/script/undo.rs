@@ -154,29 +154,3 @@ fn the_echo_of_the_first_copy_undoes_a_timeout_rfc4015_3() {
     assert!(kinds.iter().any(again));
     s.finish();
 }
-
-/// RFC 3522 §3.2, step 4: the ACK that decides is the first that covers what was sent again. One of something below it,
-/// which an earlier recovery had repaired, tells nothing.
-#[test]
-fn an_ack_below_what_was_sent_again_decides_nothing_rfc3522_3_2() {
-    let mut s = established(all_options());
-    s.write(40 * 1448);
-    assert_eq!(s.drain(), 10);
-    s.advance(10);
-    s.inject(seg(".").seq(0).ack(0).sack(&[(1448, 4 * 1448)]));
-    s.expect(seg(".").seq(0).len(1448));
-    let first_repair = s.our_clock();
-    s.inject(seg(".").seq(0).ack(0).sack(&[(1448, 10 * 1448)]));
-    let new = s.drain();
-    s.advance(10);
-    assert_eq!(new + s.drain(), 4, "new data, paced");
-    s.advance(10);
-    // The first of the new data is lost, and that is another window's loss: what is repaired now may be undone, but not
-    // because of an ACK of the earlier repair.
-    s.inject(seg(".").seq(0).ack(0).sack(&[(11 * 1448, 14 * 1448), (1448, 10 * 1448)]));
-    s.expect(seg(".").seq(10 * 1448).len(1448));
-    s.advance(10);
-    s.inject(seg(".").seq(0).ack(10 * 1448).echo(first_repair).sack(&[(11 * 1448, 14 * 1448)]));
-    assert_eq!((s.info().recovery, s.info().undone), (Phase::FastRecovery, 0));
-    s.finish();
-}
