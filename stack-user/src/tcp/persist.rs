@@ -10,6 +10,8 @@ const MAX_INTERVAL: Duration = Duration::from_secs(60);
 pub struct Persist {
     probes: u32,
     due: bool,
+    /// What was sent again last lies beyond the window.
+    asked: bool,
 }
 
 impl Persist {
@@ -32,6 +34,16 @@ impl Persist {
     /// A probe, or data in its place, went out.
     pub fn on_sent(&mut self) {
         self.due = false;
+    }
+
+    /// Outstanding data was sent again; that may be the first segment of it, beyond a window that has shrunk.
+    pub fn on_repeated(&mut self, beyond_window: bool) {
+        self.asked = beyond_window;
+    }
+
+    /// Whether the peer was asked by a segment that it had no room for. Answers yes once.
+    pub fn take_asked(&mut self) -> bool {
+        core::mem::take(&mut self.asked)
     }
 
     /// The window opened.

@@ -36,6 +36,7 @@ mod robustness;
 mod rto;
 mod rules;
 mod sack_blocks;
+mod shrunk_window;
 mod simultaneous_open;
 mod syn_sent;
 mod timestamps;

@@ -61,6 +61,9 @@ impl Connection {
         if acked.is_none() && self.is_duplicate_ack(segment, ack, payload_len, old_window) {
             self.recovery.on_duplicate_ack(&self.send, self.layout().mss, self.sack_enabled);
         }
+        if acked.is_none() {
+            self.on_window();
+        }
         self.judge_mtu_probe();
         self.judge(now);
         let acked_new = acked.is_some();
@@ -75,6 +78,15 @@ impl Connection {
         self.set_probe_timer(now, acked_new);
         self.on_peer_alive(now);
         if news || ack.at_or_after(self.snd.una) { Ok(()) } else { Err(DropReason::TcpDuplicateData) }
+    }
+
+    /// While the window was shut, RTO had the first outstanding segment ask for it (RFC 9293 §3.8.6.1), more and more rarely.
+    /// The peer can't have taken that one: it is due as soon as there is room, and not when the timer has expired again.
+    fn on_window(&mut self) {
+        let fits = self.send.get(0).is_some_and(|first| first.end() <= self.window_end());
+        if fits && self.persist.take_asked() {
+            self.recovery.on_window_opened(&mut self.send);
+        }
     }
 
     /// RFC 3168 §6.1.2: congestion, and nothing is lost.

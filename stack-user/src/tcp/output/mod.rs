@@ -118,7 +118,7 @@ impl Connection {
         }
         let last = self.send.sent_entries().checked_sub(1)?;
         let fits = self.send.get(last).is_some_and(|entry| entry.len <= self.layout().mss);
-        if !fits {
+        if !fits || !self.window_takes(last) {
             self.recovery.cancel_probe();
             return None;
         }
@@ -137,17 +137,22 @@ impl Connection {
             }
         }
         let entry = self.send.get(index)?;
-        let window_end = self.snd.una_offset + self.snd.wnd as u64;
-        // A window that has shrunk holds back what lies beyond it (RFC 9293 §3.8.6, SHLD-16), but for the first: it asks
-        // for the window, too.
-        let fits = entry.end() <= window_end || index == 0;
-        if !at_once {
-            let allowed = fits && self.congestion_allows(entry.sequence_len());
-            if !(allowed && self.pacing_allows(now)) {
-                return None;
-            }
+        let due = at_once || self.congestion_allows(entry.sequence_len()) && self.pacing_allows(now);
+        if !(due && self.window_takes(index)) {
+            return None;
         }
         self.transmit_entry(now, pool, index, Some(self.recovery.retransmit_reason()))
+    }
+
+    /// Whether an entry may be sent again: a window that has shrunk holds back what lies beyond it (RFC 9293 §3.8.6,
+    /// SHLD-16), but for the first, which asks for the window, too.
+    fn window_takes(&self, index: usize) -> bool {
+        index == 0 || self.send.get(index).is_some_and(|entry| entry.end() <= self.window_end())
+    }
+
+    /// SND.UNA + SND.WND as a stream offset.
+    pub(super) fn window_end(&self) -> u64 {
+        self.snd.una_offset + self.snd.wnd as u64
     }
 
     /// Cuts a segment off what was lost. `None` if that can't be done now: as it is, it would be lost again.
@@ -181,7 +186,8 @@ impl Connection {
             overridden: self.persist.is_due() || gate == Gate::Open,
         };
         let len = nagle::bytes_to_send(question);
-        let fin_alone = entry.len == 0;
+        // It takes a number of the window, too (RFC 9293 §3.4).
+        let fin_alone = entry.len == 0 && usable > 0;
         if len == 0 && !fin_alone {
             return None;
         }
@@ -253,6 +259,7 @@ impl Connection {
         let entry = self.send.get(index).filter(|entry| entry.is_home())?;
         let (start, end, len, fin) = (entry.start, entry.end(), entry.len, entry.fin);
         let again = entry.transmissions > 0;
+        let asks_for_window = again && end > self.window_end();
         let spare = if len == 0 { Some(self.allocate(now, pool)?) } else { None };
         let sequence_len = len + usize::from(fin);
         let transmission = self.recovery.on_transmit(now, &self.send, start, sequence_len, again);
@@ -262,6 +269,7 @@ impl Connection {
 
         if again {
             self.counts.retransmissions += 1;
+            self.persist.on_repeated(asks_for_window);
             if let Some(reason) = reason {
                 self.trace(now, || Kind::Retransmit { start, len: sequence_len, reason });
             }

@@ -440,6 +440,12 @@ impl Recovery {
         self.must_retransmit = true;
     }
 
+    /// The window has opened for the first entry, which was last sent when the peer could not take it.
+    pub fn on_window_opened(&mut self, queue: &mut SendQueue) {
+        self.scoreboard.mark_lost(queue, 0);
+        self.must_retransmit = true;
+    }
+
     /// The entry to send again next, and whether it goes whatever the window says.
     pub fn next_retransmission(&mut self, queue: &SendQueue) -> Option<(usize, bool)> {
         if self.frto.holds_retransmissions() {
