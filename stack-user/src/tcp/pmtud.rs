@@ -1,10 +1,10 @@
 //! How large a packet the path carries: by ICMP (RFC 1191, RFC 8201), by segments that are larger than the others and
-//! arrive or not (RFC 4821), and by time-outs of full segments where nobody says why (a *black hole*). The words are
+//! arrive or not (RFC 4821), and by time-outs of large segments where nobody says why (a *black hole*). The words are
 //! those of RFC 8899.
 //!
 //! ICMP errors can be forged, and often are filtered. So an error that contradicts what has arrived already waits for a
 //! time-out to confirm it (RFC 5927 §7.2), and a path that swallows full segments in silence gets smaller ones after
-//! three time-outs. From there the search goes up again: a *probe* is a segment of ordinary data that is larger than the
+//! some time-outs. From there the search goes up again: a *probe* is a segment of ordinary data that is larger than the
 //! others. If it alone is lost, its size was why, and congestion was not.
 
 use super::{Connection, config::PathMtuProbing, output::Transmit, recovery::Phase, seq::SeqNumber};
@@ -28,6 +28,11 @@ const MAX_PROBES: u8 = 3;
 /// Consecutive time-outs of a segment larger than BASE_PLPMTU that make a black hole (RFC 4821 §7.7). Fewer, and a link
 /// that is away for a moment costs the large segments for a while; more, and each doubles the time that a user waits.
 const BLACK_HOLE_TIMEOUTS: u8 = 3;
+
+/// The same for a segment between MIN_PLPMTU and BASE_PLPMTU, when none larger has been tried. Practically every path carries
+/// it, so it is more likely that nobody is there; fewer, and each outage of some seconds leaves crumbs behind until the
+/// search has gone up again.
+const MIDDLE_BLACK_HOLE_TIMEOUTS: u8 = 5;
 
 /// PMTU_RAISE_TIMER (RFC 8899 §5.1.1), and how long RFC 1191 §6.3 believes an ICMP error: then the path may have
 /// become another.
@@ -205,13 +210,13 @@ impl Pmtud {
             return true;
         }
         let smaller = if size > BASE_PLPMTU { BASE_PLPMTU } else { MIN_PLPMTU };
-        // Segments that were small from the start have no size to blame.
-        let blameless = smaller == MIN_PLPMTU && self.mtu != BASE_PLPMTU;
-        if self.mode == PathMtuProbing::Off || size <= smaller || blameless {
+        if self.mode == PathMtuProbing::Off || size <= smaller {
             return false;
         }
-        self.timeouts += 1;
-        if self.timeouts < BLACK_HOLE_TIMEOUTS {
+        let suspected = smaller == BASE_PLPMTU || self.mtu == BASE_PLPMTU;
+        let patience = if suspected { BLACK_HOLE_TIMEOUTS } else { MIDDLE_BLACK_HOLE_TIMEOUTS };
+        self.timeouts = self.timeouts.saturating_add(1);
+        if self.timeouts < patience {
             return false;
         }
         // RFC 4821 §7.7, RFC 8899 §4.3: nobody says it, but packets of this size don't arrive.
@@ -257,7 +262,9 @@ impl Connection {
 
     /// The retransmission timer expired.
     pub(super) fn on_timeout_for_path_mtu(&mut self, now: Instant) {
-        let Some(oldest) = self.send.get(0) else { return };
+        // What the peer has no room for it would not take in any size.
+        let window_end = self.window_end();
+        let Some(oldest) = self.send.get(0).filter(|oldest| oldest.end() <= window_end) else { return };
         let (size, mtu) = (oldest.len + self.packet_overhead(), self.path_mtu());
         if self.pmtud.on_timeout(now, size, mtu) {
             self.resize_segments();

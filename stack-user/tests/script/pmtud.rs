@@ -272,3 +272,48 @@ fn a_probe_that_was_only_overtaken_is_not_lost_rfc4821_7_6_2() {
     assert_eq!(s.info().path_mtu as i64, end - start + HEADERS as i64);
     s.finish();
 }
+
+/// RFC 8899 §4.3: a path may carry even less than BASE_PLPMTU, and what is written may be less than full segments from the
+/// start.
+#[test]
+fn segments_of_middle_size_get_out_of_a_black_hole_rfc8899_4_3() {
+    let mut s = script(PathMtuProbing::BlackHole);
+    s.connection.set_nodelay(true);
+    let mut path = Path::new(1000);
+    path.carry(&mut s, 1060);
+    let info = s.info();
+    assert_eq!((path.sizes.first(), info.timeouts), (Some(&1100), 5));
+    path.carry(&mut s, 1060);
+    assert_eq!(s.info().timeouts, 5, "it is known by now");
+    // A longer transfer finds what the path carries.
+    path.carry(&mut s, 400_000);
+    assert!((985..=1000).contains(&s.info().path_mtu), "{}", s.info().path_mtu);
+    s.finish();
+}
+
+#[test]
+fn segments_that_are_as_small_as_can_be_have_no_size_to_blame() {
+    let mut s = script(PathMtuProbing::BlackHole);
+    s.write(500);
+    while s.info().timeouts < 8 {
+        s.drain();
+        s.advance_to_timer();
+    }
+    assert_eq!(s.info().path_mtu, 1500);
+    s.finish();
+}
+
+/// A peer that has no room for a segment, and says so, is no black hole.
+#[test]
+fn a_closed_window_is_no_black_hole() {
+    let mut s = script(PathMtuProbing::BlackHole);
+    s.write(1460);
+    s.expect(seg(".").seq(0).len(1460));
+    while s.info().timeouts < 8 {
+        s.inject(seg(".").seq(0).ack(0).window(0));
+        s.drain();
+        s.advance_to_timer();
+    }
+    assert_eq!(s.info().path_mtu, 1500);
+    s.finish();
+}

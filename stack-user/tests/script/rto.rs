@@ -63,7 +63,8 @@ fn it_resends_the_first_and_backs_off_rfc6298_5_4_to_5_6() {
     s.write(3000);
     s.drain();
     let mut expected = 200;
-    for _ in 0..5 {
+    // The fifth would come in smaller pieces, in case that its size is the reason.
+    for _ in 0..4 {
         assert_eq!(s.advance_to_timer(), expected);
         s.expect(seg(".").seq(0).len(1000));
         s.expect_silence();
