@@ -363,7 +363,7 @@ impl Connection {
             return;
         }
         let room = self.send.bytes() < self.send_buffer(pool) && !self.send.is_full(pool);
-        if room && SendQueue::may_allocate(pool) {
+        if room && self.send.may_allocate(pool) {
             self.write_blocked = false;
             self.events.push(Event::Writable);
         } else if room {

@@ -13,6 +13,10 @@ use crate::{
 /// Lower, and a burst of ACKs finds none; higher, and small pools can't be used to the full.
 pub const RESERVED_CHUNKS: usize = 64;
 
+/// Segments that a queue may hold when others have all chunks but the reserve. One, and a peer delays its ACK of it; more, and
+/// fewer connections share what there is.
+const FIRST_SEGMENTS: usize = 2;
+
 /// The entries, by stream offset; those that were sent come first.
 #[derive(Debug, Default)]
 pub struct SendQueue {
@@ -244,9 +248,12 @@ impl SendQueue {
     }
 
     /// Whether writing may take another chunk of those that all connections share. In a pool that is small itself, so is
-    /// the reserve.
-    pub fn may_allocate<P: FramePool>(pool: &P) -> bool {
-        pool.available() > RESERVED_CHUNKS.min(pool.chunks() / 4)
+    /// the reserve. A queue that is (almost) empty may use half of that: else those with much to send, who take each chunk
+    /// that their ACKs free, would leave it nothing for as long as they like.
+    pub fn may_allocate<P: FramePool>(&self, pool: &P) -> bool {
+        let reserve = RESERVED_CHUNKS.min(pool.chunks() / 4);
+        let kept = if self.entries.len() < FIRST_SEGMENTS { reserve / 2 } else { reserve };
+        pool.available() > kept
     }
 
     /// Copies bytes into frames, the last one that was not sent first (RFC 9293 §3.9.1.2, SHLD-27 and
@@ -277,7 +284,7 @@ impl SendQueue {
     }
 
     fn push_empty<P: FramePool>(&mut self, pool: &mut P) -> bool {
-        if self.is_full(pool) || !Self::may_allocate(pool) {
+        if self.is_full(pool) || !self.may_allocate(pool) {
             return false;
         }
         let Some(frame) = pool.allocate() else { return false };

@@ -2,7 +2,7 @@
 
 use crate::dsl::{Script, all_options, config, pattern, plain_options, sack_options, seg};
 use stack_user::frame::FramePool;
-use stack_user::tcp::{Config, Error, Event, WriteError, options::Options};
+use stack_user::tcp::{Config, Error, Event, WriteError, options::Options, send_queue::RESERVED_CHUNKS};
 use stack_user::{telemetry::DropReason, time::Duration};
 
 fn established() -> Script {
@@ -179,6 +179,37 @@ fn who_found_no_chunk_at_all_is_told_when_others_let_go() {
     assert_eq!(s.events(), [Event::Writable]);
     assert_eq!(s.app_write(b"data"), Ok(4));
     s.expect(seg("P.").seq(0).data(b"data"));
+    s.finish();
+}
+
+/// Those who have much to send take each chunk that comes free, down to the reserve. Who has nothing in the queue must get
+/// on beside them.
+#[test]
+fn the_first_segments_in_the_queue_may_come_from_half_of_the_reserve() {
+    let mut s = established();
+    let reserve = RESERVED_CHUNKS.min(s.pool.chunks() / 4);
+    let mut held = Vec::new();
+    while s.pool.available() > reserve {
+        held.extend(s.pool.allocate());
+    }
+    assert_eq!(s.app_write(&pattern(0, 5000)), Ok(2000), "so many as the peer acknowledges at once");
+    s.expect(seg(".").seq(0).len(1000));
+    s.expect(seg(".").seq(1000).len(1000));
+    assert_eq!(s.app_write(b"more"), Err(WriteError::WouldBlock));
+    s.inject(seg(".").seq(0).ack(2000));
+    assert_eq!(s.events(), [Event::Writable]);
+    while s.pool.available() > reserve / 2 {
+        held.extend(s.pool.allocate());
+    }
+    assert_eq!(
+        s.app_write(b"more"),
+        Err(WriteError::WouldBlock),
+        "the other half is for ACKs, and for frames that come"
+    );
+    held.pop().into_iter().for_each(|frame| s.pool.release(frame));
+    s.advance_to_timer();
+    assert_eq!(s.events(), [Event::Writable]);
+    held.into_iter().for_each(|frame| s.pool.release(frame));
     s.finish();
 }
 
