@@ -58,7 +58,7 @@ drop_reasons! {
     FragmentMalformed = "fragment_malformed",
     /// A datagram whose fragments did not all come in time (RFC 1122 §3.3.2).
     FragmentTimeout = "fragment_timeout",
-    /// More datagrams or fragments wait for reassembly than the bound allows.
+    /// A datagram whose fragments did not all come before others needed the room, or a fragment too many of one.
     FragmentQueueFull = "fragment_queue_full",
     /// A segment or ICMP message that came in fragments, longer than a chunk.
     FragmentTooLong = "fragment_too_long",

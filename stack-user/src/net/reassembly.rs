@@ -6,6 +6,7 @@
 //! it for IPv6; only exact copies are let pass.
 
 use std::{
+    cmp::Reverse,
     collections::{BTreeMap, VecDeque},
     net::Ipv4Addr,
 };
@@ -21,8 +22,9 @@ use crate::{
 /// different datagrams mix (RFC 4963).
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Datagrams that wait at once, from all sources and from one. Fewer, and a stray fragment or two stops others;
-/// the second bound keeps one broken sender from that.
+/// Datagrams that wait at once, from all sources and from one. Fewer, and in a flood of fragments those of an honest datagram
+/// have less time to follow each other; more, and each fragment of the flood takes longer to make room for. The second
+/// bound keeps one broken sender from taking all.
 const MAX_DATAGRAMS: usize = 64;
 const MAX_DATAGRAMS_OF_SOURCE: usize = 16;
 
@@ -55,6 +57,8 @@ pub struct Reassembler {
     partial: BTreeMap<Key, Partial>,
     bytes: usize,
     expired: VecDeque<Expired>,
+    /// Datagrams that had to make room, and were not counted yet.
+    evicted: u64,
 }
 
 /// What fragments of one datagram have in common (RFC 791 §3.2).
@@ -90,7 +94,8 @@ impl Reassembler {
     /// Takes in a fragment. Returns the datagram if it was the last that was missing.
     ///
     /// # Errors
-    /// [`DropReason::FragmentMalformed`] or [`DropReason::FragmentQueueFull`]; the fragment is not kept.
+    /// [`DropReason::FragmentMalformed`], or [`DropReason::FragmentQueueFull`] when the datagram is in too many pieces; the
+    /// fragment is not kept.
     pub fn insert(
         &mut self,
         now: Instant,
@@ -98,14 +103,9 @@ impl Reassembler {
         payload: &[u8],
     ) -> Result<Option<Reassembled>, DropReason> {
         check(header, payload)?;
-        if self.bytes + payload.len() > MAX_BYTES {
-            return Err(DropReason::FragmentQueueFull);
-        }
         let key = Key::of(header);
-        if !self.partial.contains_key(&key) {
-            self.make_room(header.source)?;
-            self.partial.insert(key, Partial::new(now + TIMEOUT));
-        }
+        self.make_room(key, payload.len());
+        self.partial.entry(key).or_insert_with(|| Partial::new(now + TIMEOUT));
         let Some(partial) = self.partial.get_mut(&key) else { return Ok(None) };
         let before = partial.received;
         let result = partial.insert(header, payload);
@@ -131,17 +131,63 @@ impl Reassembler {
         self.expired.pop_front()
     }
 
+    /// How many datagrams had to make room for others since the last call: each one
+    /// [`DropReason::FragmentQueueFull`].
+    pub fn take_evicted(&mut self) -> u64 {
+        std::mem::take(&mut self.evicted)
+    }
+
     /// When [`handle_timeout`](Self::handle_timeout) has to be called.
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.partial.values().map(|partial| partial.deadline).min()
     }
 
-    fn make_room(&self, source: Ipv4Addr) -> Result<(), DropReason> {
-        let of_source = self.partial.keys().filter(|key| key.source == source).count();
-        if self.partial.len() >= MAX_DATAGRAMS || of_source >= MAX_DATAGRAMS_OF_SOURCE {
-            return Err(DropReason::FragmentQueueFull);
+    /// Makes room for `len` bytes of a datagram, within all bounds. What has waited longest goes, so that whose fragments
+    /// follow each other soon gets through a flood of those that never do; and of the source that takes most, so that
+    /// there have to be many for that.
+    fn make_room(&mut self, key: Key, len: usize) {
+        if !self.partial.contains_key(&key) {
+            let of_source = self.partial.keys().filter(|other| other.source == key.source).count();
+            if of_source >= MAX_DATAGRAMS_OF_SOURCE {
+                let oldest = self.partial.iter().filter(|(other, _)| other.source == key.source);
+                let oldest = oldest.min_by_key(|(_, partial)| partial.deadline).map(|(key, _)| *key);
+                self.evict(oldest);
+            } else if self.partial.len() >= MAX_DATAGRAMS {
+                self.evict(self.oldest_of_greediest(key, |_| 1));
+            }
         }
-        Ok(())
+        while self.bytes + len > MAX_BYTES {
+            // Other than this one there must be some: it alone is shorter.
+            let Some(victim) = self.oldest_of_greediest(key, |partial| partial.received) else { return };
+            self.evict(Some(victim));
+        }
+    }
+
+    /// The datagram, other than `spared`, that has waited longest of those of the source whose weights are most. Sources
+    /// that weigh the same are told by their oldest datagram, too.
+    fn oldest_of_greediest(&self, spared: Key, weight: impl Fn(&Partial) -> usize) -> Option<Key> {
+        let mut best: Option<(usize, Reverse<Instant>, Key)> = None;
+        let mut run: Option<(usize, Reverse<Instant>, Key)> = None;
+        // In the order of keys, datagrams of one source are beside each other.
+        for (&key, partial) in self.partial.iter().filter(|(key, _)| **key != spared) {
+            let (age, own) = (Reverse(partial.deadline), weight(partial));
+            run = Some(match run {
+                Some((sum, oldest, known)) if known.source == key.source => {
+                    let (oldest, known) = if age > oldest { (age, key) } else { (oldest, known) };
+                    (sum + own, oldest, known)
+                }
+                _ => (own, age, key),
+            });
+            best = best.max(run);
+        }
+        best.map(|(_, _, key)| key)
+    }
+
+    fn evict(&mut self, key: Option<Key>) {
+        if let Some(partial) = key.and_then(|key| self.partial.remove(&key)) {
+            self.bytes -= partial.received;
+            self.evicted += 1;
+        }
     }
 }
 
@@ -368,35 +414,83 @@ mod tests {
         assert_eq!((reassembler.bytes, reassembler.poll_timeout()), (0, None));
     }
 
+    /// A first fragment of 8 bytes.
+    fn open(reassembler: &mut Reassembler, at: u64, source: u8, id: u16) -> Result<(), DropReason> {
+        reassembler.insert(ms(at), &header(source, id, 0, true, 8), &[0; 8]).map(|_| ())
+    }
+
+    /// The rest of it.
+    fn finish(reassembler: &mut Reassembler, at: u64, source: u8, id: u16) -> bool {
+        let last = header(source, id, 8, false, 8);
+        reassembler.insert(ms(at), &last, &[0; 8]).is_ok_and(|whole| whole.is_some())
+    }
+
     #[test]
     fn what_waits_is_bounded_by_source_by_number_and_by_bytes() {
         let mut reassembler = Reassembler::new();
-        let mut kept = 0;
         for source in 1..=10 {
             for id in 0..40 {
-                let header = header(source, id, 0, true, 8);
-                kept += usize::from(reassembler.insert(ms(0), &header, &[0; 8]).is_ok());
+                assert_eq!(open(&mut reassembler, 0, source, id), Ok(()));
             }
             assert!(reassembler.partial.len() <= usize::from(source) * MAX_DATAGRAMS_OF_SOURCE);
         }
-        assert_eq!(kept, MAX_DATAGRAMS);
+        assert_eq!(reassembler.partial.len(), MAX_DATAGRAMS);
+        assert_eq!(reassembler.take_evicted(), 400 - MAX_DATAGRAMS as u64);
+        assert_eq!(reassembler.take_evicted(), 0);
 
         let mut reassembler = Reassembler::new();
         let fragment = data(32_752);
-        let refused =
-            (1..=2u8).flat_map(|source| (0..16).map(move |id| (source, id))).find_map(|(source, id)| {
-                let both = [0, 32_752].map(|at| {
-                    reassembler.insert(ms(0), &header(source, id, at, true, fragment.len()), &fragment)
-                });
+        for (source, id) in (1..=4).flat_map(|source| (0..16).map(move |id| (source, id))) {
+            for at in [0, 32_752] {
+                let header = header(source, id, at, true, fragment.len());
+                assert_eq!(reassembler.insert(ms(0), &header, &fragment), Ok(None));
                 assert!(reassembler.bytes <= MAX_BYTES);
-                both.into_iter().find_map(Result::err)
-            });
-        assert_eq!(refused, Some(DropReason::FragmentQueueFull));
+            }
+        }
+        assert!(reassembler.take_evicted() > 0);
 
         let mut reassembler = Reassembler::new();
         let fragments =
             (0..1000).filter(|n| reassembler.insert(ms(0), &header(1, 1, n * 16, true, 8), &[0; 8]).is_ok());
         assert_eq!(fragments.count(), MAX_FRAGMENTS);
+    }
+
+    /// Whoever forges many senders, or many datagrams of one, does not keep others' out: what has waited longest makes room.
+    #[test]
+    fn honest_datagrams_get_through_a_flood_of_fragments() {
+        for sources in [1, 4, 60, 200_u8] {
+            let mut reassembler = Reassembler::new();
+            let mut through = 0;
+            for n in 0..2_000_u16 {
+                let at = u64::from(n);
+                // A fragment each millisecond; the honest datagram's come 20 ms apart.
+                let _ = open(&mut reassembler, at, 10 + (n % u16::from(sources)) as u8, n);
+                match n % 100 {
+                    50 => assert_eq!(open(&mut reassembler, at, 1, n / 100), Ok(())),
+                    70 => through += usize::from(finish(&mut reassembler, at, 1, n / 100)),
+                    _ => {}
+                }
+            }
+            assert_eq!(through, 20, "beside {sources} forged senders");
+        }
+    }
+
+    /// What takes most makes room first, not who came first.
+    #[test]
+    fn a_greedy_source_makes_room_for_others() {
+        let mut reassembler = Reassembler::new();
+        assert_eq!(open(&mut reassembler, 0, 1, 1), Ok(()));
+        let fragment = data(65_000);
+        for id in 0..200 {
+            let header = header(2, id, 0, true, fragment.len());
+            assert_eq!(reassembler.insert(ms(1 + u64::from(id)), &header, &fragment), Ok(None));
+        }
+        for source in 3..50 {
+            for id in 0..2 {
+                assert_eq!(open(&mut reassembler, 500, source, id), Ok(()));
+            }
+        }
+        assert!(finish(&mut reassembler, 600, 1, 1));
     }
 
     #[test]

@@ -120,6 +120,9 @@ impl<P: FramePool> Stack<P> {
         let payload = self.pool.rx_bytes(&frame).get(datagram.payload.clone()).unwrap_or_default();
         let inserted = self.fragments.insert(now, &datagram.header, payload);
         self.pool.release_rx(frame);
+        for _ in 0..self.fragments.take_evicted() {
+            self.drops.count(DropReason::FragmentQueueFull);
+        }
         match inserted {
             Ok(Some(whole)) if whole.header.protocol == protocol::UDP => {
                 self.handle_udp_reassembled(whole);
