@@ -2,7 +2,11 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::{ipv4::Cast, route, token_bucket::TokenBucket};
+use super::{
+    ipv4::Cast,
+    route,
+    token_bucket::{TokenBucket, UncertainLimit},
+};
 use crate::{
     frame::{FramePool, RxFrame, TxFrame},
     rng::Rng,
@@ -177,16 +181,13 @@ const ERROR_BURST: u32 = 100;
 
 /// Tokens that an error takes: a random number up to this. With a fixed price, whoever counts the errors
 /// learns which ports did not cost one, that is, are open.
-const MAX_ERROR_PRICE: u64 = 3;
+const MAX_ERROR_PRICE: u32 = 3;
 
 /// Writes answers, not too many.
 #[derive(Debug)]
 pub struct Responder {
     echoes: TokenBucket,
-    errors: TokenBucket,
-    /// Tokens that the next error takes.
-    error_price: u32,
-    rng: Rng,
+    errors: UncertainLimit,
 }
 
 impl Responder {
@@ -194,7 +195,7 @@ impl Responder {
     pub fn new(rng: Rng) -> Self {
         let echoes = TokenBucket::new(ECHO_INTERVAL, ECHO_BURST);
         let errors = TokenBucket::new(ERROR_INTERVAL, ERROR_BURST);
-        Self { echoes, errors, error_price: 1, rng }
+        Self { echoes, errors: UncertainLimit::new(errors, MAX_ERROR_PRICE, rng) }
     }
 
     /// The answer to an echo request, with the same data (RFC 1122 §3.2.2.6), after `header_room` bytes that are
@@ -237,11 +238,9 @@ impl Responder {
         quote: &Quote,
         header_room: usize,
     ) -> Result<TxFrame, DropReason> {
-        if !self.errors.take(now, self.error_price) {
+        if !self.errors.take(now) {
             return Err(DropReason::IcmpRateLimited);
         }
-        // Drawn only once the last was paid: else a flood would just wait for the cheap ones.
-        self.error_price = 1 + self.rng.below(MAX_ERROR_PRICE) as u32;
         let unreachable = |code| Message::DestinationUnreachable { code, next_hop_mtu: 0 };
         let message = match problem {
             Problem::PortUnreachable => unreachable(unreachable::PORT),

@@ -1,6 +1,9 @@
 //! A limit on how often something happens, which lets short bursts pass.
 
-use crate::time::{Duration, Instant};
+use crate::{
+    rng::Rng,
+    time::{Duration, Instant},
+};
 
 /// Fills with time, empties with use.
 #[derive(Clone, Debug)]
@@ -41,6 +44,36 @@ impl TokenBucket {
             self.tokens += came;
             self.filled += self.interval * came;
         }
+    }
+}
+
+/// A limit that nobody can count on: what is let pass takes a random number of tokens.
+///
+/// With a fixed price, whoever counts the answers that he gets learns how many others got, whose answers he can't see, and so
+/// what became of the frames that he forged.
+#[derive(Debug)]
+pub struct UncertainLimit {
+    bucket: TokenBucket,
+    /// What the next one takes.
+    price: u32,
+    max_price: u32,
+    rng: Rng,
+}
+
+impl UncertainLimit {
+    /// Each takes from one to `max_price` tokens of the bucket.
+    pub fn new(bucket: TokenBucket, max_price: u32, rng: Rng) -> Self {
+        Self { bucket, price: 1, max_price, rng }
+    }
+
+    /// Whether one more may pass; if so it is paid.
+    pub fn take(&mut self, now: Instant) -> bool {
+        let taken = self.bucket.take(now, self.price);
+        if taken {
+            // Drawn only once the last was paid: else a flood would just wait for the cheap ones.
+            self.price = 1 + self.rng.below(self.max_price.into()) as u32;
+        }
+        taken
     }
 }
 

@@ -48,12 +48,9 @@ pub use udp::{UdpBindError, UdpSendError};
 
 use crate::{
     frame::{FramePool, RxFrame},
-    net::{
-        icmp::Responder, link::Link, neighbour, reassembly, route::Route, token_bucket::TokenBucket,
-        udp::Sockets,
-    },
+    net::{icmp::Responder, link::Link, neighbour, reassembly, route::Route, udp::Sockets},
     rng::Rng,
-    tcp::{EphemeralPorts, SecretKey, ack::ChallengeBudget},
+    tcp::{EphemeralPorts, SecretKey},
     telemetry::{DropCounters, DropReason},
     time::Instant,
     wire::MacAddr,
@@ -78,10 +75,7 @@ pub struct Stack<P> {
     ports: EphemeralPorts,
     secret: SecretKey,
     tcp_config: crate::tcp::Config,
-    /// Limits the ACKs that segments provoke which are not acceptable.
-    challenges: ChallengeBudget,
-    /// Limits the resets that answer segments for no connection.
-    resets: TokenBucket,
+    limits: tcp::Limits,
     /// Frames that are ready: answers to others, and datagrams.
     outgoing: VecDeque<crate::frame::TxFrame>,
     /// Who wants a chunk back that is on the TX ring, by chunk.
@@ -110,8 +104,7 @@ impl<P: FramePool> Stack<P> {
             ports: EphemeralPorts::new(&mut rng),
             secret: SecretKey::new(&mut rng),
             tcp_config: crate::tcp::Config::default(),
-            resets: tcp::RESETS,
-            challenges: ChallengeBudget::new(rng.fork()),
+            limits: tcp::Limits::new(rng.fork()),
             outgoing: VecDeque::new(),
             owners: vec![None; chunks].into_boxed_slice(),
             events: VecDeque::new(),

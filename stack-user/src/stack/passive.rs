@@ -225,7 +225,7 @@ impl<P: FramePool> Stack<P> {
             (Revisit::Reopen, None) => DropReason::TcpChallenged,
         };
         self.drops.count(reason);
-        if self.challenges.take(now)
+        if self.limits.challenges.take(now)
             && let Some(entry) = self.time_waits.get(&flow)
         {
             let ack = entry.ack(now, flow.local.port(), flow.remote.port());
@@ -266,7 +266,7 @@ impl<P: FramePool> Stack<P> {
             Arrival::Challenge(reason) => {
                 let ack = row.half_open.challenge_ack(now, flow.local.port(), flow.remote.port());
                 self.drops.count(reason);
-                if self.challenges.take(now) {
+                if self.limits.challenges.take(now) {
                     self.send_segment(now, &ack, flow.local.ip(), sender);
                 }
             }
@@ -386,7 +386,7 @@ impl<P: FramePool> Stack<P> {
         sender: Sender,
     ) {
         let Some(reset) = segment::reset_for(segment, payload_len) else { return };
-        if !self.resets.take(now, 1) {
+        if !self.limits.resets.take(now) {
             return self.drops.count(DropReason::TcpResetLimited);
         }
         self.send_segment(now, &reset, local, sender);

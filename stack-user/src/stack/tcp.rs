@@ -5,15 +5,35 @@ use std::net::{IpAddr, SocketAddr};
 use super::{Stack, TcpId, demux::Flow, egress::Sender};
 use crate::{
     frame::{FramePool, RxFrame},
-    net::token_bucket::TokenBucket,
-    tcp::{self, Connection, SeqNumber, Unreachable, segment::Segment},
+    net::token_bucket::{TokenBucket, UncertainLimit},
+    rng::Rng,
+    tcp::{self, Connection, SeqNumber, Unreachable, ack::ChallengeBudget, segment::Segment},
     time::{Duration, Instant},
 };
 
-/// Resets that answer segments for no connection: 1000 a second, 100 at once. Lower, and peers of connections that we
+/// Resets that answer segments for no connection: 1000 a second, some 100 at once. Lower, and peers of connections that we
 /// have forgotten keep trying for longer; higher, and a flood of such segments takes the TX ring from connections, and
 /// with forged sources reaches whom it is meant for.
-pub(super) const RESETS: TokenBucket = TokenBucket::new(Duration::from_millis(1), 100);
+const RESETS: TokenBucket = TokenBucket::new(Duration::from_micros(500), 200);
+
+/// Tokens that a reset takes at most; two on average, as many as come in a millisecond.
+const MAX_RESET_PRICE: u32 = 3;
+
+/// What others can make us say at most.
+#[derive(Debug)]
+pub(super) struct Limits {
+    /// ACKs that segments provoke which are not acceptable.
+    pub(super) challenges: ChallengeBudget,
+    /// Resets that answer segments for no connection.
+    pub(super) resets: UncertainLimit,
+}
+
+impl Limits {
+    pub(super) fn new(mut rng: Rng) -> Self {
+        let resets = UncertainLimit::new(RESETS, MAX_RESET_PRICE, rng.fork());
+        Self { challenges: ChallengeBudget::new(rng), resets }
+    }
+}
 
 /// Why a connection can't even be attempted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -226,12 +246,12 @@ impl<P: FramePool> Stack<P> {
             return self.handle_passive(now, sender, flow, &segment, frame);
         };
         let Some(connection) = self.connections.get_mut(id) else { return self.pool.release_rx(frame) };
-        connection.permit_challenges(self.challenges.has(now));
+        connection.permit_challenges(self.limits.challenges.has(now));
         let una = connection.send_unacknowledged();
         let result = connection.handle_segment(now, &mut self.pool, &segment, frame);
         let arrived = connection.send_unacknowledged() != una;
         if connection.take_challenged() {
-            self.challenges.spend();
+            self.limits.challenges.spend();
         }
         if let Err(reason) = result {
             self.drops.count(reason);

@@ -323,15 +323,16 @@ fn an_rst_to_a_closed_port_is_not_answered_rfc9293_3_10_7_1() {
     s.finish();
 }
 
-/// Resets are limited: forged sources must not make us shout at others.
+/// Resets are limited, by a number that nobody knows: forged sources must not make us shout at others.
 #[test]
 fn resets_are_limited() {
     let mut s = StackScript::new();
     for port in 0..500 {
         s.inject((20_000 + port, 81), seg("S").seq(-1));
     }
-    assert_eq!(s.drain(), 100);
-    assert_eq!(s.dropped(DropReason::TcpResetLimited), 400);
+    let sent = s.drain();
+    assert!((67..=200).contains(&sent), "{sent}");
+    assert_eq!(s.dropped(DropReason::TcpResetLimited), 500 - sent as u64);
     s.finish();
 }
 

@@ -41,6 +41,26 @@ fn resets_are_limited_so_that_a_flood_does_not_take_the_ring_from_connections() 
     link.assert_no_frame_is_missing();
 }
 
+/// An exact limit lets whoever counts the resets that he gets find out how many others got, and so which of the segments that he
+/// forged met a connection (the idea of CVE-2016-5696).
+#[test]
+fn how_many_resets_are_sent_can_not_be_foretold() {
+    let mut link = Link::new();
+    let mut counts = std::collections::HashSet::new();
+    for _ in 0..20 {
+        link.now += Duration::from_secs(1);
+        let mut resets = 0;
+        for port in 1..=300 {
+            let stray = segment_to(&link.a, 80, port);
+            receive(&mut link.a, link.now, &stray);
+            resets += sent(&mut link.a, link.now).len();
+        }
+        assert!((67..=200).contains(&resets), "{resets}");
+        counts.insert(resets);
+    }
+    assert!(counts.len() > 5, "{counts:?}");
+}
+
 #[test]
 fn answers_that_the_ring_does_not_take_do_not_take_the_pool() {
     let umem = Umem::on_heap(2_048).expect("memory");
