@@ -261,7 +261,13 @@ impl<P: FramePool> Stack<P> {
         let flow = row.flow;
         match row.half_open.on_segment(now, segment, frame.len()) {
             Arrival::Completes => return self.complete(now, key, segment, frame),
-            Arrival::Repeats => self.send_syn_ack(now, key),
+            Arrival::Repeats => {
+                // By another gateway, if the one before has failed.
+                if let Some(row) = self.half_open.get_mut(key) {
+                    row.sender = sender;
+                }
+                self.send_syn_ack(now, key);
+            }
             Arrival::Ends => self.forget_half_open(key),
             Arrival::Challenge(reason) => {
                 let ack = row.half_open.challenge_ack(now, flow.local.port(), flow.remote.port());

@@ -210,3 +210,35 @@ fn rfc5961_7_challenge_acks_of_all_connections_together_are_limited() {
     }
     assert!((500..1_500).contains(&answered), "{answered} of 5000");
 }
+
+/// A SYN that comes again by another way, since a gateway has failed, is answered on that way, then and when our timer
+/// expires. A forged one, which does not know the number, turns no answer aside.
+#[test]
+fn a_syn_that_comes_again_from_another_station_is_answered_there() {
+    let (mut link, _) = listening(5);
+    let from = to(Ipv4Addr::new(10, 0, 0, 200), 1);
+    let by = |mac: u8, mut syn: Vec<u8>| {
+        syn[6..12].copy_from_slice(&[2, 0, 0, 0, 0, mac]);
+        syn
+    };
+    let answered_to = |link: &mut Link| -> Vec<u8> {
+        let frames = sent(&mut link.a, link.now);
+        frames.iter().filter(|bytes| bytes[12..14] == [8, 0]).map(|bytes| bytes[5]).collect()
+    };
+    let syn = forged_syn(&link.a, from);
+    receive(&mut link.a, link.now, &by(7, syn.clone()));
+    assert_eq!(answered_to(&mut link), [7]);
+    let other = tcp_to(&link.a, from, 80, Flags::SYN, (50_000, 0), Options::default());
+    receive(&mut link.a, link.now, &by(9, other));
+    assert_eq!(answered_to(&mut link), [9], "a challenge, to whoever it was");
+    link.now += Duration::from_millis(1_001);
+    link.a.handle_timeout(link.now);
+    assert_eq!(answered_to(&mut link), [7]);
+
+    link.now += Duration::from_millis(999);
+    receive(&mut link.a, link.now, &by(8, syn));
+    assert_eq!(answered_to(&mut link), [8]);
+    link.now += Duration::from_millis(1_010);
+    link.a.handle_timeout(link.now);
+    assert_eq!(answered_to(&mut link), [8]);
+}
