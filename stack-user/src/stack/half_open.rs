@@ -22,6 +22,7 @@ pub(super) struct SynQueue {
     rows: Slab<Row>,
     by_flow: HashMap<Flow, u32, Keyed>,
     timers: TimerWheel,
+    limit: usize,
 }
 
 /// A SYN, and where it came from.
@@ -40,12 +41,19 @@ impl SynQueue {
             rows: Slab::new(),
             by_flow: HashMap::with_hasher(Keyed::new(rng)),
             timers: TimerWheel::new(now),
+            limit: MAX_HALF_OPEN,
         }
     }
 
     /// Whether there is no room for another.
     pub(super) fn is_full(&self) -> bool {
-        self.rows.len() >= MAX_HALF_OPEN
+        self.rows.len() >= self.limit
+    }
+
+    /// Another bound than the usual one, which is returned.
+    #[cfg(test)]
+    pub(super) fn set_limit(&mut self, limit: usize) -> usize {
+        std::mem::replace(&mut self.limit, limit)
     }
 
     pub(super) fn insert(&mut self, row: Row) -> usize {

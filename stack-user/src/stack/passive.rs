@@ -142,7 +142,7 @@ impl<P: FramePool> Stack<P> {
         match on_segment_in_listen(segment) {
             Knock::Syn => {
                 self.pool.release_rx(frame);
-                if let Err(reason) = self.handle_syn(now, id, sender, flow, segment) {
+                if let Err(reason) = self.handle_syn(now, id, sender, flow, segment, false) {
                     self.drops.count(reason);
                 }
             }
@@ -159,7 +159,9 @@ impl<P: FramePool> Stack<P> {
         }
     }
 
-    /// A SYN for a listener: kept, and answered.
+    /// A SYN for a listener: kept, and answered. One that `reopens` a connection in TIME-WAIT is of a peer that has been
+    /// here, and its row takes the other's place: a flood that has filled the listener's queue does not keep it out. It gets
+    /// no cookie, whose number may lie before where the old connection ended (RFC 9293 §3.6.1, MAY-2).
     fn handle_syn(
         &mut self,
         now: Instant,
@@ -167,6 +169,7 @@ impl<P: FramePool> Stack<P> {
         sender: Sender,
         flow: Flow,
         syn: &Segment,
+        reopens: bool,
     ) -> Result<(), DropReason> {
         // Nobody can be answered there (RFC 6335 §6).
         if flow.remote.port() == 0 {
@@ -177,7 +180,10 @@ impl<P: FramePool> Stack<P> {
         if listener.is_full() {
             return Err(DropReason::TcpAcceptQueueFull);
         }
-        let is_flooded = listener.syn_queue_is_full() || self.half_open.is_full();
+        let is_flooded = listener.syn_queue_is_full() && !reopens || self.half_open.is_full();
+        if is_flooded && reopens {
+            return Err(DropReason::TcpSynQueueFull);
+        }
         if is_flooded {
             listener.cookies_until = now + syn_cookie::LIFETIME;
         } else {
@@ -215,12 +221,10 @@ impl<P: FramePool> Stack<P> {
                 DropReason::TcpDuplicateData
             }
             (Revisit::Reopen, Some(id)) => {
-                let result = self.handle_syn(now, id, sender, flow, segment);
-                // With a cookie there is nothing else that remembers it, and its ACK must find the listener.
-                if matches!(result, Ok(()) | Err(DropReason::TcpSynQueueFull)) {
-                    self.time_waits.remove(&flow);
-                }
-                return result.unwrap_or_else(|reason| self.drops.count(reason));
+                return match self.handle_syn(now, id, sender, flow, segment, true) {
+                    Ok(()) => drop(self.time_waits.remove(&flow)),
+                    Err(reason) => self.drops.count(reason),
+                };
             }
             (Revisit::Reopen, None) => DropReason::TcpChallenged,
         };

@@ -117,6 +117,38 @@ fn rfc6191_2_a_new_connection_takes_the_place_of_one_in_time_wait() {
     assert_eq!(link.a.tcp_listener(listener).map(|info| info.half_open), Some(1));
 }
 
+/// A cookie is no number beyond the old connection's (RFC 9293 §3.6.1, MAY-2), and the SYN is of somebody who has been
+/// here: it finds room in a queue that a flood has filled. When there is none at all it is dropped, and TIME-WAIT goes on.
+#[test]
+fn rfc6191_2_a_new_connection_in_the_place_of_an_old_one_gets_no_cookie() {
+    let mut link = Link::new();
+    let (listener, from) = finished(&mut link);
+    let flow = Flow { local: to(A, 80), remote: from };
+    let old = link.a.time_waits.get(&flow).expect("there").ack(link.now, 80, from.port());
+    let recent = old.options.timestamps.expect("in use").echo;
+    for port in 1..=100 {
+        let forged = to(Ipv4Addr::new(10, 0, 0, 200), port);
+        let syn = tcp_to(&link.a, forged, 80, Flags::SYN, (77, 0), Options::default());
+        receive(&mut link.a, link.now, &syn);
+        let _ = sent(&mut link.a, link.now);
+    }
+    assert_eq!(link.a.tcp_listener(listener).map(|info| info.half_open), Some(64));
+    let timestamps = Some(Timestamps { value: recent.wrapping_add(1), echo: 0 });
+    let options = Options { mss: Some(1460), timestamps, ..Options::default() };
+    let syn = tcp_to(&link.a, from, 80, Flags::SYN, (old.ack.0.wrapping_sub(5_000), 0), options);
+    let room = link.a.half_open.set_limit(64);
+    receive(&mut link.a, link.now, &syn);
+    assert_eq!(answered(&mut link), None);
+    assert_eq!(link.a.tcp_time_waits().count(), 1);
+    link.a.half_open.set_limit(room);
+    receive(&mut link.a, link.now, &syn);
+    let answer = answered(&mut link).expect("SYN with ACK");
+    assert_eq!(answer.flags, Flags::SYN.with(Flags::ACK));
+    assert!(answer.seq.after(old.seq), "{:?} after {:?}", answer.seq, old.seq);
+    assert_eq!(link.a.tcp_time_waits().count(), 0);
+    assert_eq!(link.a.tcp_listener(listener).map(|info| info.half_open), Some(65), "it is remembered");
+}
+
 #[test]
 fn rfc6191_2_when_ports_run_out_those_in_time_wait_are_used_again_after_a_second() {
     let mut link = Link::new();
