@@ -317,6 +317,26 @@ async fn a_dropped_accept_loses_no_connection() {
     soon("the third", listener.accept()).await.unwrap();
 }
 
+/// Nobody is going to take what waits to be accepted.
+#[tokio::test]
+async fn shutting_down_closes_listeners_and_resets_what_they_hold() {
+    let (a, b) = soon("claiming", link()).await;
+    let listener = TcpListener::bind(&b, (B, 80).into()).await.unwrap();
+    let mut client = soon("connecting", TcpStream::connect(&a, (B, 80).into())).await.unwrap();
+    soon("shutting down", b.shut_down(Duration::from_secs(60))).await;
+    let error = soon("the reset", client.read(&mut [0; 10])).await.unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionReset, "{error}");
+    let error = soon("the end", listener.accept()).await.unwrap_err();
+    assert!(error.to_string().contains("shut down"), "{error}");
+
+    let listener = TcpListener::bind(&b, (B, 80).into()).await.unwrap();
+    let (accepted, ()) = tokio::join!(soon("the end", listener.accept()), async {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        b.shut_down(Duration::from_secs(60)).await;
+    });
+    accepted.unwrap_err();
+}
+
 /// A device that fails when it is told to.
 struct Failing {
     device: memory::MemoryDevice,

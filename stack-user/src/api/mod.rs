@@ -153,11 +153,12 @@ impl Stack {
         .await
     }
 
-    /// Lets the connections that were closed finish in order, for `grace` at most, then resets those that are left,
+    /// Closes the listeners, which resets what waits to be accepted. Lets the connections that were closed finish in order, for `grace` at most, then resets those that are left,
     /// so that no peer is left with a connection that nobody answers for.
     ///
     /// A connection in TIME-WAIT has finished: nothing but repetitions can come.
     pub async fn shut_down(&self, grace: Duration) {
+        self.shard().with(|core, now| core.stack.tcp_unlisten_all(now));
         let finished = poll_fn(|cx| {
             self.shard().with(|core, _| {
                 if core.running().is_ok() && core.stack.has_unfinished_connections() {

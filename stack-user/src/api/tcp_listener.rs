@@ -14,6 +14,9 @@ use crate::stack::ListenerId;
 /// its last ACK twice; more, and clients wait for a program that can't keep up.
 const BACKLOG: usize = 1024;
 
+/// Why nothing is accepted any more.
+const SHUT_DOWN: &str = "the listener was closed when its stack was shut down";
+
 /// A TCP listener: what `tokio::net::TcpListener` is to the kernel's stack.
 ///
 /// Dropping it resets the connections that wait to be accepted; those that were accepted go on.
@@ -50,7 +53,7 @@ impl TcpListener {
     /// Waits for a connection, and returns it with its peer's address. Cancel safe.
     ///
     /// # Errors
-    /// Why the stack stopped, if it did. A connection that has failed since is returned all the same, and reading tells.
+    /// Why the stack stopped, if it did, or that it was [shut down](Stack::shut_down). A connection that has failed since is returned all the same, and reading tells.
     pub async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
         poll_fn(|cx| self.poll_accept(cx)).await
     }
@@ -62,6 +65,9 @@ impl TcpListener {
     pub fn poll_accept(&self, cx: &Context<'_>) -> Poll<io::Result<(TcpStream, SocketAddr)>> {
         self.stack.shard().with(|core, now| {
             core.running()?;
+            if core.stack.tcp_listener(self.id).is_none() {
+                return Poll::Ready(Err(io::Error::new(io::ErrorKind::NotConnected, SHUT_DOWN)));
+            }
             let Some((id, remote)) = core.stack.tcp_accept(now, self.id) else {
                 core.waiters.wait_to_accept(self.id, cx);
                 return Poll::Pending;

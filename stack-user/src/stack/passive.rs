@@ -102,6 +102,14 @@ impl<P: FramePool> Stack<P> {
             self.tcp_abort(now, id);
             self.tcp_close(now, id);
         }
+        // Who waits for a connection shall not wait for ever.
+        self.events.push_back(Event::Listener { id });
+    }
+
+    /// Listens no more, nowhere.
+    pub fn tcp_unlisten_all(&mut self, now: Instant) {
+        let ids: Vec<_> = self.listeners.iter().map(|(id, _)| id).collect();
+        ids.into_iter().for_each(|id| self.tcp_unlisten(now, id));
     }
 
     /// A listener, to look at.
