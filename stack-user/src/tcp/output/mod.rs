@@ -259,7 +259,8 @@ impl Connection {
         let entry = self.send.get(index).filter(|entry| entry.is_home())?;
         let (start, end, len, fin) = (entry.start, entry.end(), entry.len, entry.fin);
         let again = entry.transmissions > 0;
-        let asks_for_window = again && end > self.window_end();
+        let repairs = matches!(reason, Some(RetransmitReason::Timeout | RetransmitReason::Lost));
+        let asks_for_window = repairs && end > self.window_end();
         let spare = if len == 0 { Some(self.allocate(now, pool)?) } else { None };
         let sequence_len = len + usize::from(fin);
         let transmission = self.recovery.on_transmit(now, &self.send, start, sequence_len, again);

@@ -442,8 +442,10 @@ impl Recovery {
 
     /// The window has opened for the first entry, which was last sent when the peer could not take it.
     pub fn on_window_opened(&mut self, queue: &mut SendQueue) {
-        self.scoreboard.mark_lost(queue, 0);
-        self.must_retransmit = true;
+        if queue.get(0).is_some_and(|first| first.mark == Mark::InFlight) {
+            self.scoreboard.mark_lost(queue, 0);
+            self.must_retransmit = true;
+        }
     }
 
     /// The entry to send again next, and whether it goes whatever the window says.
