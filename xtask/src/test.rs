@@ -11,7 +11,7 @@ use crate::build::{self, cargo, cargo_as_root};
 use crate::process::describe;
 use crate::progress::Step;
 use crate::sim::simulator;
-use crate::{paths, setup};
+use crate::{fuzz, paths, setup};
 
 /// Arguments of `cargo xtask test`.
 #[derive(clap::Args)]
@@ -66,7 +66,7 @@ fn steps(args: &Args) -> Result<Vec<TestStep>> {
     let this = env::current_exe().context("cannot find the xtask binary itself")?;
 
     let mut format = cargo();
-    format.args(["fmt", "--all", "--check"]);
+    format.args(["fmt", "--all", "--check", "--"]).args(fuzz::entry_files()?);
     let mut tidy = Command::new(&this);
     tidy.arg("tidy");
     let mut conformance = Command::new(&this);

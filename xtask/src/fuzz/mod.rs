@@ -69,13 +69,18 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 
 /// The names of the targets: their files'.
 fn targets() -> Result<Vec<String>> {
+    let stem = |path: PathBuf| path.file_stem()?.to_str().map(str::to_owned);
+    Ok(entry_files()?.into_iter().filter_map(stem).collect())
+}
+
+/// The targets' files. They are no part of the workspace, so whoever looks after that has to name them.
+pub(crate) fn entry_files() -> Result<Vec<PathBuf>> {
     let directory = home().join("fuzz_targets");
     let entries =
         std::fs::read_dir(&directory).with_context(|| format!("cannot read {}", directory.display()))?;
-    let mut names: Vec<_> =
-        entries.filter_map(|entry| entry.ok()?.path().file_stem()?.to_str().map(str::to_owned)).collect();
-    names.sort();
-    Ok(names)
+    let mut files: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    files.sort();
+    Ok(files)
 }
 
 /// Where the targets and the inputs that are kept for good are.

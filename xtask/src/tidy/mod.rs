@@ -56,7 +56,7 @@ pub fn check(root: &Path) -> Result<Vec<Finding>> {
         let Ok(text) = std::fs::read_to_string(&path) else { continue };
         rules::check_text(relative, &text, &mut findings);
         match relative.extension().and_then(|extension| extension.to_str()) {
-            Some("rs") if !source::is_test_file(root, relative) => {
+            Some("rs") if source::is_fuzz_target(relative) || !source::is_test_file(root, relative) => {
                 let source = Source::parse(relative, &text);
                 layers::check(&source, &mut findings);
                 rules::check_rust(&source, &mut findings);
@@ -141,6 +141,19 @@ mod tests {
         breaks("stack-user/src/net/route.rs", &long, "601 lines before its tests");
         let tests = format!("{}#[cfg(test)]\nmod tests {{\n{}}}\n", "\n".repeat(599), "// a\n".repeat(500));
         is_fine("stack-user/src/net/route.rs", &tests);
+    }
+
+    #[test]
+    fn fuzz_targets_and_what_runs_them_are_read_as_well() {
+        let long = "fn f() {}\n".repeat(601);
+        for path in
+            ["stack-user/fuzz/src/a.rs", "stack-user/fuzz/fuzz_targets/a.rs", "xtask/src/fuzz/campaign.rs"]
+        {
+            breaks(path, &long, "601 lines before its tests");
+            breaks(path, "fn f() { unsafe { g() } }\n", "unsafe");
+        }
+        is_fine("stack-user/fuzz/src/a.rs", "fn f() { x.unwrap(); }\n");
+        is_fine("stack-user/tests/script/a.rs", &long);
     }
 
     #[test]

@@ -43,9 +43,21 @@ impl<'a> Source<'a> {
     }
 }
 
+/// The fuzz targets: tests, but programs of their own at the same time.
+const FUZZ_TARGETS: &str = "stack-user/fuzz";
+
 /// Whether a file holds nothing but tests: by where it is, or since its parent says `#[cfg(test)] mod NAME;`.
 pub(crate) fn is_test_file(root: &Path, path: &Path) -> bool {
-    let by_place = |word: &OsStr| matches!(word.to_str(), Some("tests" | "tests.rs" | "benches" | "fuzz"));
+    is_fuzz_target(path) || is_test_module(root, path)
+}
+
+/// Whether a file is a fuzz target's or a part of one.
+pub(super) fn is_fuzz_target(path: &Path) -> bool {
+    path.starts_with(FUZZ_TARGETS)
+}
+
+fn is_test_module(root: &Path, path: &Path) -> bool {
+    let by_place = |word: &OsStr| matches!(word.to_str(), Some("tests" | "tests.rs" | "benches"));
     // The file itself, or any directory above it, can be the module that is for tests only.
     path.iter().any(by_place) || path.ancestors().any(|module| is_declared_for_tests(root, module))
 }
