@@ -247,13 +247,27 @@ impl SendQueue {
         !self.entries.is_empty() && self.entries.len() >= pool.available()
     }
 
-    /// Whether writing may take another chunk of those that all connections share. In a pool that is small itself, so is
-    /// the reserve. A queue that is (almost) empty may use half of that: else those with much to send, who take each chunk
-    /// that their ACKs free, would leave it nothing for as long as they like.
+    /// Whether writing may take another chunk of those that all connections share. A queue that is (almost) empty may use
+    /// half of the reserve: else those with much to send, who take each chunk that their ACKs free, would leave it nothing
+    /// for as long as they like.
     pub fn may_allocate<P: FramePool>(&self, pool: &P) -> bool {
-        let reserve = RESERVED_CHUNKS.min(pool.chunks() / 4);
+        let reserve = Self::reserve(pool);
         let kept = if self.entries.len() < FIRST_SEGMENTS { reserve / 2 } else { reserve };
         pool.available() > kept
+    }
+
+    /// Whether cutting an entry may take a chunk. As writing, it leaves the reserve: a path that carries less makes every
+    /// segment that is on its way two or three, and ACKs have to come and go all the same. But for the acknowledgement of
+    /// the first entry everything waits, and it gives the chunk back. So that one takes what no writing takes, all but a
+    /// quarter of the reserve.
+    fn may_cut<P: FramePool>(pool: &P, index: usize) -> bool {
+        let reserve = Self::reserve(pool);
+        pool.available() > if index == 0 { reserve / 4 } else { reserve }
+    }
+
+    /// In a pool that is small itself, so is the reserve.
+    fn reserve<P: FramePool>(pool: &P) -> usize {
+        RESERVED_CHUNKS.min(pool.chunks() / 4)
     }
 
     /// Copies bytes into frames, the last one that was not sent first (RFC 9293 §3.9.1.2, SHLD-27 and
@@ -321,8 +335,11 @@ impl SendQueue {
     }
 
     /// Cuts an entry in two after `len` bytes, by copying the first part into another frame: the window or a smaller
-    /// path MTU forces it. Returns whether that was possible.
+    /// path MTU forces it. Returns whether that was possible; not if the pool is down to its reserve.
     pub fn split<P: FramePool>(&mut self, pool: &mut P, index: usize, len: usize, payload_at: usize) -> bool {
+        if !Self::may_cut(pool, index) {
+            return false;
+        }
         let Some(entry) = self.entries.get_mut(index) else { return false };
         let Slot::Home(tail) = &mut entry.slot else { return false };
         debug_assert!(len > 0 && len < entry.len);

@@ -1,7 +1,10 @@
 //! F-RTO (RFC 5682): time-outs that were none.
 
 use crate::dsl::{Script, plain_options, sack_options, seg};
-use stack_user::tcp::{Config, congestion::Algorithm, options::Options, recovery::Phase};
+use stack_user::{
+    frame::FramePool,
+    tcp::{Config, congestion::Algorithm, options::Options, recovery::Phase, send_queue::RESERVED_CHUNKS},
+};
 
 fn established(peer: Options) -> Script {
     let config = Config { congestion: Algorithm::NewReno, ..Config::default() };
@@ -189,5 +192,18 @@ fn with_sack_the_first_ack_that_advances_is_waited_for_rfc5682_3_1() {
     s.drain();
     s.inject(seg(".").seq(0).ack(1000).sack(&[(9000, 10_000)]));
     s.expect(seg(".").seq(11_000).ack(0).len(1000));
+    s.finish();
+}
+
+/// New data that would have to be cut, when there is no chunk for its tail, is none that can be sent now.
+#[test]
+fn who_has_no_chunk_to_ask_with_goes_on_with_the_recovery_rfc5682_2_1() {
+    let mut s = timed_out();
+    let taken: Vec<_> =
+        core::iter::from_fn(|| (s.pool.available() > RESERVED_CHUNKS - 5).then(|| s.pool.allocate())?)
+            .collect();
+    s.inject(seg(".").seq(0).ack(1000).window(3500));
+    s.expect(seg(".").seq(1000).ack(0).len(1000));
+    taken.into_iter().for_each(|frame| s.pool.release(frame));
     s.finish();
 }

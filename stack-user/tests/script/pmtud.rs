@@ -2,9 +2,11 @@
 
 use crate::dsl::{Script, config, seg};
 use stack_user::{
+    frame::FramePool,
     tcp::{
         Config, PathMtuProbing, Unreachable,
         options::Options,
+        send_queue::RESERVED_CHUNKS,
         trace::{Kind, WindowReason},
     },
     time::Duration,
@@ -316,4 +318,30 @@ fn a_closed_window_is_no_black_hole() {
     }
     assert_eq!(s.info().path_mtu, 1500);
     s.finish();
+}
+
+/// Where an error makes three segments of each that is on its way, and others hold most of the pool: what is cut leaves
+/// the chunks that ACKs need, and still arrives.
+#[test]
+fn what_is_cut_for_a_smaller_path_leaves_chunks_for_acks() {
+    for free in [RESERVED_CHUNKS + 2, RESERVED_CHUNKS - 10, RESERVED_CHUNKS / 4 + 1] {
+        let mut s = script(PathMtuProbing::BlackHole);
+        s.write(14_600);
+        assert_eq!(s.drain(), 10);
+        let taken: Vec<_> =
+            core::iter::from_fn(|| (s.pool.available() > free).then(|| s.pool.allocate())?).collect();
+        s.inject_icmp(Unreachable::FragmentationNeeded { mtu: 552 }, 0);
+        let first = i64::from(s.connection.send_unacknowledged().0);
+        assert!(s.drain() > 0, "something goes out");
+        let left = s.pool.available();
+        assert!(left >= (free - 1).min(RESERVED_CHUNKS), "{left} of {free} chunks are left");
+        // That is lost, too; then nothing is.
+        let (mut path, started) = (Path::new(552), s.now);
+        while path.have[0].1 < 14_600 {
+            path.round(&mut s, first);
+            assert!(s.now.since(started) < Duration::from_secs(10), "it stands still");
+        }
+        taken.into_iter().for_each(|frame| s.pool.release(frame));
+        s.finish();
+    }
 }

@@ -111,9 +111,9 @@ impl Connection {
             return Some(data);
         }
         if !self.recovery.probe_is_due() {
-            if !self.recovery_context(now).has_new_data {
-                self.recovery.no_new_data();
-            }
+            // For F-RTO: the application has written none, the peer's window takes none, or no chunk is left to cut it off
+            // with (RFC 5682 §2.1, step 2b).
+            self.recovery.no_new_data();
             return self.retransmit(now, pool);
         }
         let last = self.send.sent_entries().checked_sub(1)?;
