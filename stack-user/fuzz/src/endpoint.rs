@@ -56,9 +56,8 @@ pub(crate) struct Endpoint {
     taken: Vec<FreeFrame>,
     state: State,
     ended: bool,
-    was_open: bool,
-    /// Whoever listens is not told of the end of a connection that was never open.
-    is_passive: bool,
+    /// The ranges that segments had which have come since we last told any.
+    came: Vec<(SeqNumber, SeqNumber)>,
 }
 
 /// What the peer knows from what we have sent.
@@ -92,7 +91,7 @@ impl Endpoint {
         let config = Config { header_room: HEADER_ROOM, ..config };
         let now = Instant::from_millis(1_000_000);
         let connection = Connection::accept(now, config.clone(), local(), remote(), secrets(), syn);
-        Self { irs: syn.seq, is_passive: true, ..Self::of(connection, config, now) }
+        Self { irs: syn.seq, ..Self::of(connection, config, now) }
     }
 
     fn of(connection: Connection, config: Config, now: Instant) -> Self {
@@ -105,8 +104,7 @@ impl Endpoint {
             written: 0,
             read: 0,
             irs: SeqNumber(0),
-            was_open: false,
-            is_passive: false,
+            came: Vec::new(),
             config,
             pool: Umem::on_heap(CHUNKS).expect("memory"),
             nic: Vec::new(),
@@ -123,6 +121,7 @@ impl Endpoint {
         let data = segment.seq + usize::from(segment.syn());
         let free = self.pool.allocate()?;
         let payload = self.pool.receive(free, &pattern(data.0.wrapping_sub(irs.0.wrapping_add(1)), len));
+        self.came.push((segment.seq, segment.seq + segment.sequence_len(len)));
         let result = self.connection.handle_segment(self.now, &mut self.pool, segment, payload);
         tell(|| format!("{}: {segment:?} + {len} bytes: {result:?}", self.connection.state()));
         if opens && self.connection.state() != State::SynSent {
@@ -198,12 +197,16 @@ impl Endpoint {
     fn inspect_ack(&mut self, segment: &Segment, ack: SeqNumber) {
         let shift = if segment.syn() { 0 } else { self.connection.info().window_shifts.1 };
         let edge = ack + (usize::from(segment.window) << shift);
+        let offered_before = if self.told.synchronized { self.told.edge } else { edge };
+        self.inspect_blocks(segment, ack, offered_before);
         if self.told.synchronized {
             assert!(ack.at_or_after(self.told.ack), "takes back what it had acknowledged");
-            // A SYN that comes again has no scale, so it may not be able to say what was offered since. And what is
-            // rounded up may be rounded up by less the next time (RFC 7323 §2.4).
-            let rounding = (1_usize << shift) - 1;
-            let shrinks = (edge + rounding).before(self.told.edge) && !segment.syn();
+            // A SYN that comes again has no scale, so it can't say what was offered since if that is more (RFC 7323
+            // §2.2). And an edge can't always be told to the byte, so it may go back by less than a unit (§2.4): measured
+            // from the rightmost of all, so that steps back don't add up.
+            let is_cut = segment.syn() && segment.window == u16::MAX;
+            let unit = 1_usize << self.connection.info().window_shifts.1;
+            let shrinks = (edge + unit).at_or_before(self.told.edge) && !is_cut;
             assert!(!shrinks, "the window shrinks (RFC 9293 §3.8.6, SHLD-14)");
             (self.told.ack, self.told.edge) = (ack, edge.max(self.told.edge));
         } else {
@@ -212,10 +215,28 @@ impl Endpoint {
         let info = self.connection.info();
         let offered = info.readable + info.receive_window;
         assert!(offered <= self.receive_bound() + (1 << shift), "a larger window than there is room");
-        for (index, (left, right)) in segment.options.sack.iter().enumerate() {
-            // The first may be a duplicate, as old as it likes (RFC 2883 §4).
-            let is_inside = left.after(ack) && right.at_or_before(self.told.edge);
-            assert!(left.before(right) && (index == 0 || is_inside), "SACK of nothing");
+    }
+
+    /// Holds SACK blocks against what has come. What waits out of order lies within what was offered before it came, and
+    /// that may be more than this segment says, since edges are rounded (RFC 7323 §2.4).
+    fn inspect_blocks(&mut self, segment: &Segment, ack: SeqNumber, offered: SeqNumber) {
+        let blocks: Vec<_> = segment.options.sack.iter().collect();
+        for (index, &(left, right)) in blocks.iter().enumerate() {
+            assert!(left.before(right), "an empty SACK");
+            let is_island = left.after(ack) && right.at_or_before(offered);
+            // The first may be a duplicate, as old as it likes: half the circle, so that it seems to lie ahead. But then it
+            // is one that has come since the last was told, which is told once (RFC 2883 §4).
+            let is_duplicate = index == 0 && self.came.iter().any(|came| contains(came, (left, right)));
+            assert!(is_island || is_duplicate, "SACK of nothing");
+            for &other in &blocks[index + 1..] {
+                // What is next to a block has not come (RFC 2018 §3); a duplicate may be a part of what waits.
+                let is_apart = right.before(other.0) || other.1.before(left);
+                let is_part = is_duplicate && contains(&other, (left, right));
+                assert!(is_apart || is_part, "SACK blocks overlap");
+            }
+        }
+        if !blocks.is_empty() {
+            self.came.clear();
         }
     }
 
@@ -362,11 +383,9 @@ impl Endpoint {
         while let Some(event) = self.connection.poll_event() {
             tell(|| format!("    {event:?}"));
             assert!(!self.ended, "{event:?} after the end");
-            self.was_open |= event == Event::Connected;
             self.ended = event == Event::Closed;
         }
-        let told = self.ended || self.is_passive && !self.was_open;
-        assert!(told || state != State::Closed, "the end is told");
+        assert_eq!(self.ended, state == State::Closed, "the end is told, once");
     }
 
     /// The peer has gone for good and the application closes: the connection ends by itself, and no frame is lost.
@@ -390,6 +409,12 @@ impl Endpoint {
         self.connection.release_all(&mut self.pool);
         assert_eq!(self.pool.available(), CHUNKS as usize, "frames are conserved");
     }
+}
+
+/// Whether a range of sequence numbers lies in another, wherever on the circle.
+fn contains(outer: &(SeqNumber, SeqNumber), inner: (SeqNumber, SeqNumber)) -> bool {
+    let from_start = |seq: SeqNumber| seq.0.wrapping_sub(outer.0.0);
+    from_start(inner.0) <= from_start(inner.1) && from_start(inner.1) <= from_start(outer.1)
 }
 
 /// How far a connection is in its life: it never gets younger.
