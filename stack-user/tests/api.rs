@@ -3,6 +3,9 @@
 // A helper that unwraps fails its test with a line number.
 #![allow(clippy::unwrap_used)]
 
+#[path = "api/streams.rs"]
+mod streams;
+
 use std::{
     collections::VecDeque,
     io,

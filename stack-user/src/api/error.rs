@@ -48,6 +48,7 @@ impl From<ConnectError> for io::Error {
     fn from(error: ConnectError) -> Self {
         let kind = match error {
             ConnectError::NoAddress | ConnectError::NoPort(_) => io::ErrorKind::AddrNotAvailable,
+            ConnectError::InUse(..) => io::ErrorKind::AddrInUse,
             ConnectError::NoRoute(_) => io::ErrorKind::NetworkUnreachable,
             ConnectError::BadRemote(_) => io::ErrorKind::InvalidInput,
         };

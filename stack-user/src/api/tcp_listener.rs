@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{Stack, TcpStream};
-use crate::stack::ListenerId;
+use crate::{stack::ListenerId, tcp::Config};
 
 /// Established connections that wait to be accepted, as in `std` and tokio. Fewer, and a burst of clients has to send
 /// its last ACK twice; more, and clients wait for a program that can't keep up.
@@ -36,9 +36,18 @@ impl TcpListener {
     // Nothing to wait for yet, but tokio's namesake does, and so may several shards.
     #[allow(clippy::unused_async)]
     pub async fn bind(stack: &Stack, address: SocketAddr) -> io::Result<Self> {
+        Self::listen(stack, address, BACKLOG, None)
+    }
+
+    pub(super) fn listen(
+        stack: &Stack,
+        address: SocketAddr,
+        backlog: usize,
+        config: Option<Config>,
+    ) -> io::Result<Self> {
         let (id, local) = stack.shard().with(|core, now| {
             core.running()?;
-            let id = core.stack.tcp_listen(now, address, BACKLOG)?;
+            let id = core.stack.tcp_listen_with(now, address, backlog, config)?;
             let local = core.stack.tcp_listener(id).map_or(address, |listener| listener.local);
             io::Result::Ok((id, local))
         })?;

@@ -8,7 +8,7 @@ use std::{
 use slab::Slab;
 
 use super::{ListenerId, ListenerInfo, TcpId};
-use crate::time::Instant;
+use crate::{tcp::Config, time::Instant};
 
 /// Who listens on which address.
 #[derive(Debug, Default)]
@@ -27,6 +27,8 @@ pub(super) struct Listener {
     generation: u32,
     /// Connections that may wait in `established`.
     backlog: usize,
+    /// What its connections are configured as, if not as the stack's others.
+    pub(super) config: Option<Box<Config>>,
     /// The accept queue: established, and nobody has taken them yet.
     established: VecDeque<TcpId>,
     /// How many half-open connections are this listener's.
@@ -70,7 +72,12 @@ impl Listener {
 
 impl Listeners {
     /// Adds a listener, or returns `None` if there is one that it could not be told from.
-    pub(super) fn insert(&mut self, local: SocketAddr, backlog: usize) -> Option<ListenerId> {
+    pub(super) fn insert(
+        &mut self,
+        local: SocketAddr,
+        backlog: usize,
+        config: Option<Config>,
+    ) -> Option<ListenerId> {
         if self.conflicts(local) {
             return None;
         }
@@ -81,6 +88,7 @@ impl Listeners {
             local,
             generation,
             backlog,
+            config: config.map(Box::new),
             established: VecDeque::new(),
             half_open: 0,
             cookies_until: Instant::ZERO,

@@ -16,6 +16,7 @@
 #![forbid(unsafe_code)]
 
 mod address;
+mod connect;
 mod connections;
 mod demux;
 mod egress;
@@ -36,13 +37,13 @@ mod udp;
 use std::{collections::VecDeque, net::IpAddr};
 
 pub use address::AddressEvent;
+pub use connect::ConnectError;
 use connections::Connections;
 use egress::Owner;
 pub use event::{Event, ListenerId, TcpId, UdpId};
 use half_open::SynQueue;
 use listeners::Listeners;
 pub use passive::{ListenError, ListenerInfo};
-pub use tcp::ConnectError;
 use time_wait::TimeWaits;
 pub use udp::{UdpBindError, UdpSendError};
 
@@ -160,6 +161,11 @@ impl<P: FramePool> Stack<P> {
         self.tcp_config = config;
     }
 
+    /// How connections are configured unless they are configured otherwise.
+    pub fn default_tcp_config(&self) -> &crate::tcp::Config {
+        &self.tcp_config
+    }
+
     /// The frames.
     pub fn pool(&self) -> &P {
         &self.pool
@@ -194,11 +200,11 @@ impl<P: FramePool> Stack<P> {
 
     /// The configuration of a connection from our address. The MSS is what the link carries in one piece (RFC 9293
     /// §3.7.1, MUST-67): what routers had to cut is put together, but nobody shall count on it.
-    fn tcp_config(&self, local: IpAddr, mtu: u16) -> crate::tcp::Config {
+    fn tcp_config(&self, chosen: Option<&crate::tcp::Config>, local: IpAddr, mtu: u16) -> crate::tcp::Config {
         let room = self.link.header_room(local);
         let ip_header = (room - self.link.ethernet_len()) as u16;
         let mss = mtu.saturating_sub(ip_header + crate::wire::tcp::Header::LEN as u16);
-        crate::tcp::Config { header_room: room, mss, ..self.tcp_config.clone() }
+        crate::tcp::Config { header_room: room, mss, ..chosen.unwrap_or(&self.tcp_config).clone() }
     }
 
     /// Counts a received frame that is of no use, and gives it back.

@@ -55,9 +55,24 @@ impl<P: FramePool> Stack<P> {
     /// See [`ListenError`].
     pub fn tcp_listen(
         &mut self,
+        now: Instant,
+        local: SocketAddr,
+        backlog: usize,
+    ) -> Result<ListenerId, ListenError> {
+        self.tcp_listen_with(now, local, backlog, None)
+    }
+
+    /// As [`tcp_listen`](Self::tcp_listen), and what is accepted is as another configuration than the stack's says, if there
+    /// is one.
+    ///
+    /// # Errors
+    /// See [`ListenError`].
+    pub fn tcp_listen_with(
+        &mut self,
         _now: Instant,
         local: SocketAddr,
         backlog: usize,
+        config: Option<crate::tcp::Config>,
     ) -> Result<ListenerId, ListenError> {
         if !local.ip().is_unspecified() && self.address() != Some(local.ip()) {
             return Err(ListenError::NotOurs(local.ip()));
@@ -68,7 +83,7 @@ impl<P: FramePool> Stack<P> {
             }
             _ => local,
         };
-        let id = self.listeners.insert(local, backlog).ok_or(ListenError::InUse(local))?;
+        let id = self.listeners.insert(local, backlog, config).ok_or(ListenError::InUse(local))?;
         tracing::info!(target: STORY, "TCP: listening on {local}");
         Ok(id)
     }
@@ -197,7 +212,7 @@ impl<P: FramePool> Stack<P> {
         } else {
             listener.half_open += 1;
         }
-        let config = self.fitted_tcp_config(flow.local.ip(), mtu);
+        let config = self.fitted_tcp_config(id, flow.local.ip(), mtu);
         if is_flooded {
             let answer = syn_cookie::answer(&self.secret, now, &config, flow.local, flow.remote, syn);
             self.send_segment(now, &answer, flow.local.ip(), sender);
@@ -246,8 +261,9 @@ impl<P: FramePool> Stack<P> {
     }
 
     /// What a connection is accepted with.
-    fn fitted_tcp_config(&self, local: IpAddr, mtu: u16) -> crate::tcp::Config {
-        let mut config = self.tcp_config(local, mtu);
+    fn fitted_tcp_config(&self, id: ListenerId, local: IpAddr, mtu: u16) -> crate::tcp::Config {
+        let chosen = self.listeners.get(id).and_then(|listener| listener.config.as_deref());
+        let mut config = self.tcp_config(chosen, local, mtu);
         config.fit(&self.pool);
         config
     }
@@ -323,7 +339,7 @@ impl<P: FramePool> Stack<P> {
             self.drop_received(frame, DropReason::TcpAcceptQueueFull);
             return false;
         };
-        let config = self.fitted_tcp_config(flow.local.ip(), mtu);
+        let config = self.fitted_tcp_config(id, flow.local.ip(), mtu);
         let mut connection = Connection::complete(now, config, flow.local, flow.remote, half_open);
         if let Err(reason) = connection.handle_segment(now, &mut self.pool, segment, frame) {
             self.drops.count(reason);
@@ -341,7 +357,7 @@ impl<P: FramePool> Stack<P> {
     fn check_cookie(&self, now: Instant, id: ListenerId, flow: Flow, segment: &Segment) -> Option<HalfOpen> {
         // Only while cookies are out: at other times there is nothing to guess.
         self.listeners.get(id).filter(|listener| now < listener.cookies_until)?;
-        let config = self.fitted_tcp_config(flow.local.ip(), self.route()?.mtu());
+        let config = self.fitted_tcp_config(id, flow.local.ip(), self.route()?.mtu());
         syn_cookie::check(&self.secret, now, &config, flow.local, flow.remote, segment)
     }
 

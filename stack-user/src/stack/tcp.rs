@@ -35,76 +35,7 @@ impl Limits {
     }
 }
 
-/// Why a connection can't even be attempted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum ConnectError {
-    /// No address has been claimed.
-    #[error("the stack has no address (yet): claim one first")]
-    NoAddress,
-    /// Nobody can forward to the destination.
-    #[error("no route to {0}: it is not on our link and there is no gateway; name one with --gateway")]
-    NoRoute(IpAddr),
-    /// The destination is not one host, or port 0.
-    #[error("TCP can't connect to {0} through a network card: name one host's address and a port")]
-    BadRemote(SocketAddr),
-    /// There is no ephemeral port left.
-    #[error("all ephemeral ports to {0} are in use: close connections, or claim another address")]
-    NoPort(SocketAddr),
-}
-
 impl<P: FramePool> Stack<P> {
-    /// Opens a connection (RFC 9293 §3.10.1); its SYN is the next thing that it has to send. Returns it with the local
-    /// address, which is that of the route (§3.9.1.1, MUST-44), and port.
-    ///
-    /// # Errors
-    /// See [`ConnectError`].
-    pub fn tcp_connect(
-        &mut self,
-        now: Instant,
-        remote: SocketAddr,
-    ) -> Result<(TcpId, SocketAddr), ConnectError> {
-        let route = *self.route().ok_or(ConnectError::NoAddress)?;
-        // RFC 9293 §3.9.1.1, MUST-46.
-        if remote.port() == 0
-            || !crate::net::route::is_unicast(remote.ip())
-            || route.is_broadcast(remote.ip())
-        {
-            return Err(ConnectError::BadRemote(remote));
-        }
-        if route.next_hop(remote.ip()).is_none() {
-            return Err(ConnectError::NoRoute(remote.ip()));
-        }
-        let local = route.address();
-        let connections = &self.connections;
-        let (half_open, listeners) = (&self.half_open, &self.listeners);
-        let time_waits = &self.time_waits;
-        let is_used = |port, or_waits: bool| {
-            let flow = Flow { local: SocketAddr::new(local, port), remote };
-            // A listener's port is its own (RFC 6056 §3.2): its clients would meet ours.
-            connections.is_in_use(&flow)
-                || half_open.find(&flow).is_some()
-                || listeners.find(flow.local).is_some()
-                || if or_waits {
-                    time_waits.get(&flow).is_some()
-                } else {
-                    !time_waits.may_be_reused(now, &flow)
-                }
-        };
-        let ports = &mut self.ports;
-        let fresh = ports.pick(local, remote, |port| is_used(port, true));
-        let port = fresh.or_else(|| ports.pick(local, remote, |port| is_used(port, false)));
-        let port = port.ok_or(ConnectError::NoPort(remote))?;
-        let local = SocketAddr::new(local, port);
-        let secrets = self.secrets(now, &Flow { local, remote });
-        self.time_waits.remove(&Flow { local, remote });
-        let config = self.tcp_config(local.ip(), route.mtu());
-        let connection = Connection::connect(now, config, local, remote, secrets);
-        let id = self.connections.insert(connection);
-        self.connections.worked_on(id, &mut self.pool, &mut self.events);
-        Ok((id, local))
-    }
-
     /// A connection, to look at.
     pub fn tcp(&self, id: TcpId) -> Option<&Connection> {
         self.connections.get(id)
@@ -146,6 +77,22 @@ impl<P: FramePool> Stack<P> {
         let read = connection.read(now, &mut self.pool, bytes);
         self.connections.worked_on(id, &mut self.pool, &mut self.events);
         read
+    }
+
+    /// Looks at what can be read from a connection: see [`Connection::peek`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn tcp_peek(&self, id: TcpId, bytes: &mut [u8]) -> Result<usize, tcp::ReadError> {
+        self.connections.get(id).ok_or(tcp::ReadError::Closed)?.peek(&self.pool, bytes)
+    }
+
+    /// Whether a connection can be written to: see [`Connection::is_writable`].
+    pub fn tcp_is_writable(&mut self, now: Instant, id: TcpId) -> bool {
+        let Some(connection) = self.connections.get_mut(id) else { return true };
+        let writable = connection.is_writable(now, &self.pool);
+        self.connections.worked_on(id, &mut self.pool, &mut self.events);
+        writable
     }
 
     /// Switches Nagle's algorithm off, or on again: see [`Connection::set_nodelay`].

@@ -362,7 +362,7 @@ impl Connection {
         if !self.write_blocked || !self.state.may_write() {
             return;
         }
-        let room = self.send.bytes() < self.send_buffer(pool) && !self.send.is_full(pool);
+        let room = self.has_room(pool);
         if room && self.send.may_allocate(pool) {
             self.write_blocked = false;
             self.events.push(Event::Writable);
@@ -370,6 +370,11 @@ impl Connection {
             // Other connections hold the chunks, and don't tell us when they let go.
             self.timers.set_if_earlier(Timer::FrameRetry, now + FRAME_RETRY);
         }
+    }
+
+    /// Whether there is room for what the application may write, as far as this connection alone is concerned.
+    pub(super) fn has_room<P: FramePool>(&mut self, pool: &P) -> bool {
+        self.send.bytes() < self.send_buffer(pool) && !self.send.is_full(pool)
     }
 
     /// Goes to another state. All changes of state come through here.

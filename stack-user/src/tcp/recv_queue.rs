@@ -82,6 +82,23 @@ impl RecvQueue {
         done
     }
 
+    /// Copies bytes to `out` as [`read`](Self::read) does, and leaves them here.
+    pub fn peek<P: FramePool>(&self, pool: &P, out: &mut [u8]) -> usize {
+        let (mut done, mut heap) = (0, 0);
+        for part in &self.parts {
+            let Some(room) = out.get_mut(done..).filter(|room| !room.is_empty()) else { break };
+            done += match part {
+                Part::Frame(frame) => copy(pool.rx_bytes(frame), room),
+                Part::Heap(len) => {
+                    let from = heap;
+                    heap += len;
+                    self.heap.range(from..heap).zip(room).map(|(byte, slot)| *slot = *byte).count()
+                }
+            };
+        }
+        done
+    }
+
     /// Throws everything away.
     pub fn clear<P: FramePool>(&mut self, pool: &mut P) {
         for part in self.parts.drain(..) {

@@ -56,17 +56,52 @@ impl Connection {
         if self.reads_closed {
             return Err(ReadError::Closed);
         }
-        if !self.recv.is_empty() {
-            let n = self.recv.read(pool, out);
-            self.tune_receive_buffer(now, pool, n);
-            self.tell_window_if_due();
-            return Ok(n);
+        if self.recv.is_empty() {
+            return self.end_of_stream().map(|()| 0);
         }
+        let n = self.recv.read(pool, out);
+        self.tune_receive_buffer(now, pool, n);
+        self.tell_window_if_due();
+        Ok(n)
+    }
+
+    /// As [`read`](Self::read), and what is copied to `out` can be read once more.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn peek<P: FramePool>(&self, pool: &P, out: &mut [u8]) -> Result<usize, ReadError> {
+        if self.reads_closed {
+            return Err(ReadError::Closed);
+        }
+        if self.recv.is_empty() {
+            return self.end_of_stream().map(|()| 0);
+        }
+        Ok(self.recv.peek(pool, out))
+    }
+
+    /// Nothing is left to read: whether it is the end, and of what kind.
+    fn end_of_stream(&self) -> Result<(), ReadError> {
         match self.error {
-            _ if self.fin_received => Ok(0),
+            _ if self.fin_received => Ok(()),
             Some(error) => Err(error.into()),
             None if self.state == State::Closed => Err(ReadError::Closed),
             None => Err(ReadError::WouldBlock),
+        }
+    }
+
+    /// Whether [`write`](Self::write) would do something else than block. If not, [`Event::Writable`](super::Event::Writable)
+    /// tells when.
+    pub fn is_writable<P: FramePool>(&mut self, now: Instant, pool: &P) -> bool {
+        match self.state {
+            _ if self.error.is_some() || self.send.has_fin() => true,
+            State::SynSent | State::SynReceived => false,
+            State::Established | State::CloseWait => {
+                let room = self.has_room(pool) && self.send.may_allocate(pool);
+                self.write_blocked |= !room;
+                self.offer_room(now, pool);
+                room
+            }
+            _ => true,
         }
     }
 
@@ -80,6 +115,11 @@ impl Connection {
     /// Switches Nagle's algorithm off, or on again (RFC 9293 §3.7.4, MUST-17).
     pub fn set_nodelay(&mut self, nodelay: bool) {
         self.config.nodelay = nodelay;
+    }
+
+    /// Whether Nagle's algorithm is off.
+    pub fn nodelay(&self) -> bool {
+        self.config.nodelay
     }
 
     /// Chooses the Differentiated Services Codepoint, six bits, of what is sent from now on (RFC 9293 §3.9.1.9, MUST-48 and

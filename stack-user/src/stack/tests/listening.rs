@@ -180,7 +180,7 @@ fn rfc4987_3_6_a_flood_of_syns_takes_a_bounded_room_and_clients_get_through() {
 fn rfc4987_3_6_an_ack_is_no_cookie_when_none_are_out() {
     let (mut link, listener) = listening(5);
     let from = to(B, 4_000);
-    let config = link.a.tcp_config(A.into(), 1_500);
+    let config = link.a.tcp_config(None, A.into(), 1_500);
     let options = Options { mss: Some(1460), ..Default::default() };
     let mut syn = Segment::between(4_000, 80);
     (syn.seq, syn.options) = (SeqNumber(77), options);

@@ -1,0 +1,113 @@
+//! Active opens: a connection's first steps.
+
+use std::net::{IpAddr, SocketAddr};
+
+use super::{Stack, TcpId, demux::Flow};
+use crate::{
+    frame::FramePool,
+    net::route::{self, Route},
+    tcp::{Config, Connection},
+    time::Instant,
+};
+
+/// Why a connection can't even be attempted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConnectError {
+    /// No address has been claimed.
+    #[error("the stack has no address (yet): claim one first")]
+    NoAddress,
+    /// Nobody can forward to the destination.
+    #[error("no route to {0}: it is not on our link and there is no gateway; name one with --gateway")]
+    NoRoute(IpAddr),
+    /// The destination is not one host, or port 0.
+    #[error("TCP can't connect to {0} through a network card: name one host's address and a port")]
+    BadRemote(SocketAddr),
+    /// The port that was asked for is a listener's, or has a connection to the same peer.
+    #[error("port {port} can't be used for a connection to {remote}: a listener or another connection has it", port = .0.port(), remote = .1)]
+    InUse(SocketAddr, SocketAddr),
+    /// There is no ephemeral port left.
+    #[error("all ephemeral ports to {0} are in use: close connections, or claim another address")]
+    NoPort(SocketAddr),
+}
+
+impl<P: FramePool> Stack<P> {
+    /// Opens a connection (RFC 9293 §3.10.1); its SYN is the next thing that it has to send. Returns it with the local
+    /// address, which is that of the route (§3.9.1.1, MUST-44), and port.
+    ///
+    /// # Errors
+    /// See [`ConnectError`].
+    pub fn tcp_connect(
+        &mut self,
+        now: Instant,
+        remote: SocketAddr,
+    ) -> Result<(TcpId, SocketAddr), ConnectError> {
+        self.tcp_connect_with(now, 0, remote, None)
+    }
+
+    /// As [`tcp_connect`](Self::tcp_connect), from a chosen port, unless that is 0, and as another configuration than the
+    /// stack's says, if there is one.
+    ///
+    /// # Errors
+    /// See [`ConnectError`].
+    pub fn tcp_connect_with(
+        &mut self,
+        now: Instant,
+        port: u16,
+        remote: SocketAddr,
+        config: Option<&Config>,
+    ) -> Result<(TcpId, SocketAddr), ConnectError> {
+        let route = self.route_to(remote)?;
+        let local = self.pick_local(now, SocketAddr::new(route.address(), port), remote)?;
+        let flow = Flow { local, remote };
+        let secrets = self.secrets(now, &flow);
+        self.time_waits.remove(&flow);
+        let config = self.tcp_config(config, local.ip(), route.mtu());
+        let connection = Connection::connect(now, config, local, remote, secrets);
+        let id = self.connections.insert(connection);
+        self.connections.worked_on(id, &mut self.pool, &mut self.events);
+        Ok((id, local))
+    }
+
+    fn route_to(&self, remote: SocketAddr) -> Result<Route, ConnectError> {
+        let route = *self.route().ok_or(ConnectError::NoAddress)?;
+        // RFC 9293 §3.9.1.1, MUST-46.
+        if remote.port() == 0 || !route::is_unicast(remote.ip()) || route.is_broadcast(remote.ip()) {
+            return Err(ConnectError::BadRemote(remote));
+        }
+        route.next_hop(remote.ip()).map(|_| route).ok_or(ConnectError::NoRoute(remote.ip()))
+    }
+
+    /// The local end of a connection: as `wish` says, with a port that nobody can guess in place of 0.
+    fn pick_local(
+        &mut self,
+        now: Instant,
+        wish: SocketAddr,
+        remote: SocketAddr,
+    ) -> Result<SocketAddr, ConnectError> {
+        let Self { connections, half_open, listeners, time_waits, ports, .. } = self;
+        let is_used = |port, or_waits: bool| {
+            let flow = Flow { local: SocketAddr::new(wish.ip(), port), remote };
+            // A listener's port is its own (RFC 6056 §3.2): its clients would meet ours.
+            connections.is_in_use(&flow)
+                || half_open.find(&flow).is_some()
+                || listeners.find(flow.local).is_some()
+                || if or_waits {
+                    time_waits.get(&flow).is_some()
+                } else {
+                    !time_waits.may_be_reused(now, &flow)
+                }
+        };
+        if wish.port() != 0 {
+            return if is_used(wish.port(), false) {
+                Err(ConnectError::InUse(wish, remote))
+            } else {
+                Ok(wish)
+            };
+        }
+        let fresh = ports.pick(wish.ip(), remote, |port| is_used(port, true));
+        let port = fresh.or_else(|| ports.pick(wish.ip(), remote, |port| is_used(port, false)));
+        let port = port.ok_or(ConnectError::NoPort(remote))?;
+        Ok(SocketAddr::new(wish.ip(), port))
+    }
+}
