@@ -3,6 +3,8 @@
 // A helper that unwraps fails its test with a line number.
 #![allow(clippy::unwrap_used)]
 
+#[path = "api/datagrams.rs"]
+mod datagrams;
 #[path = "api/streams.rs"]
 mod streams;
 
@@ -69,18 +71,18 @@ async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
 #[tokio::test]
 async fn datagrams_wake_whoever_waits_for_them() {
     let (a, b) = soon("claiming", link()).await;
-    let server = UdpSocket::bind(&b, 7).unwrap();
+    let server = UdpSocket::bind(&b, (B, 7).into()).await.unwrap();
     let echo = tokio::spawn(async move {
         let mut buf = [0; 2_000];
         loop {
             let (n, from) = server.recv_from(&mut buf).await.unwrap();
-            server.send_to(&buf[..n], from).unwrap();
+            server.send_to(&buf[..n], from).await.unwrap();
         }
     });
-    let client = UdpSocket::bind(&a, 0).unwrap();
+    let client = UdpSocket::bind(&a, (A, 0).into()).await.unwrap();
     for n in 0..200_usize {
         let payload = vec![n as u8; n * 7];
-        client.send_to(&payload, (B, 7).into()).unwrap();
+        client.send_to(&payload, (B, 7).into()).await.unwrap();
         let mut buf = [0; 2_000];
         let (len, from) = soon("an echo", client.recv_from(&mut buf)).await.unwrap();
         assert_eq!((&buf[..len], from), (&payload[..], (B, 7).into()));
@@ -102,15 +104,15 @@ async fn errors_of_the_network_are_those_of_std_io() {
     let error = soon("no answer to ARP", TcpStream::connect(&a, nobody)).await.unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::HostUnreachable, "{error}");
 
-    let socket = UdpSocket::bind(&a, 0).unwrap();
-    socket.send_to(b"anybody?", (B, 9).into()).unwrap();
+    let socket = UdpSocket::bind(&a, (A, 0).into()).await.unwrap();
+    socket.send_to(b"anybody?", (B, 9).into()).await.unwrap();
     let error = soon("port unreachable", socket.recv_from(&mut [0; 10])).await.unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused, "{error}");
 
     let taken = socket.local_addr().port();
-    assert_eq!(UdpSocket::bind(&a, taken).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+    assert_eq!(UdpSocket::bind(&a, (A, taken).into()).await.unwrap_err().kind(), io::ErrorKind::AddrInUse);
     drop(socket);
-    UdpSocket::bind(&a, taken).expect("free again");
+    UdpSocket::bind(&a, (A, taken).into()).await.expect("free again");
 }
 
 #[tokio::test]
@@ -136,7 +138,7 @@ async fn two_with_one_address_do_not_both_get_it() {
 
 /// Answers for one name, and says of all others that they don't exist.
 async fn name_server(stack: Stack, mut lose: usize) {
-    let socket = UdpSocket::bind(&stack, 53).unwrap();
+    let socket = UdpSocket::bind(&stack, (Ipv4Addr::UNSPECIFIED, 53).into()).await.unwrap();
     let mut buf = [0; 2_000];
     loop {
         let (n, from) = socket.recv_from(&mut buf).await.unwrap();
@@ -154,7 +156,7 @@ async fn name_server(stack: Stack, mut lose: usize) {
             answer.metadata.response_code = ResponseCode::NXDomain;
         }
         answer.add_query(question);
-        socket.send_to(&answer.to_vec().unwrap(), from).unwrap();
+        socket.send_to(&answer.to_vec().unwrap(), from).await.unwrap();
     }
 }
 
@@ -384,7 +386,7 @@ async fn check_that_all_fail(stack: &Stack, kind: io::ErrorKind, says: &str, sto
         assert!(error.to_string().contains(says), "{what}: {error}");
     };
     let listener = TcpListener::bind(stack, (A, 80).into()).await.unwrap();
-    let socket = UdpSocket::bind(stack, 7).unwrap();
+    let socket = UdpSocket::bind(stack, (A, 7).into()).await.unwrap();
     let nobody = SocketAddr::from(([10, 0, 0, 99], 80));
     let mut buf = [0; 10];
     let waiting = async {
@@ -405,9 +407,9 @@ async fn check_that_all_fail(stack: &Stack, kind: io::ErrorKind, says: &str, sto
     check("a later accept", soon("accept", listener.accept()).await.unwrap_err());
     check("a later connect", soon("connect", TcpStream::connect(stack, nobody)).await.unwrap_err());
     check("a later recv_from", soon("recv_from", socket.recv_from(&mut [0; 10])).await.unwrap_err());
-    check("send_to", socket.send_to(b"anybody?", nobody).unwrap_err());
+    check("send_to", socket.send_to(b"anybody?", nobody).await.unwrap_err());
     check("bind", TcpListener::bind(stack, (A, 81).into()).await.unwrap_err());
-    check("bind", UdpSocket::bind(stack, 8).unwrap_err());
+    check("bind", UdpSocket::bind(stack, (A, 8).into()).await.unwrap_err());
     check("claimed", soon("claimed", stack.claimed()).await.unwrap_err());
     soon("shutting down", stack.shut_down(Duration::from_secs(60))).await;
 }
@@ -430,10 +432,11 @@ async fn when_the_device_fails_every_call_says_so() {
         let error = client.read(&mut buf).await.unwrap_err();
         (error.kind(), error.to_string())
     };
+    let waker = UdpSocket::bind(&b, (B, 9).into()).await.unwrap();
     let stops = || {
         failed.store(true, Ordering::Relaxed);
         // The driver looks when it wakes up.
-        UdpSocket::bind(&b, 9).unwrap().send_to(b"wake up", (A, 9).into()).unwrap();
+        waker.try_send_to(b"wake up", (A, 9).into()).unwrap();
     };
     let (error, ()) = tokio::join!(
         soon("reading", reading),

@@ -98,6 +98,7 @@ impl From<RecvError> for io::Error {
         let kind = match error {
             RecvError::WouldBlock => io::ErrorKind::WouldBlock,
             RecvError::Network(error) => return error.into(),
+            RecvError::AddressLost => io::ErrorKind::AddrNotAvailable,
             RecvError::Closed => io::ErrorKind::NotConnected,
         };
         Self::new(kind, error)

@@ -233,7 +233,10 @@ impl RuntimeProvider for Provider {
         let stack = self.stack.clone();
         let obstacle = self.obstacle.clone();
         // hickory draws a random port for each query, and another one when that is taken.
-        Box::pin(async move { Ok(DnsUdp { socket: UdpSocket::bind(&stack, local.port())?, obstacle }) })
+        Box::pin(async move {
+            let any = SocketAddr::from(([0, 0, 0, 0], local.port()));
+            Ok(DnsUdp { socket: UdpSocket::bind(&stack, any).await?, obstacle })
+        })
     }
 }
 
@@ -269,7 +272,7 @@ impl DnsUdpSocket for DnsUdp {
     }
 
     fn poll_send_to(&self, _cx: &mut Context<'_>, buf: &[u8], to: SocketAddr) -> Poll<io::Result<usize>> {
-        Poll::Ready(self.obstacle.note(self.socket.send_to(buf, to)))
+        Poll::Ready(self.obstacle.note(self.socket.try_send_to(buf, to)))
     }
 }
 

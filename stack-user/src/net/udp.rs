@@ -135,6 +135,9 @@ pub enum RecvError {
     /// What was sent did not arrive.
     #[error(transparent)]
     Network(#[from] NetworkError),
+    /// Its address is not ours any more.
+    #[error("the socket's address was lost: no datagram will come")]
+    AddressLost,
     /// There is no such socket.
     #[error("the socket is closed: open another")]
     Closed,
@@ -183,6 +186,8 @@ struct Socket {
     last_destination: Option<SocketAddr>,
     queue: VecDeque<(Payload, SocketAddr)>,
     error: Option<NetworkError>,
+    /// Its address is not ours any more.
+    is_lost: bool,
 }
 
 impl Sockets {
@@ -204,7 +209,8 @@ impl Sockets {
         let id = SocketId(self.next_id);
         self.next_id += 1;
         let queue = VecDeque::new();
-        let socket = Socket { local, remote: None, last_destination: None, queue, error: None };
+        let socket =
+            Socket { local, remote: None, last_destination: None, queue, error: None, is_lost: false };
         self.sockets.insert(id, socket);
         self.by_port.entry(local.port()).or_default().push(id);
         Ok(id)
@@ -246,7 +252,9 @@ impl Sockets {
 
     /// Whether [`recv`](Self::recv) has something to say at once.
     pub fn is_readable(&self, id: SocketId) -> bool {
-        self.sockets.get(&id).is_none_or(|socket| socket.error.is_some() || !socket.queue.is_empty())
+        self.sockets
+            .get(&id)
+            .is_none_or(|socket| socket.error.is_some() || socket.is_lost || !socket.queue.is_empty())
     }
 
     /// The socket that a datagram from `remote` to `local` is for: of several, the one that is the most
@@ -298,10 +306,39 @@ impl Sockets {
         if let Some(error) = socket.error.take() {
             return Err(error.into());
         }
-        let (payload, from) = socket.queue.pop_front().ok_or(RecvError::WouldBlock)?;
+        let (payload, from) = socket.queue.pop_front().ok_or(socket.nothing_more())?;
         let n = payload.copy_to(pool, buf);
         payload.release(pool);
         Ok((n, from))
+    }
+
+    /// As [`recv`](Self::recv), and the datagram can be received once more.
+    ///
+    /// # Errors
+    /// As there; an error of the network stays, too.
+    pub fn peek<P: FramePool>(
+        &self,
+        pool: &P,
+        id: SocketId,
+        buf: &mut [u8],
+    ) -> Result<(usize, SocketAddr), RecvError> {
+        let socket = self.sockets.get(&id).ok_or(RecvError::Closed)?;
+        if let Some(error) = socket.error {
+            return Err(error.into());
+        }
+        let (payload, from) = socket.queue.front().ok_or(socket.nothing_more())?;
+        Ok((payload.copy_to(pool, buf), *from))
+    }
+
+    /// An address is not ours any more. Returns the sockets that had it, to be woken.
+    pub fn lose_address(&mut self, address: IpAddr) -> Vec<SocketId> {
+        let of_it = self.sockets.iter_mut().filter(|(_, socket)| socket.local.ip() == address);
+        of_it
+            .map(|(&id, socket)| {
+                socket.is_lost = true;
+                id
+            })
+            .collect()
     }
 
     /// Writes a datagram into a frame. A connected socket needs no `destination`.
@@ -395,6 +432,11 @@ impl Sockets {
 }
 
 impl Socket {
+    /// Why there is no datagram.
+    fn nothing_more(&self) -> RecvError {
+        if self.is_lost { RecvError::AddressLost } else { RecvError::WouldBlock }
+    }
+
     /// How particular the socket is about a datagram; `None` when it does not want it.
     fn score(&self, local: IpAddr, remote: SocketAddr) -> Option<u8> {
         let mut score = 0;

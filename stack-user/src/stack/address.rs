@@ -58,6 +58,9 @@ impl<P: FramePool> Stack<P> {
     ) -> Result<(), RouteError> {
         let route = Route::new(address.into(), prefix, gateway.map(IpAddr::V4), mtu)?;
         self.abort_all(now);
+        if let Some(address) = self.address() {
+            self.tell_sockets_of_loss(address);
+        }
         let mac = self.link.mac;
         let claim = Claim::new(now, address, mac, schedule, Policy::default(), self.conflicts, &mut self.rng);
         self.address = Some(Address { route, claim, state: AddressEvent::Probing });
@@ -107,6 +110,9 @@ impl<P: FramePool> Stack<P> {
                     tracing::error!(target: STORY, "address lost: {mac} insists on it");
                     // RFC 5227 §2.4 (b): stop using it at once.
                     self.abandon_all(now);
+                    if let Some(address) = self.address.as_ref().map(|address| address.route.address()) {
+                        self.tell_sockets_of_loss(address);
+                    }
                     AddressEvent::Lost { mac }
                 }
             };

@@ -84,6 +84,25 @@ impl<P: FramePool> Stack<P> {
         self.udp.recv(&mut self.pool, id, buf)
     }
 
+    /// Looks at the next datagram: see [`udp_recv_from`](Self::udp_recv_from).
+    ///
+    /// # Errors
+    /// See [`RecvError`].
+    pub fn udp_peek_from(&self, id: UdpId, buf: &mut [u8]) -> Result<(usize, SocketAddr), RecvError> {
+        self.udp.peek(&self.pool, id, buf)
+    }
+
+    /// Sends to `remote` from now on where no other destination is named, and receives from there only.
+    pub fn udp_connect(&mut self, id: UdpId, remote: SocketAddr) {
+        self.udp.connect(&mut self.pool, id, remote);
+    }
+
+    /// Our address is gone: nothing more comes for its sockets.
+    pub(super) fn tell_sockets_of_loss(&mut self, address: IpAddr) {
+        let events = self.udp.lose_address(address).into_iter().map(|id| Event::Udp { id });
+        self.events.extend(events);
+    }
+
     /// Closes a socket.
     pub fn udp_close(&mut self, id: UdpId) {
         self.udp.close(&mut self.pool, id);
