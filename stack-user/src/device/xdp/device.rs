@@ -16,8 +16,9 @@ use crate::{
 /// Chunks that the fill rings leave in the pool.
 ///
 /// Lower, and a stack that holds all other chunks as unread data can no longer send the acknowledgement that makes the
-/// peer stop; higher, and chunks lie idle that could receive.
-const POOL_RESERVE: usize = BURST;
+/// peer stop; higher than what those leave who write, and each chunk that comes back goes to the next of many who wait
+/// for one, until nothing is left to receive into, and so no acknowledgement comes that would free any.
+const POOL_RESERVE: usize = BURST / 4;
 
 /// When to wake the kernel again that left frames on the TX ring and took none.
 ///
@@ -119,9 +120,8 @@ impl XdpDevice {
 
     /// Gives the kernel chunks to receive into, and wakes it if it had run out of them.
     fn refill(&mut self, umem: &mut Umem, queue: usize) {
-        let reserve = POOL_RESERVE.min(umem.chunks() / 8);
         let wanted = self.receiving_max.saturating_sub(self.receiving[queue]);
-        let count = wanted.min(umem.available().saturating_sub(reserve));
+        let count = wanted.min(umem.available().saturating_sub(pool_reserve(umem)));
         let rings = &mut self.queues[queue];
         self.receiving[queue] += rings.fill.give(umem, count);
         if self.receiving[queue] > 0 && rings.fill.needs_wakeup() {
@@ -281,5 +281,28 @@ impl Device for XdpDevice {
         }
         counters.extend(names.into_iter().zip(sums));
         Ok(counters)
+    }
+}
+
+/// In a small UMEM the reserve is small, too.
+fn pool_reserve<P: FramePool>(umem: &P) -> usize {
+    POOL_RESERVE.min(umem.chunks() / 16)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tcp::send_queue::SendQueue;
+
+    #[test]
+    fn a_chunk_that_comes_back_is_received_into_before_it_is_written_into() {
+        for chunks in [64, 96, 512, 4096] {
+            let mut umem = Umem::on_heap(chunks).expect("memory");
+            while SendQueue::default().may_allocate(&umem) {
+                let _taken = umem.allocate();
+            }
+            let (left, reserve) = (umem.available(), pool_reserve(&umem));
+            assert!(left > reserve, "of {chunks}, who writes leaves {left}, the fill rings leave {reserve}");
+        }
     }
 }
