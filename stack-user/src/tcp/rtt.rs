@@ -33,11 +33,20 @@ pub struct RttEstimator {
     min: Duration,
     base_rto: Duration,
     backoff: u32,
+    /// A sample was taken since the last tail loss probe.
+    fresh: bool,
 }
 
 impl Default for RttEstimator {
     fn default() -> Self {
-        Self { smoothed: None, latest: Duration::ZERO, min: Duration::MAX, base_rto: INITIAL_RTO, backoff: 0 }
+        Self {
+            smoothed: None,
+            latest: Duration::ZERO,
+            min: Duration::MAX,
+            base_rto: INITIAL_RTO,
+            backoff: 0,
+            fresh: false,
+        }
     }
 }
 
@@ -66,6 +75,18 @@ impl RttEstimator {
         self.min = self.min.min(rtt);
         self.base_rto = base_rto(srtt, rttvar);
         self.backoff = 0;
+        self.fresh = true;
+    }
+
+    /// A tail loss probe goes out. If its ACK gives no sample, since what is sent twice gives none, there is no further
+    /// probe before something else does: else SRTT could never follow a path that has become longer (RFC 8985 §7.3).
+    pub fn on_loss_probe(&mut self) {
+        self.fresh = false;
+    }
+
+    /// Whether there was a sample since the last tail loss probe, or since the connection was opened.
+    pub fn allows_loss_probe(&self) -> bool {
+        self.fresh
     }
 
     /// RTO, backed off.

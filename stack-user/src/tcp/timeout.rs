@@ -119,6 +119,8 @@ impl Connection {
     pub(super) fn set_probe_timer(&mut self, now: Instant, progress: bool) {
         let rto = self.timers.at(Timer::Retransmit);
         let pto = self.recovery.pto(&self.send, self.rtt.srtt(), self.sack_enabled);
+        // RFC 8985 §7.3: without the probe, RTO is what is left.
+        let pto = pto.filter(|_| self.rtt.allows_loss_probe());
         match pto.zip(rto) {
             // Never later than RTO.
             Some((pto, rto)) if progress => self.timers.set(Timer::LossProbe, rto.min(now + pto)),

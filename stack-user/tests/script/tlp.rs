@@ -163,6 +163,32 @@ fn a_probe_that_was_for_nothing_shrinks_nothing_rfc8985_7_4_2() {
     s.finish();
 }
 
+/// RFC 8985 §7.3: the copy that the probe was gives no sample, and without one there is no second probe.
+#[test]
+fn after_a_probe_a_round_trip_is_measured_first_rfc8985_7_3() {
+    let mut s = established();
+    send(&mut s, 0, 2);
+    assert_eq!(s.advance_to_timer(), 20);
+    s.expect(seg(".").seq(1000).ack(0).len(1000));
+    s.advance(10);
+    s.inject(seg(".").seq(0).ack(2000));
+    s.inject(seg(".").seq(0).ack(2000).sack(&[(1000, 2000)]));
+    send(&mut s, 2000, 2);
+    let rto = s.rto();
+    assert_eq!(s.advance_to_timer(), rto, "no probe");
+    s.expect(seg(".").seq(2000).ack(0).len(1000));
+    assert_eq!((s.info().probes, s.info().timeouts), (1, 1));
+    s.inject(seg(".").seq(0).ack(4000));
+    send(&mut s, 4000, 2);
+    s.advance(10);
+    s.inject(seg(".").seq(0).ack(6000));
+    send(&mut s, 6000, 2);
+    s.advance_to_timer();
+    s.expect(seg(".").seq(7000).ack(0).len(1000));
+    assert_eq!((s.info().probes, s.info().timeouts), (2, 1), "measured again");
+    s.finish();
+}
+
 #[test]
 fn a_probe_waits_for_its_frame() {
     let mut s = established();

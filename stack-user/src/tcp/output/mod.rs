@@ -107,10 +107,24 @@ impl Connection {
     /// What asks the peer for an ACK that tells more: new data, or as a tail loss probe (RFC 8985 §7.3), the last segment
     /// once more.
     fn transmit_probe_of_data<P: FramePool>(&mut self, now: Instant, pool: &mut P) -> Option<Transmit> {
+        let is_loss_probe = self.recovery.probe_is_due();
+        let probe = self.probe_of_data(now, pool, is_loss_probe);
+        if is_loss_probe && probe.is_some() {
+            self.rtt.on_loss_probe();
+        }
+        probe
+    }
+
+    fn probe_of_data<P: FramePool>(
+        &mut self,
+        now: Instant,
+        pool: &mut P,
+        is_loss_probe: bool,
+    ) -> Option<Transmit> {
         if let Some(data) = self.transmit_new(now, pool, Gate::Open) {
             return Some(data);
         }
-        if !self.recovery.probe_is_due() {
+        if !is_loss_probe {
             // For F-RTO: the application has written none, the peer's window takes none, or no chunk is left to cut it off
             // with (RFC 5682 §2.1, step 2b).
             self.recovery.no_new_data();
