@@ -116,13 +116,34 @@ fn a_full_window_leaves_the_usual_recovery_rfc5682_2_1() {
     s.finish();
 }
 
+/// RFC 5682 §2.2: not one ACK came in between, so the question is still open.
 #[test]
-fn a_second_timeout_asks_no_more_rfc5682_2_1() {
+fn a_second_timeout_of_the_same_segment_asks_again_rfc5682_2_1() {
     let mut s = timed_out();
     s.advance_to_timer();
     s.expect(seg(".").seq(0).ack(0).len(1000));
     s.inject(seg(".").seq(0).ack(1000));
+    s.expect(seg(".").seq(4000).ack(0).len(1000));
+    s.expect(seg(".").seq(5000).ack(0).len(1000));
+    s.inject(seg(".").seq(0).ack(2000));
+    let info = s.info();
+    assert_eq!((info.timeouts, info.recovery, info.undone), (2, Phase::Open, 1));
+    assert!(info.cwnd >= 10_000, "as before the first");
+    s.finish();
+}
+
+/// RFC 5682 §2.1, step 1: what is acknowledged then may be what was sent again.
+#[test]
+fn a_timeout_later_in_the_recovery_asks_no_more_rfc5682_2_1() {
+    let mut s = timed_out();
+    s.inject(seg(".").seq(0).ack(1000));
+    s.expect(seg(".").seq(4000).ack(0).len(1000));
+    s.expect(seg(".").seq(5000).ack(0).len(1000));
+    s.advance_to_timer();
     s.expect(seg(".").seq(1000).ack(0).len(1000));
+    s.inject(seg(".").seq(0).ack(2000));
+    s.expect(seg(".").seq(2000).ack(0).len(1000));
+    assert_eq!((s.info().timeouts, s.info().undone), (2, 0));
     s.finish();
 }
 

@@ -35,9 +35,12 @@ pub(super) struct Evidence {
 }
 
 impl Frto {
-    /// The timer expired. If it does so again for the same data, the question was answered (RFC 5682 §2.1, step 1).
+    /// The timer expired; `again` if a recovery goes on from an earlier time-out. Then the question was answered, or is
+    /// about what has been sent again meanwhile; unless not one ACK has come since, and it is the same segment once more
+    /// (RFC 5682 §2.1, step 1, and §2.2).
     pub(super) fn on_timeout(&mut self, again: bool) {
-        *self = if again { Self::Off } else { Self::Retransmitted };
+        let same_segment = *self == Self::Retransmitted;
+        *self = if again && !same_segment { Self::Off } else { Self::Retransmitted };
     }
 
     /// Whether nothing but new data may be sent now.
@@ -137,9 +140,18 @@ mod tests {
             frto.on_timeout(false);
             assert!(!frto.on_ack(ack) && frto == Frto::Off, "{ack:?}");
         }
+    }
+
+    #[test]
+    fn only_the_same_segment_again_asks_again_rfc5682_2_1() {
         let mut frto = Frto::default();
+        frto.on_timeout(false);
         frto.on_timeout(true);
-        assert_eq!(frto, Frto::Off, "the second time-out");
+        assert!(!frto.on_ack(ACK) && frto.wants_new_data(), "no ACK has come between the two");
+        frto.on_timeout(true);
+        assert_eq!(frto, Frto::Off, "one has");
+        frto.on_timeout(true);
+        assert_eq!(frto, Frto::Off);
     }
 
     #[test]
