@@ -45,6 +45,8 @@ pub(super) struct Rack {
     persist: u32,
     /// RACK.dsack_round: the window has grown in the round trip that ends there.
     dsack_round: Option<u64>,
+    /// It has grown with the present ACK: should that end a recovery, it was none without a DSACK.
+    has_grown: bool,
 }
 
 impl Default for Rack {
@@ -59,6 +61,7 @@ impl Default for Rack {
             steps: 1,
             persist: REO_WND_PERSIST,
             dsack_round: None,
+            has_grown: false,
         }
     }
 }
@@ -86,7 +89,7 @@ impl Rack {
         // RFC 8985 §6.2, step 3.
         if entry.end() > self.fack {
             self.fack = entry.end();
-        } else if entry.transmissions == 1 {
+        } else if entry.end() < self.fack && entry.transmissions == 1 {
             self.reordering_seen = true;
         }
         // RFC 8985 §6.2, step 2: which copy of a retransmitted segment is it that has arrived?
@@ -113,7 +116,8 @@ impl Rack {
     /// `nxt`.
     pub(super) fn on_dsack_round(&mut self, dsack: bool, una: u64, nxt: u64) {
         self.dsack_round = self.dsack_round.filter(|&end| una < end);
-        if dsack && self.dsack_round.is_none() {
+        self.has_grown = dsack && self.dsack_round.is_none();
+        if self.has_grown {
             self.dsack_round = Some(nxt);
             self.steps = self.steps.saturating_add(1);
             self.persist = REO_WND_PERSIST;
@@ -122,7 +126,9 @@ impl Rack {
 
     /// A recovery has ended (RFC 8985 §6.2, step 4).
     pub(super) fn on_recovered(&mut self) {
-        self.persist = self.persist.saturating_sub(1);
+        if !self.has_grown {
+            self.persist = self.persist.saturating_sub(1);
+        }
         if self.persist == 0 {
             self.steps = 1;
         }
@@ -229,6 +235,8 @@ mod tests {
             rack.on_dsack_round(true, round * 1000, round * 1000 + 1000);
         }
         assert_eq!(window(&mut rack, true, 0), 50, "SRTT is the bound");
+        rack.on_recovered();
+        rack.on_dsack_round(false, 20_001, 30_000);
         (0..15).for_each(|_| rack.on_recovered());
         assert_eq!(window(&mut rack, true, 0), 50);
         rack.on_recovered();
