@@ -31,7 +31,8 @@ const ALPHA: f64 = 3.0 * (1.0 - BETA) / (1.0 + BETA);
 /// The window never aims at more than this part of itself a round trip later (RFC 9438 §4.2).
 const MAX_GROWTH: f64 = 1.5;
 
-/// The smallest ssthresh, in segments (RFC 9438 §4.6).
+/// The smallest ssthresh, and what a loss leaves of the window at least, in segments (RFC 9438 §4.6). A mark of ECN may
+/// leave one.
 const MIN_SSTHRESH: usize = 2;
 
 /// RFC 9438.
@@ -166,22 +167,27 @@ impl CongestionControl for Cubic {
         state.cwnd_prior = state.cwnd;
         // Fast convergence: less than last time, so somebody else needs room.
         state.w_max = if state.cwnd < state.w_max { state.cwnd * (1.0 + BETA) / 2.0 } else { state.cwnd };
-        let in_flight = (in_flight as f64).min(state.cwnd);
-        state.ssthresh = ((in_flight * beta) as usize).max(MIN_SSTHRESH * self.mss);
+        let reduced = ((in_flight as f64).min(state.cwnd) * beta) as usize;
+        state.ssthresh = reduced.max(MIN_SSTHRESH * self.mss);
         state.cwnd = state.ssthresh as f64;
         state.epoch = None;
-        if signal == Signal::Timeout {
-            state.cwnd = self.mss as f64;
-            state.w_max = 0.0;
-            self.slow_start.on_timeout();
+        match signal {
+            Signal::Timeout => {
+                state.cwnd = self.mss as f64;
+                state.w_max = 0.0;
+                self.slow_start.on_timeout();
+            }
+            Signal::Ecn => state.cwnd = reduced.max(self.mss) as f64,
+            Signal::Loss => {}
         }
     }
 
-    /// RFC 9438 §4.9.
+    /// RFC 9438 §4.9.2: all is as it was, unless the window has grown beyond that by now.
     fn on_spurious(&mut self, _now: Instant) {
         if let Some(before) = self.before.take() {
-            let (cwnd, ssthresh) = (self.now.cwnd, self.now.ssthresh);
-            self.now = State { cwnd: cwnd.max(before.cwnd), ssthresh: ssthresh.max(before.ssthresh), ..before };
+            if self.now.cwnd < before.cwnd {
+                self.now = before;
+            }
             self.slow_start.on_end();
         }
     }

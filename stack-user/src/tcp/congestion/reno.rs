@@ -96,9 +96,13 @@ impl CongestionControl for Reno {
         let reduced = self.reduced(signal, in_flight.min(self.cwnd));
         self.ssthresh = reduced.max(MIN_SSTHRESH * self.mss);
         self.bytes_acked = 0;
-        self.cwnd = self.ssthresh;
+        self.cwnd = match signal {
+            Signal::Loss => self.ssthresh,
+            // RFC 3168 §6.1.2: marks go on to count until one segment is left.
+            Signal::Ecn => reduced.max(self.mss),
+            Signal::Timeout => self.mss,
+        };
         if signal == Signal::Timeout {
-            self.cwnd = self.mss;
             self.slow_start.on_timeout();
         }
     }
@@ -168,5 +172,14 @@ mod tests {
         assert_eq!(reno.cwnd(), 5 * MSS);
         reno.on_congestion(Instant::ZERO, Signal::Ecn, 5 * MSS);
         assert_eq!(reno.cwnd(), 4 * MSS);
+    }
+
+    #[test]
+    fn marks_count_until_one_segment_is_left_rfc3168_6_1_2() {
+        let mut reno = Reno::new(MSS);
+        for left in [1_500, 1_000, 1_000] {
+            reno.on_congestion(Instant::ZERO, Signal::Ecn, 3 * MSS);
+            assert_eq!((reno.cwnd(), reno.ssthresh()), (left, 2 * MSS));
+        }
     }
 }

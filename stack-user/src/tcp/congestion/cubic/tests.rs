@@ -125,7 +125,7 @@ fn an_end_of_slow_start_without_loss_has_no_w_max_to_return_to_rfc9438_4_10() {
 }
 
 #[test]
-fn an_undo_restores_all_of_the_epoch_rfc9438_4_9() {
+fn an_undo_restores_all_of_the_epoch_rfc9438_4_9_2() {
     let mut cubic = after_loss(1_000 * MSS);
     let mut now = Instant::ZERO;
     for _ in 0..20 {
@@ -136,6 +136,30 @@ fn an_undo_restores_all_of_the_epoch_rfc9438_4_9() {
     assert_ne!(format!("{:?}", cubic.now), before);
     cubic.on_spurious(now);
     assert_eq!(format!("{:?}", cubic.now), before);
+}
+
+/// RFC 9438 §4.9.2: what has grown beyond it meanwhile is not put back.
+#[test]
+fn an_undo_that_comes_late_changes_nothing_rfc9438_4_9_2() {
+    let mut cubic = after_loss(20 * MSS);
+    let mut now = Instant::ZERO;
+    while cubic.cwnd() <= 20 * MSS {
+        round(&mut cubic, &mut now, RTT);
+    }
+    let grown = format!("{:?}", cubic.now);
+    cubic.on_spurious(now);
+    assert_eq!(format!("{:?}", cubic.now), grown);
+}
+
+#[test]
+fn marks_leave_one_segment_at_last_and_losses_two_rfc9438_4_6() {
+    let mut cubic = after_loss(2 * MSS);
+    assert_eq!((cubic.cwnd(), cubic.ssthresh()), (2 * MSS, 2 * MSS));
+    for left in [1_700, 1_190, 1_000, 1_000] {
+        let in_flight = cubic.cwnd();
+        cubic.on_congestion(Instant::ZERO, Signal::Ecn, in_flight);
+        assert_eq!((cubic.cwnd(), cubic.ssthresh()), (left, 2 * MSS));
+    }
 }
 
 #[test]
@@ -230,8 +254,9 @@ impl Model {
         let beta = if signal == Signal::Ecn && !in_slow_start { 0.85 } else { 0.7 };
         self.cwnd_prior = self.cwnd;
         self.w_max = if self.cwnd < self.w_max { self.cwnd * 1.7 / 2.0 } else { self.cwnd };
-        self.ssthresh = (flight.min(self.cwnd) * beta).max(2.0);
-        self.cwnd = self.ssthresh;
+        let reduced = flight.min(self.cwnd) * beta;
+        self.ssthresh = reduced.max(2.0);
+        self.cwnd = if signal == Signal::Ecn { reduced.max(1.0) } else { self.ssthresh };
         self.epoch = None;
         self.hystart = false;
         if signal == Signal::Timeout {
@@ -278,7 +303,9 @@ proptest! {
                     // The threshold is whole bytes, and what is near it goes one way or the other.
                     model.ssthresh = cubic.ssthresh() as f64 / MSS as f64;
                     if signal != Signal::Timeout {
-                        model.cwnd = model.ssthresh;
+                        let due = model.cwnd * MSS as f64;
+                        prop_assert!((cubic.now.cwnd - due).abs() <= 2.0, "{} instead of {due}", cubic.cwnd());
+                        model.cwnd = cubic.now.cwnd / MSS as f64;
                     }
                 }
             }
