@@ -88,6 +88,8 @@ impl Connection {
             (Some(UserTimeoutLimits { lower, upper }), Some(remote))
                 if !self.user_timeout_state.is_chosen =>
             {
+                // Time for one retransmission, at least: L_LIMIT must be more than RTO.
+                let lower = lower.max(self.rtt.rto().saturating_mul(2));
                 ours.max(remote.duration()).max(lower).min(upper)
             }
             _ => ours,

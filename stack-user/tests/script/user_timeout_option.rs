@@ -95,6 +95,21 @@ fn the_longer_one_is_adopted_within_the_limits_rfc5482_3_1() {
     s.finish();
 }
 
+/// RFC 5482 §3.1: nothing that is sent is given up before it could be sent again, whatever the configuration says.
+#[test]
+fn the_lower_limit_is_more_than_rto_rfc5482_3_1() {
+    let limits = UserTimeoutLimits { lower: secs(1), upper: secs(1000) };
+    let config = Config { user_timeout: secs(1), user_timeout_option: Some(limits), ..config() };
+    let mut s = Script::new(config);
+    s.expect(seg("S").seq(-1));
+    s.advance(1000);
+    s.expect(seg("S").seq(-1));
+    s.advance(10);
+    s.inject(seg("S.").seq(-1).ack(0).options(with(plain_options(), 1)));
+    assert_eq!((s.rto(), s.connection.user_timeout()), (3000, secs(6)));
+    s.finish();
+}
+
 /// RFC 5482 §3.1: without the peer's word ours holds, whatever the limits are.
 #[test]
 fn a_peer_that_tells_nothing_changes_nothing_rfc5482_3_1() {
