@@ -85,6 +85,8 @@ pub struct Connection {
     pub(super) congestion: Box<dyn CongestionControl>,
     /// SND.NXT as a stream offset when the congestion window stopped us last.
     pub(super) window_full_until: u64,
+    /// Sequence numbers that had to be sent again in the present recovery and have arrived.
+    pub(super) repaired: usize,
     /// The stream offset whose acknowledgement ends the present round trip.
     pub(super) round_end: u64,
     pub(super) pacer: Pacer,
@@ -213,6 +215,7 @@ impl Connection {
             recovery: Recovery::default(),
             congestion: config.congestion.build(config.mss.into()),
             window_full_until: 0,
+            repaired: 0,
             round_end: 0,
             pacer: Pacer::default(),
             last_sent_at: now,

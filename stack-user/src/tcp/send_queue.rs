@@ -110,7 +110,8 @@ pub struct Acknowledged {
     pub delivered: usize,
     /// FIN is acknowledged.
     pub fin: bool,
-    retransmitted: bool,
+    /// Sequence numbers of those that were sent more than once.
+    pub repaired: usize,
 }
 
 /// Copies `len` bytes from a place in one frame to a place in another: through the stack and in pieces, since two frames
@@ -491,7 +492,7 @@ impl SendQueue {
                 pool.release_tx(frame);
             }
         }
-        if acked.retransmitted {
+        if acked.repaired > 0 {
             acked.sent_at = None;
         }
         acked
@@ -499,7 +500,9 @@ impl SendQueue {
 
     fn set_mark_for_removal(&mut self, acked: &mut Acknowledged) {
         let Some(entry) = self.entries.front() else { return };
-        acked.retransmitted |= entry.transmissions > 1;
+        if entry.transmissions > 1 {
+            acked.repaired += entry.sequence_len();
+        }
         if entry.mark != Mark::Sacked && entry.transmissions == 1 {
             acked.sent_at = acked.sent_at.max(Some(entry.sent_at));
         }

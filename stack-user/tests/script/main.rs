@@ -44,6 +44,7 @@ mod tlp;
 mod trace;
 mod transfer;
 mod undo;
+mod unused_window;
 mod urgent;
 mod user_timeout;
 mod user_timeout_option;

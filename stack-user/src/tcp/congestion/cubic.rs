@@ -192,6 +192,13 @@ impl CongestionControl for Cubic {
         }
     }
 
+    /// RFC 7661 §4.4.1.
+    fn on_recovered(&mut self, repaired: usize) {
+        let window = (self.now.cwnd - BETA * repaired as f64).max(self.mss as f64);
+        self.now.cwnd = window.min(self.now.cwnd);
+        self.now.ssthresh = self.cwnd().max(MIN_SSTHRESH * self.mss);
+    }
+
     fn on_idle(&mut self, now: Instant, idle: Duration, rto: Duration) {
         if let Some(epoch) = &mut self.now.epoch {
             epoch.skip_to(now);

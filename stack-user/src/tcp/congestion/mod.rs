@@ -152,6 +152,10 @@ pub trait CongestionControl: fmt::Debug + Send {
     /// threshold back to what they were, if they are not larger by now.
     fn on_spurious(&mut self, now: Instant);
 
+    /// The recovery from a loss has ended, and so many bytes had to be sent again. Told only if the window had not been
+    /// used before (RFC 7661 §4.4.1): window-based algorithms then make it as small as if these had not been in flight.
+    fn on_recovered(&mut self, _repaired: usize) {}
+
     /// Sending goes on after a pause: all was acknowledged, and nothing was sent for `idle`. If that is longer than
     /// `rto`, what was known of the path is out of date (RFC 5681 §4.1).
     fn on_idle(&mut self, now: Instant, idle: Duration, rto: Duration);

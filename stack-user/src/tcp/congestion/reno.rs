@@ -115,6 +115,12 @@ impl CongestionControl for Reno {
         }
     }
 
+    /// RFC 7661 §4.4.1.
+    fn on_recovered(&mut self, repaired: usize) {
+        self.cwnd = self.cwnd.saturating_sub(repaired / 2).max(self.mss).min(self.cwnd);
+        self.ssthresh = self.cwnd.max(MIN_SSTHRESH * self.mss);
+    }
+
     fn on_idle(&mut self, _now: Instant, idle: Duration, rto: Duration) {
         if idle > rto {
             self.cwnd = self.cwnd.min(initial_window(self.mss));

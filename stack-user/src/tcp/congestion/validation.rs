@@ -29,6 +29,8 @@ pub(super) struct Validated {
     round: Option<Round>,
     /// Since when the window has not been validated, or was last made smaller for that.
     unused_since: Option<Instant>,
+    /// The present recovery is from a loss that came while the window was not validated.
+    lost_unvalidated: bool,
     last_ack: Instant,
 }
 
@@ -74,6 +76,7 @@ impl Validated {
             pipe_ack: PipeAck::default(),
             round: None,
             unused_since: None,
+            lost_unvalidated: false,
             last_ack: Instant::ZERO,
         }
     }
@@ -103,6 +106,7 @@ impl Validated {
         self.pipe_ack = PipeAck::default();
         self.unused_since = None;
         self.round = None;
+        self.lost_unvalidated = false;
     }
 }
 
@@ -133,11 +137,21 @@ impl CongestionControl for Validated {
         self.inner.on_ack(&Acked { cwnd_limited, ..*acked });
     }
 
-    /// RFC 7661 §4.4.1: what the path has borne is what is reduced, if that is known better than by the window.
+    /// RFC 7661 §4.4.1: what the path has borne is what is reduced, if that is known better than by the window. A time-out
+    /// is what it always is (§4.4).
     fn on_congestion(&mut self, now: Instant, signal: Signal, in_flight: usize) {
-        let borne = self.pipe_ack.get().filter(|_| self.unused_since.is_some()).unwrap_or_default();
+        let is_unvalidated = self.unused_since.is_some() && signal != Signal::Timeout;
+        let borne = self.pipe_ack.get().filter(|_| is_unvalidated).unwrap_or_default();
         self.inner.on_congestion(now, signal, in_flight.max(borne));
         self.forget();
+        self.lost_unvalidated = is_unvalidated;
+    }
+
+    /// RFC 7661 §4.4.1: the window that was not validated was too large by what was lost, at least.
+    fn on_recovered(&mut self, repaired: usize) {
+        if core::mem::take(&mut self.lost_unvalidated) {
+            self.inner.on_recovered(repaired);
+        }
     }
 
     fn on_spurious(&mut self, now: Instant) {
@@ -259,6 +273,40 @@ mod tests {
         path.controller.on_congestion(path.now, Signal::Loss, 5 * MSS);
         assert_eq!(path.controller.cwnd(), 10 * MSS, "half of the 20 of a round trip, not of 160, nor of 5");
         assert_eq!(path.controller.pipe_ack.get(), None, "and nothing is known any more");
+        path.controller.on_recovered(4 * MSS);
+        assert_eq!(path.controller.cwnd(), 8 * MSS, "half of 20 - 4");
+        assert_eq!(path.controller.ssthresh(), 8 * MSS);
+        path.controller.on_recovered(4 * MSS);
+        assert_eq!(path.controller.cwnd(), 8 * MSS, "once");
+    }
+
+    #[test]
+    fn what_was_repaired_counts_only_for_a_window_that_was_not_used_rfc7661_4_4_1() {
+        for &algorithm in Algorithm::ALL {
+            let mut path = path(algorithm, true);
+            path.fill(4);
+            path.controller.on_congestion(path.now, Signal::Loss, 160 * MSS);
+            let window = path.controller.cwnd();
+            path.controller.on_recovered(50 * MSS);
+            assert_eq!(path.controller.cwnd(), window, "{algorithm}: validated");
+
+            (0..30).for_each(|_| path.round(4, false));
+            path.controller.on_congestion(path.now, Signal::Loss, 4 * MSS);
+            path.controller.on_recovered(50 * MSS);
+            assert_eq!((path.controller.cwnd(), path.controller.ssthresh()), (MSS, 2 * MSS), "{algorithm}");
+        }
+    }
+
+    /// RFC 7661 §4.4: after a time-out, all is as RFC 5681 has it.
+    #[test]
+    fn a_timeout_is_as_it_is_with_a_window_that_was_used_rfc7661_4_4() {
+        let mut path = path(Algorithm::NewReno, true);
+        path.fill(4);
+        (0..30).for_each(|_| path.round(20, false));
+        path.controller.on_congestion(path.now, Signal::Timeout, 6 * MSS);
+        assert_eq!((path.controller.cwnd(), path.controller.ssthresh()), (MSS, 3 * MSS));
+        path.controller.on_recovered(4 * MSS);
+        assert_eq!(path.controller.cwnd(), MSS);
     }
 
     #[test]

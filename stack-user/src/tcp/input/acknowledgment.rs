@@ -167,6 +167,9 @@ impl Connection {
         let bytes = self.snd.acknowledge(ack);
         self.counts.bytes_acked += bytes as u64;
         let acked = self.recovery.on_acknowledged(&mut self.send, pool, self.snd.una_offset);
+        // RFC 7661 §4.4.1, R: what had to be sent again in this recovery, however often.
+        let recovering = self.recovery.phase() == Phase::FastRecovery;
+        self.repaired = if recovering { self.repaired + acked.repaired } else { 0 };
         NewlyAcked { bytes, rtt: self.measure(now, segment, &acked), fin: acked.fin }
     }
 
@@ -177,6 +180,9 @@ impl Connection {
         let reason = self.recovery.end_ack(&context, &mut self.send, self.congestion.as_mut());
         if reason == Some(WindowReason::Undo) {
             self.rtt.on_spurious();
+        }
+        if reason == Some(WindowReason::RecoveryDone) {
+            self.congestion.on_recovered(core::mem::take(&mut self.repaired));
         }
         self.trace_window(now, before, reason);
     }
