@@ -15,6 +15,7 @@ mod fin;
 mod frto;
 mod half_open;
 mod handshake;
+mod hystart;
 mod icmp;
 mod keepalive;
 mod listening;
