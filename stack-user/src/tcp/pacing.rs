@@ -1,5 +1,5 @@
 //! Pacing: a window of data leaves spread over the round trip, and not as one burst that some queue has to swallow
-//! (RFC 9438 §5 and RFC 7661 §4.4.2 ask for it where ACKs come in clumps or windows open at once).
+//! (RFC 7661 §4.4.2 and RFC 9937 §6.4 ask for it where windows open at once).
 //!
 //! A leaky bucket: what is sent fills it, time empties it at the pacing rate, and while it is full nothing more is sent.
 //! Its size is what may leave at once. Whoever drives us wakes up a millisecond late or two, and what was not sent then
@@ -68,6 +68,8 @@ pub(super) struct Pacer {
     at: Instant,
     /// Bytes that may leave without being paced.
     free: u64,
+    /// Nothing leaves before.
+    held_until: Option<Instant>,
 }
 
 impl Pacer {
@@ -87,6 +89,12 @@ impl Pacer {
         full.then(|| rate.time_for(self.level - burst / 2))
     }
 
+    /// How long nothing may leave at all.
+    fn held_for(&mut self, now: Instant) -> Option<Duration> {
+        self.held_until = self.held_until.filter(|&until| now < until);
+        self.held_until.map(|until| until.since(now))
+    }
+
     fn on_sent(&mut self, bytes: usize) {
         let bytes = bytes as u64;
         let free = self.free.min(bytes);
@@ -99,7 +107,8 @@ impl Connection {
     /// Whether data may be sent now, as far as pacing is concerned. If not, the timer tells when.
     pub(super) fn pacing_allows(&mut self, now: Instant) -> bool {
         let mss = self.layout().mss;
-        let wait = self.pacing_rate().and_then(|rate| self.pacer.wait(now, rate, mss));
+        let paced = self.pacing_rate().and_then(|rate| self.pacer.wait(now, rate, mss));
+        let wait = paced.max(self.pacer.held_for(now));
         match wait {
             Some(wait) => self.timers.set(Timer::Pacing, now + wait),
             None => self.timers.stop(Timer::Pacing),
@@ -112,6 +121,12 @@ impl Connection {
         if self.config.pacing {
             self.pacer.on_sent(bytes);
         }
+    }
+
+    /// The network is congested though one segment is all that we send in a round trip: the next one waits for RTO
+    /// (RFC 3168 §6.1.2, RFC 9438 §4.6).
+    pub(super) fn hold_for_rto(&mut self, now: Instant) {
+        self.pacer.held_until = Some(now + self.rtt.rto());
     }
 
     /// The path is new, or nothing was sent for so long that it is as good as new.

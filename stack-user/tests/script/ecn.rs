@@ -4,6 +4,7 @@ use crate::dsl::{Script, config, plain_options, sack_options, seg};
 use stack_user::{
     tcp::{
         Config,
+        congestion::Algorithm,
         trace::{Kind, WindowReason},
     },
     wire::{Ecn, tcp::Flags},
@@ -15,7 +16,11 @@ fn willing() -> Config {
 
 /// After a handshake in which both sides agreed.
 fn agreed() -> Script {
-    let mut s = Script::new(willing());
+    agreed_with(willing())
+}
+
+fn agreed_with(config: Config) -> Script {
+    let mut s = Script::new(config);
     s.expect(seg("SEW").seq(-1));
     assert_eq!(s.last_ecn, Ecn::NotEct, "RFC 3168 §6.1.1");
     s.advance(10);
@@ -162,4 +167,32 @@ fn what_is_retransmitted_is_not_marked_and_cwr_waits_for_new_data_rfc3168_6_1_5(
     send(&mut s, 4000, 1, ".W");
     s.inject(seg(".").seq(0).ack(5000));
     s.finish();
+}
+
+/// RFC 3168 §6.1.2, RFC 9438 §4.6: less than one segment in a round trip is one in RTO.
+#[test]
+fn marks_that_go_on_leave_one_segment_a_round_trip_and_then_one_in_rto_rfc9438_4_6() {
+    for congestion in [Algorithm::Cubic, Algorithm::NewReno] {
+        let mut s = agreed_with(Config { congestion, ..willing() });
+        let mut at = 0;
+        let mut windows = Vec::new();
+        while windows.last() != Some(&1000) && windows.len() < 20 {
+            windows.push(s.info().cwnd);
+            s.write(1000);
+            assert_eq!(s.drain(), 1);
+            at += 1000;
+            s.advance(10);
+            s.inject(seg(".E").seq(0).ack(at));
+        }
+        assert!(windows.is_sorted_by(|a, b| a >= b) && windows.len() < 20, "{windows:?}");
+        s.write(1000);
+        let rto = s.rto();
+        s.expect_silence_for(rto - 1);
+        s.expect_at(1, seg(".W").seq(at).len(1000));
+        s.advance(10);
+        s.inject(seg(".").seq(0).ack(at + 1000));
+        s.write(1000);
+        s.expect(seg(".").seq(at + 1000).len(1000));
+        s.finish();
+    }
 }

@@ -68,7 +68,10 @@ impl Connection {
         self.judge(now);
         let acked_new = acked.is_some();
         if let Some(news) = acked {
-            self.grow_window(now, phase, in_flight, &news);
+            // RFC 3168 §6.1.2: not with an ACK that tells of congestion.
+            if !self.ecn.is_echo(segment.flags) {
+                self.grow_window(now, phase, in_flight, &news);
+            }
             self.restart_timers(now);
             if news.fin {
                 self.on_fin_acknowledged(now);
@@ -97,6 +100,9 @@ impl Connection {
         let (before, window) =
             (self.congestion.cwnd(), (self.snd.offset(ack), self.snd.offset(self.snd.nxt)));
         let reduced = self.recovery.on_ecn_echo(now, window, in_flight, self.congestion.as_mut());
+        if reduced && before <= self.layout().mss {
+            self.hold_for_rto(now);
+        }
         self.trace_window(now, before, reduced.then_some(WindowReason::Ecn));
     }
 
