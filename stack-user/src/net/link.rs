@@ -113,6 +113,7 @@ mod tests {
     const A: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1));
     const B: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 2));
 
+    /// RFC 8899 §3 (2): what we send is not to be fragmented.
     #[test]
     fn headers_are_written_in_front_of_the_payload() {
         for vlan in [None, Some(7)] {

@@ -34,7 +34,7 @@ pub struct Config {
     /// How long the peer may leave data unacknowledged. Default: 5 minutes (R2 of RFC 9293 §3.8.3,
     /// MUST-20; at least 100 s by SHLD-11).
     pub user_timeout: Duration,
-    /// Whether both ends tell each other how long that is (RFC 5482 §3.1, ENABLED), and how far the peer may change ours.
+    /// Whether both ends tell each other how long that is (RFC 5482 §3, ENABLED), and how far the peer may change ours.
     /// Default: not, as the RFC has it; firewalls know the option little.
     pub user_timeout_option: Option<UserTimeoutLimits>,
     /// How long TIME-WAIT lasts: 2 MSL. Default: 60 s, as in Linux; RFC 9293 §3.4.2 has an MSL of 2 minutes, from

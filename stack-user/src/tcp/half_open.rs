@@ -104,7 +104,7 @@ impl HalfOpen {
     }
 
     /// SYN with ACK. It has only those options that the SYN had (RFC 7323 §2.2 and §3.2, RFC 2018 §2), but for the user
-    /// time-out, which is agreed with nobody (RFC 5482 §3.1).
+    /// time-out, which is agreed with nobody (RFC 5482 §3).
     pub fn syn_ack(&self, now: Instant, local_port: u16, remote_port: u16) -> Segment {
         Segment {
             seq: self.secrets.isn,

@@ -79,7 +79,7 @@ impl RttEstimator {
     }
 
     /// A tail loss probe goes out. If its ACK gives no sample, since what is sent twice gives none, there is no further
-    /// probe before something else does: else SRTT could never follow a path that has become longer (RFC 8985 §7.3).
+    /// probe before something else does: else SRTT could never follow a path that has become longer (RFC 8985 §7.3 (2)).
     pub fn on_loss_probe(&mut self) {
         self.fresh = false;
     }

@@ -115,11 +115,11 @@ impl Connection {
         }
     }
 
-    /// RFC 8985 §7.2: new data that is sent, or acknowledged, puts a probe off; an ACK of neither doesn't.
+    /// RFC 8985 §7.2, with RACK only (§4 (4)): new data that is sent, or acknowledged, puts a probe off; an ACK of neither doesn't.
     pub(super) fn set_probe_timer(&mut self, now: Instant, progress: bool) {
         let rto = self.timers.at(Timer::Retransmit);
         let pto = self.recovery.pto(&self.send, self.rtt.srtt(), self.sack_enabled);
-        // RFC 8985 §7.3: without the probe, RTO is what is left.
+        // RFC 8985 §7.3 (2). Without the probe, RTO is what is left.
         let pto = pto.filter(|_| self.rtt.allows_loss_probe());
         match pto.zip(rto) {
             // Never later than RTO.

@@ -74,7 +74,7 @@ pub(super) struct UserTimeoutState {
 }
 
 impl Config {
-    /// ADV_UTO, if the option is ENABLED (RFC 5482 §3.1).
+    /// ADV_UTO, if the option is ENABLED (RFC 5482 §3).
     pub(super) fn advertised_user_timeout(&self) -> Option<UserTimeout> {
         self.user_timeout_option.map(|_| UserTimeout::new(self.user_timeout))
     }
@@ -97,7 +97,7 @@ impl Connection {
     }
 
     /// How long the peer may leave data unacknowledged: R2 (RFC 9293 §3.8.3, MUST-21). It holds from now on also for what
-    /// is on its way. If the [option](Config::user_timeout_option) is used, the peer is told (RFC 5482 §3.2), and can't
+    /// is on its way. If the [option](Config::user_timeout_option) is used, the peer is told (RFC 5482 §3), and can't
     /// change it any more.
     pub fn set_user_timeout(&mut self, now: Instant, timeout: Duration) {
         self.change_user_timeout(now, |connection| {

@@ -51,7 +51,7 @@ pub struct Header {
 }
 
 impl Header {
-    /// The header of a datagram that we send: whole, not to be fragmented.
+    /// The header of a datagram that we send: whole, not to be fragmented (RFC 8899 §3 (2)).
     pub fn new(source: Ipv4Addr, destination: Ipv4Addr, protocol: u8, payload_len: u16) -> Self {
         Self {
             source,

@@ -152,6 +152,22 @@ fn an_echo_halves_the_window_once_and_cwr_says_so_rfc3168_6_1_2() {
     s.finish();
 }
 
+/// The window shrinks by one segment for every second that arrives, not all at once.
+#[test]
+fn after_a_mark_what_is_sent_shrinks_in_proportion_rfc9937_4() {
+    let mut s = agreed();
+    s.write(40_000);
+    assert_eq!(s.drain(), 10);
+    let mut sent = Vec::new();
+    for ack in 1..=9 {
+        s.inject(seg(".E").seq(0).ack(ack * 1000));
+        sent.push(s.drain());
+    }
+    assert_eq!((s.info().ssthresh, sent.iter().sum::<usize>()), (5_000, 4), "9 x 5 / 10: {sent:?}");
+    assert!(sent.iter().all(|&segments| segments <= 1), "{sent:?}");
+    s.finish();
+}
+
 #[test]
 fn what_is_retransmitted_is_not_marked_and_cwr_waits_for_new_data_rfc3168_6_1_5() {
     let mut s = agreed();

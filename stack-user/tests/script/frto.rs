@@ -24,7 +24,7 @@ fn timed_out() -> Script {
     s
 }
 
-/// RFC 5682 §3.2: the window is as before.
+/// RFC 5682 §4: the window is as before.
 #[test]
 fn two_acks_of_what_was_sent_once_undo_the_timeout_rfc5682_2_1() {
     let mut s = timed_out();

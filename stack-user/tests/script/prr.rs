@@ -8,7 +8,7 @@ fn established(peer: Options) -> Script {
     Script::established(config, peer)
 }
 
-/// RFC 9937 §5, §6.2: one segment for two that arrive, when the window halves; §6.4: at the end it is ssthresh.
+/// RFC 9937 §5: with RACK; §6.2: one segment for two that arrive, when the window halves; §6.4: at the end it is ssthresh.
 #[test]
 fn the_window_shrinks_in_proportion_rfc9937_6_2() {
     let mut s = established(sack_options());
@@ -34,7 +34,7 @@ fn the_window_shrinks_in_proportion_rfc9937_6_2() {
     s.finish();
 }
 
-/// RFC 9937 §5, §6.2: without SACK, a duplicate ACK stands for a segment.
+/// RFC 9937 §5: with NewReno; §6.2: without SACK, a duplicate ACK stands for a segment.
 #[test]
 fn duplicate_acks_count_as_deliveries_rfc9937_6_2() {
     let mut s = established(plain_options());
@@ -52,7 +52,7 @@ fn duplicate_acks_count_as_deliveries_rfc9937_6_2() {
     s.finish();
 }
 
-/// RFC 9937 §6.2: many losses at once. What is in flight falls below ssthresh; it is refilled as what is repaired arrives,
+/// RFC 9937 §3, §6.2: many losses at once. What is in flight falls below ssthresh; it is refilled as what is repaired arrives,
 /// not in a burst.
 #[test]
 fn after_heavy_losses_it_does_not_burst_rfc9937_6_2() {

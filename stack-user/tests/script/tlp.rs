@@ -26,7 +26,7 @@ fn the_last_segment_is_sent_again_after_two_round_trips_rfc8985_7_2() {
     s.expect_silence();
     let info = s.info();
     assert_eq!((info.probes, info.timeouts, info.recovery, info.cwnd), (1, 0, Phase::Open, 10_000));
-    // RFC 8985 §7.3: RTO starts again; §7.2: no second probe.
+    // RFC 8985 §7.3: RTO starts again; RFC 8985 §7.3 (1): no second probe.
     assert_eq!(s.advance_to_timer(), 200);
     s.expect(seg(".").seq(0).ack(0).len(1000));
     assert_eq!((s.info().probes, s.info().timeouts), (1, 1));
@@ -97,6 +97,7 @@ fn no_probe_while_something_is_sacked_or_lost_rfc8985_7_2() {
     s.finish();
 }
 
+/// RFC 8985 §4 (1), §4 (4): nor is there RACK.
 #[test]
 fn without_sack_there_is_no_probe_rfc8985_7_2() {
     let mut s = Script::established(Config::default(), plain_options());
@@ -128,7 +129,7 @@ fn the_probes_sack_tells_what_was_lost_before_it_rfc8985_7_4_1() {
     s.finish();
 }
 
-/// RFC 8985 §9.3: for congestion control it is a loss as any other.
+/// For congestion control it is a loss as any other.
 #[test]
 fn a_loss_that_the_probe_repaired_shrinks_the_window_rfc8985_7_4_2() {
     let mut s = established();
@@ -163,7 +164,7 @@ fn a_probe_that_was_for_nothing_shrinks_nothing_rfc8985_7_4_2() {
     s.finish();
 }
 
-/// RFC 8985 §7.3: the copy that the probe was gives no sample, and without one there is no second probe.
+/// RFC 8985 §7.3 (2): the copy that the probe was gives no sample, and without one there is no second probe.
 #[test]
 fn after_a_probe_a_round_trip_is_measured_first_rfc8985_7_3() {
     let mut s = established();
@@ -186,6 +187,23 @@ fn after_a_probe_a_round_trip_is_measured_first_rfc8985_7_3() {
     s.advance_to_timer();
     s.expect(seg(".").seq(7000).ack(0).len(1000));
     assert_eq!((s.info().probes, s.info().timeouts), (2, 1), "measured again");
+    s.finish();
+}
+
+/// The time-out has reduced the window already, so what the probe had to tell is of no interest.
+#[test]
+fn a_timeout_forgets_the_probe_rfc8985_7_1() {
+    let mut s = established();
+    send(&mut s, 0, 10);
+    s.advance_to_timer();
+    s.expect(seg(".").seq(9000).ack(0).len(1000));
+    s.advance_to_timer();
+    s.expect(seg(".").seq(0).ack(0).len(1000));
+    assert_eq!((s.info().timeouts, s.info().ssthresh), (1, 5000));
+    s.inject(seg(".").seq(0).ack(10_000));
+    send(&mut s, 10_000, 2);
+    s.inject(seg(".").seq(0).ack(12_000));
+    assert_eq!(s.info().ssthresh, 5000, "no second reduction");
     s.finish();
 }
 

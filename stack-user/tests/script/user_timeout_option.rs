@@ -37,9 +37,9 @@ fn bare() -> Options {
     Options::default()
 }
 
-/// RFC 5482 §3.1: ENABLED is false unless somebody says otherwise; neither sent nor believed.
+/// RFC 5482 §3: ENABLED is false unless somebody says otherwise; neither sent nor believed.
 #[test]
-fn by_default_the_option_is_neither_sent_nor_believed_rfc5482_3_1() {
+fn by_default_the_option_is_neither_sent_nor_believed_rfc5482_3() {
     let mut s = Script::new(Config { user_timeout: secs(200), ..config() });
     s.expect(seg("S").seq(-1).options(Options { window_scale: Some(3), ..all_options() }));
     s.advance(10);
@@ -51,9 +51,9 @@ fn by_default_the_option_is_neither_sent_nor_believed_rfc5482_3_1() {
     s.finish();
 }
 
-/// RFC 5482 §3.2: in the SYN, and in the first segment after it.
+/// RFC 5482 §3: in the SYN, and in the first segment after it.
 #[test]
-fn it_is_told_in_the_syn_and_the_first_segment_after_it_rfc5482_3_2() {
+fn it_is_told_in_the_syn_and_the_first_segment_after_it_rfc5482_3() {
     let mut s = Script::new(enabled());
     s.expect(seg("S").seq(-1).options(with(Options { window_scale: Some(3), ..all_options() }, 200)));
     s.advance(10);
@@ -66,7 +66,7 @@ fn it_is_told_in_the_syn_and_the_first_segment_after_it_rfc5482_3_2() {
 
 /// Both in the answer of a single connection and in that of a whole stack.
 #[test]
-fn it_is_told_in_syn_with_ack_rfc5482_3_2() {
+fn it_is_told_in_syn_with_ack_rfc5482_3() {
     let mut s = Script::accepting(enabled(), plain_options());
     s.expect(seg("S.").seq(-1).ack(0).options(with(Options { mss: Some(1460), ..bare() }, 200)));
     s.finish();
@@ -110,7 +110,7 @@ fn the_lower_limit_is_more_than_rto_rfc5482_3_1() {
     s.finish();
 }
 
-/// RFC 5482 §3.1: without the peer's word ours holds, whatever the limits are.
+/// RFC 5482 §3.1, §3.2: without the peer's word ours holds, whatever the limits are.
 #[test]
 fn a_peer_that_tells_nothing_changes_nothing_rfc5482_3_1() {
     let s = Script::established(Config { user_timeout: secs(20), ..enabled() }, plain_options());
@@ -131,9 +131,9 @@ fn what_the_application_has_chosen_the_peer_does_not_change_rfc5482_3_1() {
     s.finish();
 }
 
-/// RFC 5482 §3.2: a change is told at once; data, whose payload has a fixed place, does not carry it, so an ACK does.
+/// RFC 5482 §3: a change is told at once; data, whose payload has a fixed place, does not carry it, so an ACK does.
 #[test]
-fn a_change_is_told_in_an_ack_beside_data_rfc5482_3_2() {
+fn a_change_is_told_in_an_ack_beside_data_rfc5482_3() {
     let mut s = established(enabled(), 200);
     s.connection.set_user_timeout(s.now, secs(40_000));
     s.write(10);

@@ -45,7 +45,7 @@ pub struct Cubic {
     before: Option<State>,
 }
 
-/// All that a congestion changes, and that RFC 9438 §4.9 restores if it was none.
+/// All that a congestion changes, and that RFC 9438 §4.9.2 restores if it was none.
 #[derive(Clone, Debug)]
 struct State {
     cwnd: f64,

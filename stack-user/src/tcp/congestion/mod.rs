@@ -109,7 +109,7 @@ pub struct Acked {
     pub srtt: Option<Duration>,
     /// More than was in flight when the last round trip began is acknowledged: a new one begins with this ACK.
     pub round_start: bool,
-    /// The window was what limited the sender: only then may it grow (RFC 7661 §4.3).
+    /// The window was what limited the sender: only then may it grow (RFC 7661 §4.4).
     pub cwnd_limited: bool,
     /// What may be sent leaves spread over the round trip, and not at once.
     pub paced: bool,

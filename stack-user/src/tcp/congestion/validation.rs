@@ -69,6 +69,7 @@ impl PipeAck {
 }
 
 impl Validated {
+    /// Validated, and with pipeACK undefined (RFC 7661 §4.1).
     pub(super) fn new(inner: Box<dyn CongestionControl>, paced: bool) -> Self {
         Self {
             inner,
@@ -241,6 +242,7 @@ mod tests {
         }
     }
 
+    /// RFC 7661 §4.1, §4.2: from undefined, and the most of the last seconds counts.
     #[test]
     fn a_window_that_is_not_used_neither_grows_nor_shrinks_for_five_minutes_rfc7661_4_4() {
         for &algorithm in Algorithm::ALL {

@@ -216,7 +216,7 @@ impl Connection {
         }
     }
 
-    /// A window that is not used must not grow (RFC 7661 §4.3). It was used if it was full while the data that is now
+    /// A window that is not used must not grow (RFC 7661 §4.4, §4.5.3). It was used if it was full while the data that is now
     /// acknowledged was on its way: ACKs come in clumps, so what it is at this moment says little. In slow start half of
     /// it is use enough.
     fn window_was_used(&self, in_flight: usize, bytes: usize) -> bool {

@@ -92,7 +92,8 @@ impl Connection {
         self.last_sent_at = now;
         self.allow_initial_burst();
         self.set_state(now, if self.send.has_fin() { State::FinWait1 } else { State::Established });
-        // Who answered our SYN by a cookie has forgotten what it told (RFC 5482 §3.2).
+        // Who answered our SYN by a cookie has forgotten what it told, and a SYN's options may be lost on the
+        // way (RFC 5482 §3, §3.2).
         self.user_timeout_state.is_due = self.config.user_timeout_option.is_some();
         self.watch_silence(now);
         self.events.push(Event::Connected);

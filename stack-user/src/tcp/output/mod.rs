@@ -222,7 +222,7 @@ impl Connection {
         self.transmit_entry(now, pool, index, None)
     }
 
-    /// Whether `len` more bytes may be on their way. One segment always may.
+    /// Whether `len` more bytes may be on their way (RFC 9937 §3). One segment always may.
     ///
     /// What is sacked, and what duplicate ACKs stand for, is not on its way any more: so the first two of either let a new
     /// segment out each, beyond what the window says of what is outstanding (limited transmit, RFC 3042 §2).

@@ -5,7 +5,7 @@
 
 use super::super::congestion::CongestionControl;
 
-/// The state of RFC 9937 §6, in bytes. It serves fast recovery with and without SACK, and ECN (RFC 9937 §5); after a
+/// The state of RFC 9937 §6, in bytes. It serves fast recovery with and without SACK, and ECN (RFC 9937 §4, §5); after a
 /// time-out there is slow start instead.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Prr {

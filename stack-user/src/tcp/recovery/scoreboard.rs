@@ -1,4 +1,4 @@
-//! The SACK scoreboard (RFC 6675 §3): which of the sent segments the peer has, and which are lost. The marks themselves
+//! The SACK scoreboard (RFC 6675 §3, RFC 8985 §4 (1)): which of the sent segments the peer has, and which are lost. The marks themselves
 //! are in the send queue.
 //!
 //! What it costs: a SACK block is found by binary search. Each segment that it newly covers costs O(1), once, and what

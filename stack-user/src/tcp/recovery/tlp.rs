@@ -1,5 +1,5 @@
 //! Tail loss probes (RFC 8985 §7): when the end of a flight is lost, nothing comes back that could tell. A probe gets an
-//! ACK to come, from which RACK learns, long before the retransmission timer would expire.
+//! ACK to come, from which RACK learns (§7.4.1), long before the retransmission timer would expire.
 
 use crate::time::Duration;
 
@@ -45,7 +45,7 @@ pub(super) fn pto(srtt: Option<Duration>, segments_in_flight: usize) -> Duration
 }
 
 impl Tlp {
-    /// Whether a probe waits for its ACK: then there is no second one (RFC 8985 §7.2).
+    /// Whether a probe waits for its ACK: then there is no second one (RFC 8985 §7.3 (1)).
     pub(super) fn is_outstanding(&self) -> bool {
         self.end.is_some()
     }
@@ -65,7 +65,7 @@ impl Tlp {
         self.due = false;
     }
 
-    /// RTO expired, or a recovery began: the probe has nothing more to tell.
+    /// RTO expired, or a recovery began: the probe has nothing more to tell (RFC 8985 §7.1).
     pub(super) fn forget(&mut self) {
         (self.due, self.end) = (false, None);
     }

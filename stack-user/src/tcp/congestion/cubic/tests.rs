@@ -27,6 +27,7 @@ fn w_cubic(t: f64, w_max: f64) -> f64 {
     0.4 * (t - k).powi(3) + w_max
 }
 
+/// RFC 9438 §5.1: C is 0.4.
 #[test]
 fn the_window_follows_the_cubic_function_rfc9438_4_2() {
     let w_max = 2_000.0;
@@ -138,7 +139,7 @@ fn an_undo_restores_all_of_the_epoch_rfc9438_4_9_2() {
     assert_eq!(format!("{:?}", cubic.now), before);
 }
 
-/// RFC 9438 §4.9.2: what has grown beyond it meanwhile is not put back.
+/// What has grown beyond it meanwhile is not put back.
 #[test]
 fn an_undo_that_comes_late_changes_nothing_rfc9438_4_9_2() {
     let mut cubic = after_loss(20 * MSS);
