@@ -5,6 +5,8 @@
 
 #[path = "api/datagrams.rs"]
 mod datagrams;
+#[path = "api/in_place.rs"]
+mod in_place;
 #[path = "api/streams.rs"]
 mod streams;
 

@@ -6,6 +6,7 @@
 
 mod builder;
 mod error;
+mod in_place;
 mod resolver;
 mod split;
 mod tcp_listener;
@@ -22,6 +23,7 @@ use std::{
 };
 
 pub use builder::{AddressChoice, Builder, ParseAddressError, ParseProgramError, ProgramChoice, StartError};
+pub use in_place::{Chunk, Room};
 pub use resolver::{ResolveError, Resolver};
 pub use split::{OwnedReadHalf, OwnedWriteHalf, ReadHalf, ReuniteError, WriteHalf};
 pub use tcp_listener::TcpListener;

@@ -245,7 +245,7 @@ type Protocols = crate::stack::Stack<crate::device::Umem>;
 /// What streams and their halves have in common: all take the stream by a shared reference.
 impl TcpStream {
     /// Reads by `read`. Without a context nobody is woken.
-    fn poll_input(
+    pub(super) fn poll_input(
         &self,
         cx: Option<&Context<'_>>,
         read: impl FnOnce(&mut Protocols, Instant, TcpId) -> Result<usize, tcp::ReadError>,
@@ -264,7 +264,7 @@ impl TcpStream {
     }
 
     /// Writes by `write`. Without a context nobody is woken.
-    fn poll_output(
+    pub(super) fn poll_output(
         &self,
         cx: Option<&Context<'_>>,
         write: impl FnOnce(&mut Protocols, Instant, TcpId) -> Result<usize, tcp::WriteError>,
@@ -318,6 +318,18 @@ impl TcpStream {
             }
             Ok(written)
         })
+    }
+
+    pub(super) fn commit(&self, reserved: tcp::Reserved, len: usize) -> io::Result<()> {
+        self.stack.shard().with(|core, _| {
+            let committed = core.stack.tcp_commit(self.id, reserved, len);
+            core.running()?;
+            Ok(committed?)
+        })
+    }
+
+    pub(super) fn stack(&self) -> &Stack {
+        &self.stack
     }
 
     pub(super) fn shut_down_write(&self) -> io::Result<()> {

@@ -9,12 +9,14 @@ pub mod interface;
 pub mod memory;
 mod readable;
 mod umem;
+mod view;
 pub mod xdp;
 
 use std::{collections::VecDeque, io, os::fd::OwnedFd};
 
 pub use readable::Readable;
 pub use umem::{CHUNK_SIZE, TX_OFFSET, Umem};
+pub use view::{RxView, TxView};
 
 use crate::{
     frame::{CompletedFrame, RxFrame, TxFrame},

@@ -1,6 +1,6 @@
 //! The memory that frames lie in.
 
-use std::{alloc, error::Error, fmt, io, num::NonZeroU32, ptr::NonNull};
+use std::{alloc, error::Error, fmt, io, num::NonZeroU32, ptr::NonNull, sync::Arc};
 
 use xsk_rs::{FrameDesc, config::UmemConfig};
 
@@ -25,14 +25,20 @@ pub struct Umem {
     base: NonNull<u8>,
     chunks: u32,
     free: Vec<FreeFrame>,
-    /// Keeps the region mapped.
-    region: Region,
+    /// Keeps the region mapped; so do the views of frames.
+    region: Arc<Region>,
 }
 
-enum Region {
+pub(super) enum Region {
     Heap(#[expect(dead_code, reason = "owns the pages until the end")] HeapRegion),
     Shared(SharedRegion),
 }
+
+// SAFETY: a region is memory and a registration of it with the kernel, neither of which belongs to a thread. Its methods
+// are called through the one `Umem` that has it; whoever else shares it only keeps it mapped.
+unsafe impl Send for Region {}
+// SAFETY: as above.
+unsafe impl Sync for Region {}
 
 // SAFETY: `Umem` is the only way of safe code to the region's bytes (the pointer is never handed out), and it
 // gives out references that borrow from itself, so sending it to another thread moves that access along.
@@ -61,7 +67,12 @@ impl Umem {
     fn over(base: NonNull<u8>, chunks: u32, region: Region) -> Self {
         // Pushed backwards, so that the first chunks are handed out first.
         let free = (0..chunks).rev().map(FreeFrame::mint).collect();
-        Self { base, chunks, free, region }
+        Self { base, chunks, free, region: Arc::new(region) }
+    }
+
+    /// What keeps the bytes of views mapped.
+    pub(super) fn region(&self) -> Arc<Region> {
+        Arc::clone(&self.region)
     }
 
     /// A received frame's bytes, to change them: what a faulty wire does.
@@ -79,7 +90,7 @@ impl Umem {
 
     /// What AF_XDP sockets share, if the kernel knows this region.
     pub(super) fn as_shared(&self) -> Option<&SharedRegion> {
-        match &self.region {
+        match &*self.region {
             Region::Shared(region) => Some(region),
             Region::Heap(_) => None,
         }
@@ -155,7 +166,7 @@ impl fmt::Debug for Umem {
 }
 
 /// Zeroed pages of our own.
-struct HeapRegion {
+pub(super) struct HeapRegion {
     base: NonNull<u8>,
     layout: alloc::Layout,
 }

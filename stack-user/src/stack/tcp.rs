@@ -7,7 +7,10 @@ use crate::{
     frame::{FramePool, RxFrame},
     net::token_bucket::{TokenBucket, UncertainLimit},
     rng::Rng,
-    tcp::{self, Connection, SeqNumber, Unreachable, ack::ChallengeBudget, segment::Segment},
+    tcp::{
+        self, Connection, Reserved, SeqNumber, Unreachable, ack::ChallengeBudget, payload::Payload,
+        segment::Segment,
+    },
     time::{Duration, Instant},
 };
 
@@ -85,6 +88,42 @@ impl<P: FramePool> Stack<P> {
     /// As there.
     pub fn tcp_peek(&self, id: TcpId, bytes: &mut [u8]) -> Result<usize, tcp::ReadError> {
         self.connections.get(id).ok_or(tcp::ReadError::Closed)?.peek(&self.pool, bytes)
+    }
+
+    /// Takes what can be read from a connection as it lies: see [`Connection::read_in_place`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn tcp_read_in_place(&mut self, now: Instant, id: TcpId) -> Result<Option<Payload>, tcp::ReadError> {
+        let connection = self.connections.get_mut(id).ok_or(tcp::ReadError::Closed)?;
+        let read = connection.read_in_place(now, &mut self.pool);
+        self.connections.worked_on(id, &mut self.pool, &mut self.events);
+        read
+    }
+
+    /// Hands out a frame to write into: see [`Connection::reserve`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn tcp_reserve(&mut self, now: Instant, id: TcpId) -> Result<Reserved, tcp::WriteError> {
+        let connection = self.connections.get_mut(id).ok_or(tcp::WriteError::Closed)?;
+        let reserved = connection.reserve(now, &mut self.pool);
+        self.connections.worked_on(id, &mut self.pool, &mut self.events);
+        reserved
+    }
+
+    /// Sends what was written into a frame: see [`Connection::commit`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn tcp_commit(&mut self, id: TcpId, reserved: Reserved, len: usize) -> Result<(), tcp::WriteError> {
+        let Some(connection) = self.connections.get_mut(id) else {
+            self.pool.release_tx(reserved.frame);
+            return Err(tcp::WriteError::Closed);
+        };
+        let committed = connection.commit(&mut self.pool, reserved, len);
+        self.connections.worked_on(id, &mut self.pool, &mut self.events);
+        committed
     }
 
     /// Whether a connection can be written to: see [`Connection::is_writable`].

@@ -99,6 +99,22 @@ impl RecvQueue {
         done
     }
 
+    /// Takes the bytes that came first, as they lie: a frame's, or those that were copied together. Whoever gets a frame
+    /// may keep it for long, so when chunks are scarce its bytes are copied.
+    pub fn take<P: FramePool>(&mut self, pool: &mut P) -> Option<Payload> {
+        let payload = match self.parts.pop_front()? {
+            Part::Frame(frame) if under_pressure(pool) => {
+                let bytes = pool.rx_bytes(&frame).to_vec();
+                pool.release_rx(frame);
+                Payload::Heap(bytes)
+            }
+            Part::Frame(frame) => Payload::Frame(frame),
+            Part::Heap(len) => Payload::Heap(self.heap.drain(..len).collect()),
+        };
+        self.len -= payload.len();
+        Some(payload)
+    }
+
     /// Throws everything away.
     pub fn clear<P: FramePool>(&mut self, pool: &mut P) {
         for part in self.parts.drain(..) {

@@ -5,7 +5,7 @@ use std::{collections::VecDeque, ops::Range};
 
 use super::delivery_rate::Stamp;
 use crate::{
-    frame::{CompletedFrame, FramePool, TxFrame},
+    frame::{CompletedFrame, FramePool, FreeFrame, TxFrame},
     time::Instant,
 };
 
@@ -292,6 +292,24 @@ impl SendQueue {
             self.end += n as u64;
         }
         done
+    }
+
+    /// A frame for somebody to write into, and to [`push_written`](Self::push_written) then. `None` as far as
+    /// [`write`](Self::write) would write nothing.
+    pub fn reserve_frame<P: FramePool>(&self, pool: &mut P) -> Option<TxFrame> {
+        let may = !self.is_full(pool) && self.may_allocate(pool);
+        if may { pool.allocate().map(FreeFrame::into_tx) } else { None }
+    }
+
+    /// Appends a frame that `len` bytes of payload were written into, at the layout's place.
+    pub fn push_written(&mut self, frame: TxFrame, len: usize) {
+        debug_assert!(!self.fin && len > 0, "nothing follows FIN, and nothing is no segment");
+        self.push(Slot::Home(frame));
+        if let Some(entry) = self.entries.back_mut() {
+            entry.len = len;
+        }
+        self.bytes += len;
+        self.end += len as u64;
     }
 
     fn last_has_room(&self, layout: Layout) -> bool {

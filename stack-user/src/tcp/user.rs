@@ -21,26 +21,33 @@ impl Connection {
         pool: &mut P,
         data: &[u8],
     ) -> Result<usize, WriteError> {
-        if let Some(error) = self.error {
-            return Err(error.into());
-        }
-        match self.state {
-            _ if self.send.has_fin() => return Err(WriteError::Closed),
-            State::Established | State::CloseWait => {}
-            State::SynSent | State::SynReceived => return Err(WriteError::WouldBlock),
-            _ => return Err(WriteError::Closed),
-        }
+        self.check_writable()?;
         if data.is_empty() {
             return Ok(0);
         }
         let room = self.send_buffer(pool).saturating_sub(self.send.bytes()).min(data.len());
         let written = self.send.write(pool, self.layout(), data.get(..room).unwrap_or_default());
-        if written == 0 {
-            self.write_blocked = true;
-            self.offer_room(now, pool);
-            return Err(WriteError::WouldBlock);
+        if written == 0 { Err(self.on_no_room(now, pool)) } else { Ok(written) }
+    }
+
+    /// Whether what is written now will be sent, or why not.
+    pub(super) fn check_writable(&self) -> Result<(), WriteError> {
+        if let Some(error) = self.error {
+            return Err(error.into());
         }
-        Ok(written)
+        match self.state {
+            _ if self.send.has_fin() => Err(WriteError::Closed),
+            State::Established | State::CloseWait => Ok(()),
+            State::SynSent | State::SynReceived => Err(WriteError::WouldBlock),
+            _ => Err(WriteError::Closed),
+        }
+    }
+
+    /// The application wanted to write, and shall hear when there is room.
+    pub(super) fn on_no_room<P: FramePool>(&mut self, now: Instant, pool: &P) -> WriteError {
+        self.write_blocked = true;
+        self.offer_room(now, pool);
+        WriteError::WouldBlock
     }
 
     /// Moves received bytes to `out`. `Ok(0)` is the end of the stream, or an empty `out`.
@@ -60,8 +67,7 @@ impl Connection {
             return self.end_of_stream().map(|()| 0);
         }
         let n = self.recv.read(pool, out);
-        self.tune_receive_buffer(now, pool, n);
-        self.tell_window_if_due();
+        self.on_read(now, pool, n);
         Ok(n)
     }
 
@@ -80,7 +86,7 @@ impl Connection {
     }
 
     /// Nothing is left to read: whether it is the end, and of what kind.
-    fn end_of_stream(&self) -> Result<(), ReadError> {
+    pub(super) fn end_of_stream(&self) -> Result<(), ReadError> {
         match self.error {
             _ if self.fin_received => Ok(()),
             Some(error) => Err(error.into()),
@@ -92,21 +98,20 @@ impl Connection {
     /// Whether [`write`](Self::write) would do something else than block. If not, [`Event::Writable`](super::Event::Writable)
     /// tells when.
     pub fn is_writable<P: FramePool>(&mut self, now: Instant, pool: &P) -> bool {
-        match self.state {
-            _ if self.error.is_some() || self.send.has_fin() => true,
-            State::SynSent | State::SynReceived => false,
-            State::Established | State::CloseWait => {
+        match self.check_writable() {
+            Err(error) => error != WriteError::WouldBlock,
+            Ok(()) => {
                 let room = self.has_room(pool) && self.send.may_allocate(pool);
                 self.write_blocked |= !room;
                 self.offer_room(now, pool);
                 room
             }
-            _ => true,
         }
     }
 
     /// The application has read, so there is room: the peer may have to know.
-    fn tell_window_if_due(&mut self) {
+    pub(super) fn on_read<P: FramePool>(&mut self, now: Instant, pool: &P, n: usize) {
+        self.tune_receive_buffer(now, pool, n);
         if self.window_update_is_due() {
             self.acks.require();
         }

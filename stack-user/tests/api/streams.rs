@@ -15,7 +15,7 @@ use stack_user::{
 use crate::{A, B, link, soon};
 
 /// A connection from A to port 80 of B: the client's end, the server's, and the stacks.
-async fn connected() -> (TcpStream, TcpStream, (Stack, Stack)) {
+pub(crate) async fn connected() -> (TcpStream, TcpStream, (Stack, Stack)) {
     let (a, b) = soon("claiming", link()).await;
     let listener = TcpListener::bind(&b, (B, 80).into()).await.unwrap();
     let client = soon("connecting", TcpStream::connect(&a, (B, 80).into())).await.unwrap();
@@ -23,7 +23,7 @@ async fn connected() -> (TcpStream, TcpStream, (Stack, Stack)) {
     (client, server, (a, b))
 }
 
-fn pattern(len: usize) -> Vec<u8> {
+pub(crate) fn pattern(len: usize) -> Vec<u8> {
     (0..len).map(|n| (n % 251) as u8).collect()
 }
 
