@@ -180,9 +180,14 @@ impl Reassembly {
 
     /// Whether `start..end` is here already; else the part of it that a DSACK block may name is empty.
     pub fn contains(&self, start: u64, end: u64) -> bool {
+        self.around(start, end).is_some()
+    }
+
+    /// The range that waits here and that all of `start..end` is part of.
+    pub fn around(&self, start: u64, end: u64) -> Option<(u64, u64)> {
         let after = self.islands.partition_point(|island| island.start <= start);
-        let before = after.checked_sub(1).and_then(|at| self.islands.get(at));
-        before.is_some_and(|island| end <= island.end)
+        let island = after.checked_sub(1).and_then(|at| self.islands.get(at))?;
+        (end <= island.end).then_some((island.start, island.end))
     }
 
     /// The first part of `start..end` that is here already.

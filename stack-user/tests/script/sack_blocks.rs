@@ -182,6 +182,19 @@ fn the_block_of_a_duplicate_comes_second_whatever_came_last_rfc2883_4() {
     s.finish();
 }
 
+/// RFC 2883 §4, (4): nor when one ACK answers others that came since. Who reads it could not tell otherwise that the first
+/// block is about a duplicate.
+#[test]
+fn the_block_of_a_duplicate_comes_second_though_more_came_before_the_ack_rfc2883_4() {
+    let mut s = Script::established(config(), all_options());
+    answer(&mut s, (1000, 2000), 0, &[(1000, 2000)]);
+    let _ = s.try_inject(seg(".").seq(1200).ack(0).len(300));
+    s.inject(seg(".").seq(3000).ack(0).len(500));
+    s.inject(seg(".").seq(5000).ack(0).len(500));
+    s.expect(seg(".").ack(0).sack(&[(1200, 1500), (1000, 2000), (5000, 5500)]));
+    s.finish();
+}
+
 // RFC 2883 §4.2: parts of segments.
 
 /// Example 4.

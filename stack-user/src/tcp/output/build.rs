@@ -168,7 +168,8 @@ impl Connection {
         field
     }
 
-    /// What waits out of order; a range that came twice comes first (RFC 2883 §4).
+    /// What waits out of order; a range that came twice comes first, and what it is part of next, even if other segments
+    /// have come since: else the peer can't tell it from the others (RFC 2883 §4).
     fn sack_blocks(&mut self, beside_user_timeout: bool) -> SackBlocks {
         let mut blocks = SackBlocks::default();
         let limit = match (self.timestamps.enabled, beside_user_timeout) {
@@ -176,10 +177,14 @@ impl Connection {
             (true, false) => MAX_SACK_BLOCKS_WITH_TIMESTAMPS,
             (false, _) => MAX_SACK_BLOCKS,
         };
+        let mut around = None;
         if let Some((left, right)) = self.duplicate.take() {
             blocks.push(left, right);
+            let range = self.rcv.offset(left).zip(self.rcv.offset(right));
+            around = range.and_then(|(start, end)| self.reassembly.around(start, end));
         }
-        for (start, end) in self.reassembly.sack_ranges(limit - blocks.len()) {
+        let others = self.reassembly.sack_ranges(limit).filter(|&range| Some(range) != around);
+        for (start, end) in around.into_iter().chain(others).take(limit - blocks.len()) {
             blocks.push(self.rcv.seq(start), self.rcv.seq(end));
         }
         blocks
