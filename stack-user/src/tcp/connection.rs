@@ -319,6 +319,17 @@ impl Connection {
             let (probe, rto) = (self.timers.at(Timer::LossProbe), self.timers.at(Timer::Retransmit));
             assert!(probe.is_none() || probe <= rto, "a probe comes before the time-out");
             assert!(!waits || self.timers.is_set(Timer::User), "the peer has until some time to answer");
+            let has_unsent = self.send.unsent().is_some();
+            assert!(
+                waits || has_unsent || !self.timers.is_set(Timer::User),
+                "nobody is given up for whom nothing waits"
+            );
+            assert!(has_unsent || !self.timers.is_set(Timer::Persist), "a window is probed for something");
+            let owes_ack = self.acks.is_due() || self.rcv.last_ack_sent != self.rcv.nxt;
+            assert!(
+                owes_ack || !self.timers.is_set(Timer::DelayedAck),
+                "what waits for its ACK has none yet"
+            );
             assert!(
                 !waits || !self.timers.is_set(Timer::Persist),
                 "persist and retransmit exclude each other"

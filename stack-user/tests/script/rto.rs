@@ -146,3 +146,20 @@ fn a_timeout_loses_all_that_is_outstanding_rfc5681_3_1() {
     assert_eq!(s.info().segments_lost, 4);
     s.finish();
 }
+
+/// RFC 6298 §3 (Karn): what an ACK covers that had to be sent again has held it up, so it measures no round trip, not even
+/// by the other segments that it covers.
+#[test]
+fn an_ack_that_waited_for_a_repair_is_no_sample_rfc6298_3() {
+    let mut s = established();
+    s.write(4000);
+    s.drain();
+    let before = s.info().srtt;
+    s.advance(100);
+    (0..3).for_each(|_| s.inject(seg(".").seq(0).ack(0)));
+    s.expect(seg(".").seq(0).len(1000));
+    s.advance(50);
+    s.inject(seg(".").seq(0).ack(4000));
+    assert_eq!(s.info().srtt, before);
+    s.finish();
+}

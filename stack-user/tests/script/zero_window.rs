@@ -57,6 +57,23 @@ fn a_window_update_ends_the_probing() {
     s.finish();
 }
 
+/// RFC 9293 §3.8.6.2.1 (4): one that opens by a crack is used after RTO, however far the probes had backed off.
+#[test]
+fn a_crack_is_used_after_rto_and_not_at_the_next_probe_must_38() {
+    let mut s = window(5000);
+    s.write(1000);
+    s.expect(seg(".").seq(0).len(1000));
+    s.inject(seg(".").seq(0).ack(1000).window(0));
+    s.write(1000);
+    for ms in [200, 400, 800] {
+        s.expect_at(ms, seg(".").seq(999));
+        s.inject(seg(".").seq(0).ack(1000).window(0));
+    }
+    s.inject(seg(".").seq(0).ack(1000).window(10));
+    s.expect_at(s.rto(), seg(".").seq(1000).len(10));
+    s.finish();
+}
+
 /// RFC 9293 §3.8.6.1: a window that closes again is probed again, from RTO on.
 #[test]
 fn a_window_that_closes_again_is_probed_from_the_start() {

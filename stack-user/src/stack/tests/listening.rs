@@ -109,6 +109,7 @@ fn when_the_accept_queue_is_full_clients_wait() {
     for id in clients {
         assert_eq!(state(&link.b, id), Some(State::Established));
     }
+    link.assert_no_frame_is_missing();
 }
 
 /// RFC 4987 §3.3.
