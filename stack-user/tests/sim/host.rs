@@ -16,7 +16,10 @@ use stack_user::{
     wire::MacAddr,
 };
 
-use crate::draw::Draw;
+use crate::{
+    draw::Draw,
+    referee::{Referee, Verdict},
+};
 
 /// The port of every server.
 pub(crate) const PORT: u16 = 80;
@@ -100,6 +103,8 @@ pub(crate) struct Host {
     sending: VecDeque<(Instant, TxFrame)>,
     sent: VecDeque<(Instant, CompletedFrame)>,
     rng: Rng,
+    /// Watches what the stack takes in and puts out.
+    pub(crate) referee: Referee,
 }
 
 impl Host {
@@ -119,6 +124,7 @@ impl Host {
             sending: VecDeque::new(),
             sent: VecDeque::new(),
             rng,
+            referee: Referee::default(),
         };
         host.refill();
         host
@@ -135,6 +141,7 @@ impl Host {
         self.interrupt_at = None;
         self.sending.clear();
         self.sent.clear();
+        self.referee = Referee::default();
         self.refill();
     }
 
@@ -170,6 +177,7 @@ impl Host {
         if self.interrupt_at.is_some_and(|at| at <= now) {
             self.interrupt_at = None;
             while let Some(frame) = self.received.pop_front() {
+                self.referee.received(now, self.stack.pool().rx_bytes(&frame));
                 self.stack.handle_frame(local, frame);
             }
         }
@@ -182,7 +190,23 @@ impl Host {
             }
             self.reap(now, local);
         }
+        self.referee.look(now, self.has_said_all());
         self.refill();
+    }
+
+    /// Nothing keeps the stack from sending: there is room, and a chunk to send from.
+    pub(crate) fn has_said_all(&self) -> bool {
+        let has_room = self.sending.len() + self.sent.len() < self.make.nic.tx_ring;
+        has_room && self.stack.pool().available() > 0
+    }
+
+    /// What the referee found, now that nothing has happened for a while.
+    pub(crate) fn verdict(&mut self, now: Instant) -> Verdict {
+        if !self.is_stalled(now) {
+            let has_said_all = self.has_said_all();
+            self.referee.look_at_all(now, has_said_all);
+        }
+        self.referee.verdict()
     }
 
     /// Opens the server's port as soon as there is an address.
@@ -197,6 +221,7 @@ impl Host {
     fn transmit(&mut self, now: Instant, local: Instant) {
         while self.sending.len() + self.sent.len() < self.make.nic.tx_ring {
             let Some(frame) = self.stack.poll_transmit(local) else { return };
+            self.referee.sent(now, self.stack.pool().tx_bytes(&frame));
             let earliest = self.sending.back().map_or(now, |&(at, _)| at);
             let at = (now + delay(&mut self.rng, self.make.nic.tx_delay)).max(earliest);
             self.sending.push_back((at, frame));

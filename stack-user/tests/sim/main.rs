@@ -4,8 +4,9 @@
 //! frame by frame. `cargo test` runs a few. `--table` measures goodput and fairness.
 //!
 //! A scenario is drawn from its seed ([`scenario`]); hosts ([`host`]) with real stacks and their applications ([`app`])
-//! talk over switches, routers and links ([`network`], [`link`]) on virtual time ([`world`]); and an oracle ([`oracle`])
-//! says whether what came of it may be.
+//! talk over switches, routers and links ([`network`], [`link`]) on virtual time ([`world`]). A referee at each host
+//! ([`referee`]) looks whether every segment keeps the rules that can be told from the wire, and an oracle ([`oracle`])
+//! says whether what came of it all may be.
 
 mod app;
 mod arguments;
@@ -15,6 +16,7 @@ mod jobs;
 mod link;
 mod network;
 mod oracle;
+mod referee;
 mod scenario;
 mod table;
 mod trace;

@@ -63,6 +63,8 @@ pub(crate) struct Middlebox {
     pub(crate) strips_timestamps: bool,
     /// No MSS passes that is larger (0: any does).
     pub(crate) clamps_mss: u16,
+    /// It tells of a little more room than there is.
+    pub(crate) widens_windows: bool,
 }
 
 /// All that is between the hosts.
@@ -265,8 +267,9 @@ impl Network {
 
 impl Middlebox {
     fn is_idle(&self) -> bool {
-        let Self { strips_mss, strips_window_scale, strips_sack, strips_timestamps, clamps_mss } = *self;
-        !(strips_mss || strips_window_scale || strips_sack || strips_timestamps || clamps_mss > 0)
+        let strips =
+            self.strips_mss || self.strips_window_scale || self.strips_sack || self.strips_timestamps;
+        !(strips || self.clamps_mss > 0 || self.widens_windows)
     }
 
     fn rewrite(&self, frame: &mut Vec<u8>) {
@@ -278,9 +281,14 @@ impl Middlebox {
         let end = ethernet::LEN + payload.end;
         let (source, destination) = (header.source.into(), header.destination.into());
         let parsed = Segment::parse(source, destination, &frame[tcp..end]).ok();
-        let Some((mut segment, data)) = parsed.filter(|(segment, _)| segment.syn()) else { return };
+        let is_changed = |segment: &Segment| segment.syn() || self.widens_windows;
+        let Some((mut segment, data)) = parsed.filter(|(segment, _)| is_changed(segment)) else { return };
         let data = frame[tcp + data..end].to_vec();
-        self.change(&mut segment.options);
+        if segment.syn() {
+            self.change(&mut segment.options);
+        } else if segment.window > 0 {
+            segment.window = segment.window.saturating_add(1);
+        }
         frame.truncate(tcp);
         frame.resize(tcp + segment.header_len(), 0);
         frame.extend_from_slice(&data);

@@ -61,6 +61,9 @@ pub(crate) fn judge(world: &mut World, faults: &Faults) -> Result<(), String> {
 /// Whether all is over; or who is at a standstill.
 fn look(world: &mut World, faults: &Faults) -> Result<bool, String> {
     let now = world.now;
+    for (number, host) in world.hosts.iter_mut().enumerate() {
+        host.verdict(now).map_err(|what| format!("host {number}: {what}"))?;
+    }
     let mut all_over = true;
     for number in 0..world.sessions.len() {
         let session = &world.sessions[number];
@@ -196,6 +199,10 @@ fn settle(world: &mut World) -> Result<(), String> {
         if host.chunks_in_use() != 0 {
             let (held, all) = (host.chunks_in_use(), host.stack.pool().chunks());
             return Err(format!("host {number} still holds {held} of {all} chunks when all is over"));
+        }
+        let half_open: usize = host.stack.tcp_listeners().map(|(_, listener)| listener.half_open).sum();
+        if half_open > 0 {
+            return Err(format!("host {number} counts {half_open} half-open connections when all is over"));
         }
         if host.stack.has_unfinished_connections() {
             return Err(format!("host {number} has connections left when all is over"));

@@ -338,6 +338,7 @@ fn middlebox(rng: &mut Rng) -> Middlebox {
         strips_sack: rng.chance(0.4),
         strips_timestamps: rng.chance(0.4),
         clamps_mss: if rng.chance(0.3) { rng.between(88, 1_400) as u16 } else { 0 },
+        widens_windows: rng.chance(0.3),
     }
 }
 

@@ -9,7 +9,7 @@ use std::{
 use stack_user::{
     rng::Rng,
     stack::{ConnectError, Event, TcpId},
-    tcp::Connection,
+    tcp::{Connection, Info},
     time::{Duration, Instant},
 };
 
@@ -266,10 +266,12 @@ impl World {
             Change::Mtu { link, mtu } => self.network.links[link].quality.mtu = mtu,
             Change::Stall { host, time } => {
                 self.hosts[host].stalled_until = Some(self.now + time);
+                self.hosts[host].referee.interrupt(self.now + time);
                 self.wake(host);
             }
             Change::Jump { host, time } => {
                 self.hosts[host].make.clock.jumped += time;
+                self.hosts[host].referee.interrupt(self.now);
                 return self.run_host(host);
             }
             Change::Restart { host } => {
@@ -333,9 +335,9 @@ impl World {
                 break;
             }
         }
-        self.check(host);
+        self.check(host)?;
         self.wake(host);
-        Ok(())
+        self.hosts[host].referee.verdict().map_err(|what| format!("host {host}: {what}"))
     }
 
     fn hear(&mut self, host: usize, event: Event) -> Result<(), String> {
@@ -453,8 +455,8 @@ impl World {
         Ok(())
     }
 
-    /// The connections of a host must not contradict themselves.
-    fn check(&mut self, host: usize) {
+    /// The connections of a host must not contradict themselves, nor leave a peer waiting for room that there is.
+    fn check(&mut self, host: usize) -> Result<(), String> {
         self.checks += 1;
         for (row, owner) in self.owners[host].iter().enumerate() {
             let Some((session, side)) = *owner else { continue };
@@ -469,8 +471,21 @@ impl World {
                 {
                     connection.check_invariants();
                 }
+                if offers_too_much(&info) {
+                    let (offered, buffer) = (info.receive_window, info.receive_buffer);
+                    return Err(format!(
+                        "session {session}, side {side}: offers {offered} of {buffer} bytes"
+                    ));
+                }
+                if self.hosts[host].has_said_all() && hides_room(&info) {
+                    return Err(format!(
+                        "session {session}, side {side}: the peer knows of {} bytes of room only",
+                        info.receive_window
+                    ));
+                }
             }
         }
+        Ok(())
     }
 
     /// How everybody stands, for whoever replays a seed.
@@ -499,4 +514,19 @@ impl World {
         }
         self.hosts[side.host].stack.tcp(side.id)
     }
+}
+
+/// Whether the window is too small for a segment, as far as the peer knows, and half of the buffer is free besides (RFC
+/// 9293 §3.8.6.2.2).
+fn hides_room(info: &Info) -> bool {
+    let free = info.receive_buffer.saturating_sub(info.readable);
+    let hidden = free.saturating_sub(info.receive_window);
+    let seems_full = info.receive_window < info.receive_mss.min(info.receive_buffer / 2);
+    info.state.may_receive() && seems_full && 2 * hidden >= info.receive_buffer
+}
+
+/// Whether the peer may send more than there is room for, by more than what the window is rounded by.
+fn offers_too_much(info: &Info) -> bool {
+    let unit = 1 << info.window_shifts.1;
+    info.state.may_receive() && info.receive_window + info.readable >= info.receive_buffer + unit
 }
