@@ -2,7 +2,10 @@
 //! can have made of it.
 
 use stack_user::{
-    tcp::congestion::{Acked, Algorithm, CongestionControl, Signal, initial_window},
+    tcp::{
+        congestion::{Acked, Algorithm, CongestionControl, Delivered, Lost, Signal, initial_window},
+        delivery_rate::Sample,
+    },
     time::{Duration, Instant},
 };
 
@@ -17,6 +20,9 @@ struct Model {
     mss: usize,
     /// The most that the window can have become: what it was at first, and all that was acknowledged since.
     bound: usize,
+    /// What was delivered and lost so far.
+    delivered: u64,
+    lost: u64,
 }
 
 pub fn run(data: &[u8]) {
@@ -26,7 +32,7 @@ pub fn run(data: &[u8]) {
     let congestion = algorithm.build(mss);
     assert_eq!(congestion.cwnd(), initial_window(mss));
     let now = Instant::from_millis(1_000);
-    let mut model = Model { bound: congestion.cwnd(), congestion, now, mss };
+    let mut model = Model { bound: congestion.cwnd(), congestion, now, mss, delivered: 0, lost: 0 };
     while !input.is_empty() {
         model.step(&mut input);
         model.check();
@@ -63,7 +69,52 @@ impl Model {
                 self.congestion.restart_from_one_segment();
                 assert_eq!(self.congestion.cwnd(), self.mss);
             }
+            5..9 => self.deliver(input, in_flight),
             _ => self.acknowledge(input, in_flight),
+        }
+    }
+
+    /// What is delivered and lost, of which nothing agrees but that no more is delivered in a sample than at all.
+    fn deliver(&mut self, input: &mut Input<'_>, in_flight: usize) {
+        let before = self.congestion.cwnd();
+        let bytes = input.pick(&[0, 1, 1, 2, 10, 1000, 1_000_000]) * self.mss + input.below(2);
+        let lost = input.pick(&[0, 0, 0, 1, 2, 10, 1_000_000]) * self.mss;
+        self.delivered += bytes as u64;
+        self.lost += lost as u64;
+        let rtt = input.pick(&[None, Some(0), Some(1), Some(10_000), Some(200_000), Some(100_000_000)]);
+        let sample = Sample {
+            delivered: self.delivered * input.below(9) as u64 / 8,
+            interval: Duration::from_micros(input.pick(&[1, 100, 10_000, 1_000_000, 3_600_000_000])),
+            prior_delivered: self.delivered * input.below(9) as u64 / 8,
+            in_flight: input.pick(&[0, self.mss, in_flight]),
+            prior_lost: 0,
+            app_limited: input.one_in(4),
+        };
+        let since_sent = lost + input.below(4) * self.mss;
+        let delivered = Delivered {
+            now: self.now,
+            bytes,
+            total: self.delivered,
+            in_flight,
+            sample: Some(sample).filter(|_| bytes > 0 && !input.one_in(8)),
+            lost_since_sent: since_sent,
+            rtt: rtt.map(Duration::from_micros),
+            lost: (lost > 0).then_some(Lost {
+                bytes: lost,
+                in_flight,
+                since_sent,
+                app_limited: sample.app_limited,
+            }),
+            cwnd_limited: !input.one_in(4),
+            recovering: input.one_in(2),
+            sack: !input.one_in(8),
+        };
+        tell(|| format!("{delivered:?}"));
+        self.congestion.on_delivered(&delivered);
+        // A model has a least window of its own, and four segments are the largest of these.
+        self.bound = self.bound.saturating_add(bytes).max(4 * self.mss);
+        if self.congestion.is_reduced_by_loss() {
+            assert_eq!(self.congestion.cwnd(), before, "the window is on_ack's business");
         }
     }
 
@@ -75,7 +126,9 @@ impl Model {
         let (cwnd, ssthresh) = (self.congestion.cwnd(), self.congestion.ssthresh());
         assert!(ssthresh >= 2 * self.mss, "RFC 5681 §3.1, equation 4");
         assert!(cwnd <= before.max(2 * self.mss), "congestion makes the window larger");
-        assert!(ssthresh <= before.max(in_flight).max(2 * self.mss), "a threshold above all that was");
+        if self.congestion.is_reduced_by_loss() {
+            assert!(ssthresh <= before.max(in_flight).max(2 * self.mss), "a threshold above all that was");
+        }
         if signal == Signal::Timeout {
             assert!(cwnd <= self.mss, "RFC 5681 §3.1: a loss window of a segment");
         }

@@ -19,14 +19,18 @@ pub struct Stamp {
     delivered_at: Instant,
     /// P.first_send_time: when the flight began that this segment belongs to, by its time of sending.
     first_sent_at: Instant,
+    /// P.tx_in_flight: what was in flight then, itself included. No window is larger than 1 GiB (RFC 7323 §2.3).
+    pub(super) in_flight: u32,
+    /// P.lost: what had been lost, modulo 2^32.
+    pub(super) lost: u32,
     /// P.is_app_limited: the path was not full then, since the application had no more to send.
-    app_limited: bool,
+    pub(super) app_limited: bool,
 }
 
 impl Default for Stamp {
     fn default() -> Self {
         let (delivered_at, first_sent_at) = (Instant::ZERO, Instant::ZERO);
-        Self { delivered: 0, delivered_at, first_sent_at, app_limited: false }
+        Self { delivered: 0, delivered_at, first_sent_at, in_flight: 0, lost: 0, app_limited: false }
     }
 }
 
@@ -39,6 +43,10 @@ pub struct Sample {
     pub interval: Duration,
     /// RS.prior_delivered: what had been delivered when the latest of the segments was sent.
     pub prior_delivered: u64,
+    /// RS.tx_in_flight: what was in flight when that segment was sent, itself included.
+    pub in_flight: usize,
+    /// What had been lost when it was sent, modulo 2^32.
+    pub prior_lost: u32,
     /// RS.is_app_limited: the path may be faster.
     pub app_limited: bool,
 }
@@ -60,11 +68,23 @@ pub struct DeliveryRate {
     present: Stamp,
     /// C.app_limited: until that much is delivered, samples are the application's rate.
     app_limited_until: Option<u64>,
-    /// The segment that was sent last among those that the present ACK tells of: its transmission, when that was, and
-    /// what it remembers.
-    latest: Option<(u64, Instant, Stamp)>,
+    /// The segment that was sent last among those that the present ACK tells of.
+    latest: Option<Latest>,
+    /// RS.rtt: the round trip of that segment, if the present ACK tells.
+    rtt: Option<Duration>,
     /// The rate to be shown: the latest that was not limited by the application, or a higher one that was.
     shown: Option<(u64, bool)>,
+}
+
+/// A segment that was delivered.
+#[derive(Clone, Copy, Debug)]
+struct Latest {
+    /// The number of its last transmission.
+    order: u64,
+    sent_at: Instant,
+    /// It was sent once, so that it is known which transmission arrived.
+    once: bool,
+    stamp: Stamp,
 }
 
 impl DeliveryRate {
@@ -78,15 +98,26 @@ impl DeliveryRate {
         self.shown
     }
 
-    /// A segment is sent while `in_flight` sequence numbers are on their way (draft-ietf-ccwg-bbr §4.1.2.2). Returns what it
-    /// has to remember.
-    pub fn on_transmit(&mut self, now: Instant, in_flight: usize) -> Stamp {
+    /// The round trip of the segment that was sent last among those that the latest ACK told of (RS.rtt): unlike that of
+    /// the oldest, it has no delay of ACKs in it.
+    pub fn rtt(&self) -> Option<Duration> {
+        self.rtt
+    }
+
+    /// A segment of `len` sequence numbers is sent while `in_flight` are on their way, and `lost` have been lost so far
+    /// (draft-ietf-ccwg-bbr §4.1.2.2). Returns what it has to remember.
+    pub fn on_transmit(&mut self, now: Instant, in_flight: usize, len: usize, lost: u64) -> Stamp {
         if in_flight == 0 {
             // A new flight: the time without one counts for nothing.
             self.present.first_sent_at = now;
             self.present.delivered_at = now;
         }
-        Stamp { app_limited: self.app_limited_until.is_some(), ..self.present }
+        Stamp {
+            in_flight: u32::try_from(in_flight.saturating_add(len)).unwrap_or(u32::MAX),
+            lost: lost as u32,
+            app_limited: self.app_limited_until.is_some(),
+            ..self.present
+        }
     }
 
     /// The application has no more to send, though `in_flight` leaves room for more (draft-ietf-ccwg-bbr §4.1.2.4): what is
@@ -99,15 +130,18 @@ impl DeliveryRate {
     pub fn on_delivered(&mut self, now: Instant, entry: &Entry) {
         self.present.delivered += entry.sequence_len() as u64;
         self.present.delivered_at = now;
-        if self.latest.is_none_or(|(order, ..)| order < entry.order) {
-            self.latest = Some((entry.order, entry.sent_at, entry.stamp));
+        let &Entry { order, sent_at, stamp, transmissions, .. } = entry;
+        if self.latest.is_none_or(|latest| latest.order < order) {
+            self.latest = Some(Latest { order, sent_at, once: transmissions == 1, stamp });
         }
     }
 
     /// All segments of an ACK have been told (draft-ietf-ccwg-bbr §4.1.2.3). `min_rtt` is the shortest round trip, once
     /// measured: what seems to have taken less was sent again while its first copy was still on the way.
     pub fn on_ack(&mut self, now: Instant, min_rtt: Option<Duration>) -> Option<Sample> {
-        let (_, sent_at, stamp) = self.latest.take()?;
+        self.rtt = None;
+        let Latest { sent_at, once, stamp, .. } = self.latest.take()?;
+        self.rtt = once.then(|| now.since(sent_at));
         self.present.first_sent_at = sent_at;
         self.app_limited_until = self.app_limited_until.filter(|&until| self.present.delivered <= until);
         let interval = sent_at.since(stamp.first_sent_at).max(now.since(stamp.delivered_at));
@@ -118,6 +152,8 @@ impl DeliveryRate {
             delivered: self.present.delivered - stamp.delivered,
             interval,
             prior_delivered: stamp.delivered,
+            in_flight: stamp.in_flight as usize,
+            prior_lost: stamp.lost,
             app_limited: stamp.app_limited,
         };
         self.show(&sample);
@@ -162,7 +198,7 @@ mod tests {
 
         fn transmit(&mut self, ms: u64, index: usize) {
             let (now, start) = (Instant::from_millis(ms), self.queue.get(index).expect("an entry").start);
-            let stamp = self.rate.on_transmit(now, self.queue.in_flight());
+            let stamp = self.rate.on_transmit(now, self.queue.in_flight(), MSS, 7);
             self.sent += 1;
             let sent = Transmission { order: self.sent, stamp };
             let frame = self.queue.take_for_transmission(index, now, sent).expect("its frame");
@@ -189,6 +225,8 @@ mod tests {
         (0..4).for_each(|i| path.send(i * 10));
         let sample = path.ack(100, 1, 100).expect("a sample");
         assert_eq!((sample.delivered, sample.interval.as_millis(), sample.rate()), (1000, 100, 10_000));
+        assert_eq!((sample.in_flight, sample.prior_lost), (MSS, 7), "itself included");
+        assert_eq!(path.rate.rtt(), Some(Duration::from_millis(100)));
         let sample = path.ack(110, 1, 100).expect("a sample");
         assert_eq!((sample.delivered, sample.interval.as_millis()), (2000, 110));
         // Sent when nothing was delivered, 30 ms after the first.
@@ -218,6 +256,7 @@ mod tests {
         path.queue.set_mark(0, crate::tcp::send_queue::Mark::Lost);
         path.transmit(95, 0);
         assert_eq!(path.ack(100, 1, 100), None, "the first copy arrived, and the second is 5 ms old");
+        assert_eq!(path.rate.rtt(), None, "nor is it known which arrived");
         path.send(200);
         assert_eq!(path.ack(200, 1, 0), None, "no time has passed");
     }
@@ -249,19 +288,17 @@ mod tests {
         assert!(!path.ack(300, 1, 100).expect("a sample").app_limited, "sent when the mark was gone");
         // What is shown is not lowered by an application that writes little, but raised if that is faster.
         let shown = path.rate.latest().expect("a rate");
-        path.rate.show(&Sample {
+        let slow = Sample {
             delivered: 1,
             interval: Duration::from_secs(1),
             prior_delivered: 0,
+            in_flight: 1,
+            prior_lost: 0,
             app_limited: true,
-        });
+        };
+        path.rate.show(&slow);
         assert_eq!(path.rate.latest(), Some(shown));
-        path.rate.show(&Sample {
-            delivered: 1 << 30,
-            interval: Duration::from_secs(1),
-            prior_delivered: 0,
-            app_limited: true,
-        });
+        path.rate.show(&Sample { delivered: 1 << 30, ..slow });
         assert_eq!(path.rate.latest(), Some((1 << 30, true)));
     }
 }

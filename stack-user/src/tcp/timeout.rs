@@ -104,6 +104,7 @@ impl Connection {
             srtt: self.rtt.srtt(),
             min_rtt: self.rtt.min(),
             has_new_data: self.send.unsent().is_some() && self.snd.una_offset + self.snd.wnd as u64 > nxt,
+            cwnd_limited: self.snd.una_offset < self.window_full_until,
         }
     }
 

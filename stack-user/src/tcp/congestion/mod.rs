@@ -15,6 +15,7 @@ mod validation;
 
 use core::{fmt, str::FromStr};
 
+use super::delivery_rate::Sample;
 use crate::time::{Duration, Instant};
 
 /// Declares the algorithms: file, type, variant, the name as Linux has it, and other names that are understood.
@@ -115,6 +116,46 @@ pub struct Acked {
     pub paced: bool,
 }
 
+/// What an ACK tells of the path, during recovery as at all times.
+#[derive(Clone, Copy, Debug)]
+pub struct Delivered {
+    /// When the ACK came.
+    pub now: Instant,
+    /// Bytes that it newly acknowledges, in order or by SACK.
+    pub bytes: usize,
+    /// Bytes that were delivered since the connection was opened; what `sample` has is counted like this.
+    pub total: u64,
+    /// Bytes in flight after it.
+    pub in_flight: usize,
+    /// How fast the network delivered, if the ACK tells.
+    pub sample: Option<Sample>,
+    /// Bytes that were lost since that segment was sent which the sample was taken of.
+    pub lost_since_sent: usize,
+    /// The round trip of the segment that was sent last among those that are acknowledged, if it was sent once.
+    pub rtt: Option<Duration>,
+    /// What was found to be lost since the last ACK.
+    pub lost: Option<Lost>,
+    /// The window was full at some time during the last round trip.
+    pub cwnd_limited: bool,
+    /// Losses are being repaired.
+    pub recovering: bool,
+    /// The peer tells what arrives out of order: more than one loss can be found in a round trip.
+    pub sack: bool,
+}
+
+/// What was found to be lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lost {
+    /// Bytes.
+    pub bytes: usize,
+    /// Bytes that were in flight when the last of them was sent, itself included.
+    pub in_flight: usize,
+    /// Bytes that were lost since it was sent, `bytes` included.
+    pub since_sent: usize,
+    /// The application limited the sender then.
+    pub app_limited: bool,
+}
+
 /// What told of congestion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -129,9 +170,11 @@ pub enum Signal {
 
 /// Decides how much may be in flight. All quantities are bytes.
 ///
-/// The recovery code calls this: it says what happened, the algorithm says how large the window is. During fast
-/// recovery how much is sent is proportional rate reduction's business (RFC 9937), and `on_ack` is not called; after a
-/// time-out the window grows again (slow start).
+/// The recovery code calls this: it says what happened, the algorithm says how large the window is. There are two kinds
+/// of algorithms. To most a loss is congestion: during fast recovery how much is sent is proportional rate reduction's
+/// business (RFC 9937), and [`on_ack`](Self::on_ack) is not called; after a time-out the window grows again (slow
+/// start). Others have a model of the path that [`on_delivered`](Self::on_delivered) feeds at all times; they say so by
+/// [`is_reduced_by_loss`](Self::is_reduced_by_loss).
 pub trait CongestionControl: fmt::Debug + Send {
     /// The algorithm's name for statistics, as Linux calls it.
     fn name(&self) -> &'static str;
@@ -144,6 +187,16 @@ pub trait CongestionControl: fmt::Debug + Send {
 
     /// New data was acknowledged.
     fn on_ack(&mut self, acked: &Acked);
+
+    /// An ACK has told of what arrived or got lost: called for each that does, in recovery, too, after all else that
+    /// the ACK leads to but [`on_ack`](Self::on_ack).
+    fn on_delivered(&mut self, _delivered: &Delivered) {}
+
+    /// Whether a loss by itself makes the window smaller: then proportional rate reduction says how much is sent until
+    /// it is repaired. If not, the window says it, as always.
+    fn is_reduced_by_loss(&self) -> bool {
+        true
+    }
 
     /// Congestion was found: once per window of data (RFC 5681 §3.2). What it takes to undo this is remembered.
     fn on_congestion(&mut self, now: Instant, signal: Signal, in_flight: usize);

@@ -191,6 +191,9 @@ impl Connection {
             self.congestion.on_recovered(core::mem::take(&mut self.repaired));
         }
         self.trace_window(now, before, reason);
+        if let Some(delivered) = self.recovery.take_delivered(&context, &self.send) {
+            self.congestion.on_delivered(&delivered);
+        }
     }
 
     /// Tells the congestion control. While the window shrinks it does not grow: where it goes was set when the loss was

@@ -226,9 +226,12 @@ impl Connection {
     ///
     /// What is sacked, and what duplicate ACKs stand for, is not on its way any more: so the first two of either let a new
     /// segment out each, beyond what the window says of what is outstanding (limited transmit, RFC 3042 §2).
+    ///
+    /// While losses are repaired, proportional rate reduction counts what may be sent, unless the algorithm's window takes
+    /// account of the losses by itself.
     pub(super) fn congestion_allows(&self, len: usize) -> bool {
         let pipe = self.recovery.pipe(&self.send, self.layout().mss);
-        match self.recovery.allowance() {
+        match self.recovery.allowance().filter(|_| self.congestion.is_reduced_by_loss()) {
             _ if pipe == 0 => true,
             Some(allowance) => len <= allowance,
             None => pipe + len <= self.congestion.cwnd(),

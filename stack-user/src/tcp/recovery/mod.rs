@@ -11,6 +11,7 @@
 //! stream: first what is acknowledged, then what is sacked), and calls [`end_ack`](Recovery::end_ack), which judges.
 
 mod counts;
+mod delivery;
 pub mod dsack;
 mod frto;
 mod newreno;
@@ -39,7 +40,7 @@ use undo::Undo;
 
 use super::{
     congestion::{CongestionControl, Signal},
-    delivery_rate::DeliveryRate,
+    delivery_rate::{DeliveryRate, Sample},
     send_queue::{Acknowledged, Entry, Mark, SendQueue, Transmission},
     trace::{RetransmitReason, WindowReason},
 };
@@ -114,6 +115,8 @@ pub struct Context {
     pub min_rtt: Option<Duration>,
     /// There is data that was never sent, and the peer's window takes some of it.
     pub has_new_data: bool,
+    /// The congestion window was full when something was sent that is outstanding, or later.
+    pub cwnd_limited: bool,
 }
 
 /// What the present ACK has told so far.
@@ -134,6 +137,8 @@ struct Progress {
     duplicate: bool,
     dsack: Option<Range<u64>>,
     original_delivered: bool,
+    /// How fast the network delivers, if it tells.
+    sample: Option<Sample>,
 }
 
 impl Recovery {
@@ -224,7 +229,7 @@ impl Recovery {
     ) -> Option<WindowReason> {
         self.counts.delivered += self.ack.delivered as u64;
         self.rack.on_ack(context.now);
-        self.rate.on_ack(context.now, context.min_rtt);
+        self.ack.sample = self.rate.on_ack(context.now, context.min_rtt);
         self.rack.on_dsack_round(self.ack.dsack.is_some(), context.una, context.nxt);
         self.tlp.cancel();
         // Once in a window, so that a peer that does it all the time does not make us look through it with each ACK. The next
@@ -534,7 +539,7 @@ impl Recovery {
             self.tlp.on_sent(end, again);
         }
         self.prr.on_sent(len);
-        let stamp = self.rate.on_transmit(now, queue.in_flight());
+        let stamp = self.rate.on_transmit(now, queue.in_flight(), len, self.scoreboard.losses.total());
         Transmission { order: self.order.on_transmit(queue, start), stamp }
     }
 

@@ -9,6 +9,7 @@
 use core::{cmp::Reverse, ops::Range};
 use std::collections::BinaryHeap;
 
+use super::delivery::Losses;
 use crate::tcp::send_queue::{Entry, Mark, SendQueue};
 
 /// What is known beside the marks in the send queue.
@@ -19,6 +20,8 @@ pub(super) struct Scoreboard {
     lost: BinaryHeap<Reverse<u64>>,
     /// How many segments were ever marked as lost.
     marked: u64,
+    /// What they were like.
+    pub(super) losses: Losses,
     /// Entries and runs that were looked at.
     #[cfg(test)]
     pub(super) work: usize,
@@ -57,9 +60,9 @@ impl Scoreboard {
 
     /// A segment is lost.
     pub(super) fn mark_lost(&mut self, queue: &mut SendQueue, index: usize) {
-        if let Some(start) =
-            queue.get(index).filter(|entry| entry.mark != Mark::Lost).map(|entry| entry.start)
-        {
+        if let Some(entry) = queue.get(index).filter(|entry| entry.mark != Mark::Lost) {
+            let start = entry.start;
+            self.losses.on_lost(entry);
             queue.set_mark(index, Mark::Lost);
             self.lost.push(Reverse(start));
             self.marked += 1;

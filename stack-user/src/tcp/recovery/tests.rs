@@ -58,6 +58,7 @@ impl Sender {
             srtt: Some(ROUND_TRIP),
             min_rtt: Some(ROUND_TRIP),
             has_new_data: true,
+            cwnd_limited: true,
         }
     }
 
