@@ -4,6 +4,7 @@ mod acceptance;
 mod ack_range;
 mod arbitrary;
 mod autotune;
+mod bbr;
 mod close;
 mod cubic;
 mod delayed_ack;

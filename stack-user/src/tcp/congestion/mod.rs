@@ -55,6 +55,8 @@ algorithms! {
     Cubic => cubic::Cubic, "cubic";
     /// RFC 5681, RFC 6582.
     NewReno => reno::Reno, "reno" | "newreno";
+    /// draft-ietf-ccwg-bbr (BBRv3): a model of the path instead of a window that losses make smaller.
+    Bbr => bbr::Bbr, "bbr";
 }
 
 impl Algorithm {

@@ -37,7 +37,7 @@ fn names_are_read_as_they_are_written() {
     assert_eq!("newreno".parse(), Ok(Algorithm::NewReno));
     assert_eq!(Algorithm::default(), Algorithm::Cubic);
     let error = "vegas".parse::<Algorithm>().expect_err("not there");
-    assert_eq!(error.to_string(), "'vegas' is no congestion control algorithm; there are: cubic, reno");
+    assert_eq!(error.to_string(), "'vegas' is no congestion control algorithm; there are: cubic, reno, bbr");
 }
 
 #[test]
