@@ -186,7 +186,9 @@ impl CongestionControl for Cubic {
     fn on_spurious(&mut self, _now: Instant) {
         if let Some(before) = self.before.take() {
             if self.now.cwnd < before.cwnd {
-                self.now = before;
+                // Seven tenths of a window that had grown are more than what the threshold was.
+                let ssthresh = self.now.ssthresh.max(before.ssthresh);
+                self.now = State { ssthresh, ..before };
             }
             self.slow_start.on_end();
         }
