@@ -76,7 +76,7 @@ impl Latest {
     }
 
     /// Until now, `round`, only so many per cent of the bandwidth were sent.
-    pub(super) fn expect(&mut self, percent: u64, round: u64) {
+    pub(super) fn note_slower(&mut self, percent: u64, round: u64) {
         self.slower = Some((percent, round + ROUNDS_UNTIL_MEASURED));
     }
 

@@ -130,7 +130,7 @@ impl Bbr {
 
     /// What was sent until now was `percent` of the bandwidth.
     pub(super) fn start_cruise(&mut self, percent: u64) {
-        self.latest.expect(percent, self.rounds.count());
+        self.latest.note_slower(percent, self.rounds.count());
         self.state = State::Cruise;
     }
 
