@@ -7,8 +7,8 @@ use stack_user::{
     device::Umem,
     frame::{FramePool, FreeFrame, TxFrame},
     tcp::{
-        Config, Connection, Event, ReadError, Secrets, Segment, SeqNumber, State, Transmit, WriteError,
-        congestion::Algorithm, options::Options,
+        Config, Connection, Event, ReadError, Reserved, Secrets, Segment, SeqNumber, State, Transmit,
+        WriteError, congestion::Algorithm, options::Options,
     },
     telemetry::DropReason,
     time::{Duration, Instant},
@@ -54,6 +54,8 @@ pub(crate) struct Endpoint {
     nic: Vec<(TxFrame, Option<u64>)>,
     /// Chunks that others hold.
     taken: Vec<FreeFrame>,
+    /// A frame that the application is writing into.
+    reserved: Option<Reserved>,
     state: State,
     ended: bool,
     /// The ranges that segments had which have come since we last told any.
@@ -109,6 +111,7 @@ impl Endpoint {
             pool: Umem::on_heap(CHUNKS).expect("memory"),
             nic: Vec::new(),
             taken: Vec::new(),
+            reserved: None,
             ended: false,
         }
     }
@@ -320,6 +323,56 @@ impl Endpoint {
         self.check();
     }
 
+    /// The application asks for a frame to write into, or is done with the one that it has.
+    pub(crate) fn write_in_place(&mut self, len: usize) {
+        if let Some(reserved) = self.reserved.take() {
+            return self.commit(reserved, len);
+        }
+        let reserved = self.connection.reserve(self.now, &mut self.pool);
+        tell(|| format!("reserve: {:?}", reserved.as_ref().map(|reserved| reserved.layout)));
+        match reserved {
+            Ok(reserved) => self.reserved = Some(reserved),
+            Err(WriteError::Failed(error)) => assert_eq!(self.connection.error(), Some(error)),
+            Err(_) => {}
+        }
+        self.check();
+    }
+
+    fn commit(&mut self, mut reserved: Reserved, len: usize) {
+        let layout = reserved.layout;
+        let len = len.min(layout.mss);
+        let room = self.pool.tx_buffer(&mut reserved.frame);
+        room[layout.payload_at..][..len].copy_from_slice(&pattern(self.written as u32, len));
+        let committed = self.connection.commit(&mut self.pool, reserved, len);
+        tell(|| format!("commit {len}: {committed:?}"));
+        match committed {
+            Ok(()) => {
+                assert!(!self.write_shut);
+                self.written += len as u64;
+            }
+            Err(WriteError::Failed(error)) => assert_eq!(self.connection.error(), Some(error)),
+            Err(_) => {}
+        }
+        self.check();
+    }
+
+    pub(crate) fn read_in_place(&mut self) {
+        let read = self.connection.read_in_place(self.now, &mut self.pool);
+        tell(|| format!("read in place: {read:?}"));
+        match read {
+            Ok(Some(payload)) => {
+                let bytes = payload.bytes(&self.pool);
+                let expected = pattern(self.read as u32, bytes.len());
+                assert!(!bytes.is_empty() && bytes == expected, "other bytes than the peer has sent");
+                self.read += bytes.len() as u64;
+                payload.release(&mut self.pool);
+            }
+            Err(ReadError::Failed(error)) => assert_eq!(self.connection.error(), Some(error)),
+            Ok(None) | Err(_) => {}
+        }
+        self.check();
+    }
+
     pub(crate) fn shutdown(&mut self) {
         tell(|| "shutdown".into());
         self.connection.shutdown_write(self.now);
@@ -376,7 +429,9 @@ impl Endpoint {
             info.readable < info.receive_buffer + (1 << info.window_shifts.1),
             "more to read than allowed"
         );
-        assert!(info.unacknowledged <= info.send_buffer, "more written than allowed");
+        // A frame that was handed out while there was room is taken back full, whatever was written meanwhile.
+        let in_place = usize::from(self.config.mss);
+        assert!(info.unacknowledged <= info.send_buffer + in_place, "more written than allowed");
         assert!(info.send_buffer <= self.config.send_buffer_max.max(self.config.send_buffer));
         assert!(info.cwnd >= info.mss.min(1460) && info.mss > 0, "a window of less than a segment");
         while self.connection.poll_trace().is_some() {}
@@ -393,6 +448,9 @@ impl Endpoint {
         tell(|| "the peer is gone".into());
         self.squeeze(0);
         self.close();
+        if let Some(reserved) = self.reserved.take() {
+            self.commit(reserved, 1);
+        }
         let mut expiries = 0;
         loop {
             self.transmit();

@@ -92,6 +92,8 @@ fn step(end: &mut Endpoint, input: &mut Input<'_>) {
         9 if input.one_in(16) => end.abort(),
         10 | 11 => end.read(input.pick(&[0, 1, 100, 1460, 10_000])),
         12..=14 => end.write(input.pick(&[0, 1, 10, 500, 1460, 3000, 10_000])),
+        15 if input.one_in(4) => end.read_in_place(),
+        15 => end.write_in_place(input.pick(&[0, 1, 500, 1460])),
         _ => {
             let (segment, len) = segment(end, input);
             end.receive(&segment, len);
