@@ -502,7 +502,8 @@ pub(crate) fn config(input: &mut Input<'_>) -> Config {
         send_buffer_max: if choice & 64 == 0 { 0 } else { 200_000 },
         nodelay: choice & 8 != 0,
         ecn: choice & 0x14 == 0x14,
-        congestion: if choice & 128 == 0 { Algorithm::Cubic } else { Algorithm::NewReno },
+        // Bits that have nothing else to do with sending.
+        congestion: Algorithm::ALL[usize::from(choice >> 7 | choice >> 4 & 2) % Algorithm::ALL.len()],
         mss: if choice & 16 == 0 { 1460 } else { 536 },
         ..Config::default()
     }
