@@ -5,6 +5,7 @@ use stack_user::{
     tcp::{
         Config,
         congestion::Algorithm,
+        recovery::Phase,
         trace::{Kind, WindowReason},
     },
     wire::{Ecn, tcp::Flags},
@@ -211,4 +212,21 @@ fn marks_that_go_on_leave_one_segment_a_round_trip_and_then_one_in_rto_rfc9438_4
         s.expect(seg(".").seq(at + 1000).len(1000));
         s.finish();
     }
+}
+
+/// RFC 8985 §7.2: a window that shrinks for ECN is no recovery: a probe looks after the end of a flight.
+#[test]
+fn the_end_of_a_flight_is_probed_while_the_window_shrinks_rfc8985_7_2() {
+    let mut s = agreed();
+    s.write(4000);
+    assert_eq!(s.drain(), 4);
+    s.advance(10);
+    s.inject(seg(".E").seq(0).ack(2000));
+    assert_eq!(s.info().recovery, Phase::Cwr);
+    s.drain();
+    let probes = s.info().probes;
+    s.advance_to_timer();
+    s.expect(seg(".").seq(3000).len(1000));
+    assert_eq!(s.info().probes, probes + 1);
+    s.finish();
 }

@@ -228,3 +228,59 @@ fn who_has_no_chunk_to_ask_with_goes_on_with_the_recovery_rfc5682_2_1() {
     taken.into_iter().for_each(|frame| s.pool.release(frame));
     s.finish();
 }
+
+/// RFC 5682 §3.1: data that was sent while a loss was being repaired would seem to answer.
+#[test]
+fn a_timeout_in_a_recovery_is_not_asked_about_rfc5682_3_1() {
+    let mut s = established(sack_options());
+    s.write(40_000);
+    assert_eq!(s.drain(), 10);
+    s.advance(10);
+    s.inject(seg(".").seq(0).ack(0).sack(&[(1000, 10_000)]));
+    s.expect(seg(".").seq(0).len(1000));
+    s.drain();
+    assert_eq!(s.info().recovery, Phase::FastRecovery);
+    while s.info().recovery != Phase::Loss {
+        s.advance_to_timer();
+    }
+    s.expect(seg(".").seq(0).len(1000));
+    s.drain();
+    s.inject(seg(".").seq(0).ack(10_000));
+    // Were it asked, nothing but new data would go, and the first ACK of what went in the recovery would say "spurious".
+    s.drain();
+    s.inject(seg(".").seq(0).ack(11_000));
+    assert_eq!(s.info().undone, 0);
+    s.finish();
+}
+
+/// RFC 5682 §3.1, step 3: an ACK that comes for both what was sent before the time-out and what was sent after it may be
+/// the repair's.
+#[test]
+fn an_ack_of_new_data_as_well_proves_nothing_rfc5682_3_1() {
+    let mut s = established(sack_options());
+    s.write(4000);
+    assert_eq!(s.drain(), 4);
+    while s.info().recovery != Phase::Loss {
+        s.advance_to_timer();
+        s.drain();
+    }
+    s.write(4000);
+    s.inject(seg(".").seq(0).ack(1000));
+    s.expect(seg(".").seq(4000).len(1000));
+    s.expect(seg(".").seq(5000).len(1000));
+    s.inject(seg(".").seq(0).ack(2000).sack(&[(4000, 5000)]));
+    assert_eq!((s.info().recovery, s.info().undone), (Phase::Loss, 0));
+    s.finish();
+}
+
+/// RFC 5682 §2.1, step 2a: an ACK of a part of what was sent again does not ask.
+#[test]
+fn an_ack_of_a_part_asks_nothing_rfc5682_2_1() {
+    let mut s = timed_out();
+    s.inject(seg(".").seq(0).ack(500));
+    s.expect_silence();
+    // No new data: the usual recovery goes on.
+    s.inject(seg(".").seq(0).ack(1000));
+    s.expect(seg(".").seq(1000).ack(0).len(1000));
+    s.finish();
+}

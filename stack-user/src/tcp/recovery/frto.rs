@@ -10,8 +10,8 @@ pub(super) enum Frto {
     /// It is not asked, or is answered.
     #[default]
     Off,
-    /// Step 1: the first segment is sent again, nothing else.
-    Retransmitted,
+    /// Step 1: the first segment is sent again, nothing else. It ends at that stream offset, once it is.
+    Retransmitted(Option<u64>),
     /// Step 2b: new data goes out, that many segments more; the next ACK decides.
     Probing(u32),
 }
@@ -19,6 +19,8 @@ pub(super) enum Frto {
 /// What an ACK after the time-out says.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Evidence {
+    /// SND.UNA, as a stream offset.
+    pub(super) una: u64,
     /// SND.UNA moved.
     pub(super) advanced: bool,
     /// It is a duplicate ACK (RFC 5681 §2), or sacks something. If it neither is nor advances, it is data of the peer's, an
@@ -30,17 +32,26 @@ pub(super) struct Evidence {
     pub(super) covers_all: bool,
     /// A segment from before the time-out that was not sent again since is acknowledged or sacked for the first time.
     pub(super) original_delivered: bool,
+    /// Something that was first sent after the time-out is acknowledged or sacked for the first time.
+    pub(super) new_delivered: bool,
     /// There is data to send that was never sent, and the peer's window takes it.
     pub(super) has_new_data: bool,
 }
 
 impl Frto {
-    /// The timer expired; `again` if a recovery goes on from an earlier time-out. Then the question was answered, or is
-    /// about what has been sent again meanwhile; unless not one ACK has come since, and it is the same segment once more
-    /// (RFC 5682 §2.1, step 1, and §2.2).
+    /// The timer expired; `again` if a recovery was going on. Then the question was answered, or an answer would be about
+    /// what has been sent again meanwhile (RFC 5682 §3.1); unless not one ACK has come since an earlier time-out, and it is
+    /// the same segment once more (RFC 5682 §2.1, step 1, and §2.2).
     pub(super) fn on_timeout(&mut self, again: bool) {
-        let same_segment = *self == Self::Retransmitted;
-        *self = if again && !same_segment { Self::Off } else { Self::Retransmitted };
+        let same_segment = matches!(self, Self::Retransmitted(_));
+        *self = if again && !same_segment { Self::Off } else { Self::Retransmitted(None) };
+    }
+
+    /// A segment goes out again; it ends at `end`.
+    pub(super) fn on_retransmit(&mut self, end: u64) {
+        if let Self::Retransmitted(first @ None) = self {
+            *first = Some(end);
+        }
     }
 
     /// Whether nothing but new data may be sent now.
@@ -82,17 +93,18 @@ impl Frto {
         match *self {
             Self::Off => false,
             // RFC 5682 §3.1, step 2: SACKs are noted, and the ACK of what was sent again is waited for.
-            Self::Retransmitted if evidence.sack && !evidence.advanced => false,
-            // RFC 5682 §2.1, step 2, and §3.1, step 2.
-            Self::Retransmitted => {
-                let ask = evidence.advanced && !evidence.covers_all && evidence.has_new_data;
+            Self::Retransmitted(_) if evidence.sack && !evidence.advanced => false,
+            // RFC 5682 §2.1, step 2, and §3.1, step 2. An ACK of a part of what was sent again is no answer to it.
+            Self::Retransmitted(end) => {
+                let of_all_of_it = end.is_some_and(|end| evidence.una >= end);
+                let ask = evidence.advanced && of_all_of_it && !evidence.covers_all && evidence.has_new_data;
                 *self = if ask { Self::Probing(PROBES) } else { Self::Off };
                 false
             }
-            // RFC 5682 §2.1, step 3, and §3.1, step 3.
+            // RFC 5682 §2.1, step 3, and §3.1, step 3: with what was sent since, it may tell of the repair.
             Self::Probing(_) => {
                 *self = Self::Off;
-                evidence.original_delivered
+                evidence.original_delivered && !evidence.new_delivered
             }
         }
     }
@@ -103,17 +115,26 @@ mod tests {
     use super::*;
 
     const ACK: Evidence = Evidence {
+        una: 2000,
         advanced: true,
         duplicate: false,
         sack: false,
         covers_all: false,
         original_delivered: true,
+        new_delivered: false,
         has_new_data: true,
     };
 
-    fn asked() -> Frto {
+    /// The first segment, [1000, 2000), was sent again.
+    fn retransmitted() -> Frto {
         let mut frto = Frto::default();
         frto.on_timeout(false);
+        frto.on_retransmit(2000);
+        frto
+    }
+
+    fn asked() -> Frto {
+        let mut frto = retransmitted();
         assert!(!frto.on_ack(ACK), "one ACK decides nothing");
         frto
     }
@@ -134,19 +155,19 @@ mod tests {
         for ack in [
             Evidence { advanced: false, duplicate: true, ..ACK },
             Evidence { covers_all: true, ..ACK },
+            Evidence { una: 1999, ..ACK },
             Evidence { has_new_data: false, ..ACK },
         ] {
-            let mut frto = Frto::default();
-            frto.on_timeout(false);
+            let mut frto = retransmitted();
             assert!(!frto.on_ack(ack) && frto == Frto::Off, "{ack:?}");
         }
     }
 
     #[test]
     fn only_the_same_segment_again_asks_again_rfc5682_2_1() {
-        let mut frto = Frto::default();
-        frto.on_timeout(false);
+        let mut frto = retransmitted();
         frto.on_timeout(true);
+        frto.on_retransmit(2000);
         assert!(!frto.on_ack(ACK) && frto.wants_new_data(), "no ACK has come between the two");
         frto.on_timeout(true);
         assert_eq!(frto, Frto::Off, "one has");
@@ -159,5 +180,7 @@ mod tests {
         let mut frto = asked();
         assert!(!frto.on_ack(Evidence { original_delivered: false, ..ACK }));
         assert_eq!(frto, Frto::Off);
+        let mut frto = asked();
+        assert!(!frto.on_ack(Evidence { new_delivered: true, ..ACK }), "RFC 5682 §3.1, step 3");
     }
 }

@@ -137,6 +137,8 @@ struct Progress {
     duplicate: bool,
     dsack: Option<Range<u64>>,
     original_delivered: bool,
+    /// The same of a segment that was first sent after the timer expired last.
+    new_delivered: bool,
     /// How fast the network delivers, if it tells.
     sample: Option<Sample>,
 }
@@ -198,7 +200,9 @@ impl Recovery {
         let Progress { now, answered_at, min_rtt, .. } = self.ack;
         self.rack.on_delivered(now, entry, answered_at, min_rtt);
         self.rate.on_delivered(now, entry);
-        self.ack.original_delivered |= entry.transmissions == 1 && entry.order <= self.timeout_order;
+        let sent_once = entry.transmissions == 1;
+        self.ack.original_delivered |= sent_once && entry.order <= self.timeout_order;
+        self.ack.new_delivered |= sent_once && entry.order > self.timeout_order;
     }
 
     /// The ACK says that `range` came twice (RFC 2883).
@@ -240,7 +244,7 @@ impl Recovery {
             reason = self.check_recovered(context);
         }
         if self.probe_repaired(context) {
-            // RFC 8985 §7.4.2, §9.3: a loss, even though nothing is missing any more.
+            // RFC 8985 §7.4.2: a loss, even though nothing is missing any more.
             congestion.on_congestion(context.now, Signal::Loss, self.ack.flight);
             self.reduced_order = self.order.transmissions();
             self.undo.disarm();
@@ -283,11 +287,13 @@ impl Recovery {
         congestion: &mut dyn CongestionControl,
     ) -> Option<WindowReason> {
         let evidence = Evidence {
+            una: context.una,
             advanced: self.ack.advanced,
             duplicate: self.ack.duplicate || self.ack.delivered > 0,
             sack: context.sack,
             covers_all: context.una >= self.point,
             original_delivered: self.ack.original_delivered,
+            new_delivered: self.ack.new_delivered,
             has_new_data: context.has_new_data,
         };
         let by_frto = self.phase == Phase::Loss && self.frto.on_ack(evidence);
@@ -299,7 +305,7 @@ impl Recovery {
         if !(by_frto || by_eifel || by_dsack) {
             return None;
         }
-        // RFC 4015 §3.3 and §3.4, RFC 5682 §3.2: what is outstanding is not sent again, and the window is as before.
+        // RFC 4015 §3.3 and §3.4, RFC 5682 §4: what is outstanding is not sent again, and the window is as before.
         if self.phase == Phase::FastRecovery || by_dsack {
             self.rack.on_spurious_recovery();
         }
@@ -423,7 +429,7 @@ impl Recovery {
         } else {
             (0..queue.sent_entries()).for_each(|index| self.scoreboard.mark_lost(queue, index));
         }
-        self.frto.on_timeout(self.phase == Phase::Loss);
+        self.frto.on_timeout(matches!(self.phase, Phase::FastRecovery | Phase::Loss));
         self.timeout_order = self.order.transmissions();
         self.reduced_order = self.timeout_order;
         self.phase = Phase::Loss;
@@ -491,7 +497,8 @@ impl Recovery {
     /// When a tail loss probe is due if nothing is heard until then, counted from now; `None` if none will be
     /// (RFC 8985 §7.2).
     pub fn pto(&self, queue: &SendQueue, srtt: Option<Duration>, sack: bool) -> Option<Duration> {
-        let quiet = self.phase == Phase::Open && queue.has_outstanding() && queue.sacked_entries() == 0;
+        let recovers = matches!(self.phase, Phase::FastRecovery | Phase::Loss) || queue.lost() > 0;
+        let quiet = !recovers && queue.has_outstanding() && queue.sacked_entries() == 0;
         (sack && quiet && !self.tlp.is_outstanding()).then(|| tlp::pto(srtt, queue.sent_entries()))
     }
 
@@ -529,6 +536,7 @@ impl Recovery {
             self.must_retransmit = false;
             self.scoreboard.on_retransmit(start);
             self.undo.on_retransmit(now, start);
+            self.frto.on_retransmit(start + len as u64);
             self.counts.retransmitted += 1;
         } else {
             self.frto.on_new_data();

@@ -2,7 +2,7 @@
 //!
 //! A reduction is an answer to all that was sent before it. What was sent after it and is lost tells of congestion that
 //! goes on: new data, which belongs to another window, or the repair itself. For both RFC 5681 §4.3 wants another
-//! reduction. A transmission's loss takes a round trip to be known, so there is never more than one in that time.
+//! reduction, and RFC 8985 §3.4 recalls that. A transmission's loss takes a round trip to be known, so there is never more than one in that time.
 
 use super::{Context, Phase, Recovery, prr::Prr};
 use crate::{
