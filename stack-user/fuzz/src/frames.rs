@@ -40,9 +40,10 @@ const MAX_HANDLES: usize = 8;
 /// The largest frame that our link carries: MTU and Ethernet header.
 const MAX_FRAME: usize = 1514;
 
-/// Expiries until all is at rest once every handle is closed. The longest wait is TIME-WAIT's minute, while SYN-ACKs
-/// and neighbours are tried some times.
-const MAX_EXPIRIES: usize = 3000;
+/// Once every handle is closed, all is at rest in that time: a peer that says nothing is given up after five minutes, and
+/// one that does not close after one. Expiries don't say as much: who waits for a chunk looks for one every few
+/// milliseconds of it.
+const LONGEST_REST: Duration = Duration::from_secs(300 + 60 + 1);
 
 struct World {
     stack: Stack<Umem>,
@@ -328,7 +329,8 @@ impl World {
         for id in std::mem::take(&mut self.sockets) {
             self.stack.udp_close(id);
         }
-        for _ in 0..MAX_EXPIRIES {
+        let end = self.now + LONGEST_REST;
+        while self.now < end {
             self.transmit();
             self.complete_all();
             let busy =
