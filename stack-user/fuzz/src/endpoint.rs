@@ -8,7 +8,7 @@ use stack_user::{
     frame::{FramePool, FreeFrame, TxFrame},
     tcp::{
         Config, Connection, Event, ReadError, Reserved, Secrets, Segment, SeqNumber, State, Transmit,
-        WriteError, congestion::Algorithm, options::Options,
+        Unreachable, WriteError, congestion::Algorithm, options::Options,
     },
     telemetry::DropReason,
     time::{Duration, Instant},
@@ -395,7 +395,6 @@ impl Endpoint {
 
     /// Everything else that can be done to a connection from outside.
     pub(crate) fn disturb(&mut self, input: &mut Input<'_>) {
-        use stack_user::tcp::Unreachable;
         match input.below(4) {
             0 => self.connection.set_nodelay(input.one_in(2)),
             1 => self.connection.listen_in(input.one_in(2)),
@@ -409,12 +408,23 @@ impl Endpoint {
                     Unreachable::FragmentationNeeded { mtu: 576 },
                     Unreachable::FragmentationNeeded { mtu: 1400 },
                 ]);
-                let quoted = input.one_in(2).then(|| self.told.nxt - input.below(4000));
-                tell(|| format!("unreachable: {kind:?} about {quoted:?}"));
-                self.connection.handle_unreachable(self.now, &mut self.pool, kind, quoted);
+                self.report(kind, input);
             }
         }
         self.check();
+    }
+
+    /// A router says that the path carries less than what was sent.
+    pub(crate) fn shrink_path(&mut self, input: &mut Input<'_>) {
+        let mtu = input.pick(&[576, 800, 1200, 1400]);
+        self.report(Unreachable::FragmentationNeeded { mtu }, input);
+        self.check();
+    }
+
+    fn report(&mut self, kind: Unreachable, input: &mut Input<'_>) {
+        let quoted = input.one_in(2).then(|| self.told.nxt - input.below(4000));
+        tell(|| format!("unreachable: {kind:?} about {quoted:?}"));
+        self.connection.handle_unreachable(self.now, &mut self.pool, kind, quoted);
     }
 
     /// What must hold at any time.

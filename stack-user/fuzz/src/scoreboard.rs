@@ -128,6 +128,7 @@ impl World {
             }
             11 | 12 => self.arrive(),
             13 => (0..input.below(16)).for_each(|_| self.arrive()),
+            14 if input.one_in(8) => self.end.shrink_path(input),
             _ => self.acknowledge(),
         }
         self.transmit();
