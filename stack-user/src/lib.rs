@@ -32,6 +32,8 @@
 //! A write goes the same way down: it is copied into a chunk once, is sent from there, and is retransmitted from
 //! there until it is acknowledged. [`cli`] is the `xstack` command, a user of [`api`] as any other program.
 #![deny(unsafe_code)]
+// Whoever reads the sources follows these links; in the published pages they are plain words.
+#![allow(rustdoc::private_intra_doc_links)]
 
 /// The README's examples are compiled with the tests.
 #[cfg(doctest)]

@@ -32,7 +32,7 @@ macro_rules! exits {
 exits! {
     Success = 0, "everything was done";
     UnsupportedProtocol = 1, "a URL's scheme, or the server's version of HTTP, is not spoken here";
-    Usage = 2, "the command line makes no sense";
+    Usage = 2, "the command line makes no sense, or an option can't have that value";
     BadUrl = 3, "a URL is malformed";
     UnknownHost = 6, "the host's name could not be resolved";
     CouldNotConnect = 7, "the host refused the connection, or is unreachable";
@@ -42,9 +42,9 @@ exits! {
     Write = 23, "the body could not be written";
     Read = 26, "a file to send could not be read";
     TimedOut = 28, "a time limit was reached";
-    Interface = 45, "the interface or the address cannot be used";
+    Interface = 45, "the interface, the address or the file of --pcap cannot be used";
     TooManyRedirects = 47, "more redirects than --max-redirs allows";
-    BadOption = 49, "an option's value is malformed";
+    BadOption = 49, "an entry of --resolve is malformed";
     EmptyReply = 52, "the server closed without a reply";
     Send = 55, "the connection failed while sending";
     Receive = 56, "the connection failed while receiving";

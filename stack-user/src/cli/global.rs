@@ -69,6 +69,10 @@ pub struct GlobalOptions {
     pub pcap: Option<PathBuf>,
 
     /// Damage our own traffic on purpose, for example loss=0.05,reorder=0.05,dup=0.02,seed=1
+    ///
+    /// Shares of frames, from 0 to 1 or in per cent: loss (with burst=N, in bursts of N on average), reorder, dup, corrupt.
+    /// Times: delay=20ms. The link: rate=100mbit, queue=BYTES. Each takes rx. or tx. in front for one direction only.
+    /// The same seed hits the same frames again.
     #[arg(long, global = true, env = "XSTACK_FAULT", hide_env_values = true, value_name = "SPEC")]
     pub fault: Option<FaultSpec>,
 

@@ -38,7 +38,8 @@ struct Outcome {
 pub(crate) fn run(arguments: &Arguments) -> ExitCode {
     let Arguments { first, seeds, jobs, .. } = *arguments;
     let started = Instant::now();
-    println!("\nrunning {seeds} seeds from {first}");
+    let what = if seeds == 1 { "seed" } else { "seeds" };
+    println!("\nrunning {seeds} {what} from {first}");
     panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
         let message = format!("{} at {place}", panic.payload_as_str().unwrap_or("a panic"));
