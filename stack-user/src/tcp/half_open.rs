@@ -181,6 +181,11 @@ impl HalfOpen {
             let crossed = now.since(self.sent_at) < MIN_REPEAT;
             return if crossed { Arrival::Drop(DropReason::TcpDuplicateData) } else { Arrival::Repeats };
         }
+        // RFC 7323 §3.2: what has no timestamp though both SYNs had is somebody else's. The connection would drop it, too, and
+        // would then wait in SYN-RECEIVED without an end, since only a row here has a timer.
+        if !segment.rst() && self.timestamp.is_some() && segment.options.timestamps.is_none() {
+            return Arrival::Drop(DropReason::TcpNoTimestamp);
+        }
         // PAWS (RFC 7323 §5.3, R1).
         let older = |recent| segment.options.timestamps.is_some_and(|ts| SeqNumber(ts.value).before(recent));
         if !segment.rst() && self.timestamp.is_some_and(|recent| older(SeqNumber(recent))) {

@@ -1,6 +1,6 @@
 //! What may be done to half-open connections by whom: SYNs that come again and again, and ICMP errors.
 
-use crate::dsl::{Ports, StackScript, plain_options, seg};
+use crate::dsl::{Ports, StackScript, all_options, plain_options, seg};
 use stack_user::{
     stack::ListenerId,
     telemetry::DropReason,
@@ -99,5 +99,20 @@ fn a_soft_icmp_error_ends_no_half_open_connection_must_56() {
     assert_eq!(entries(&s, id), Some(1));
     s.advance(1_010);
     s.expect(CLIENT, seg("S.").seq(-1).ack(0));
+    s.finish();
+}
+
+/// RFC 7323 §3.2: a first ACK without timestamps, where both SYNs had them, completes nothing. It must not take the row that
+/// has the timer, either.
+#[test]
+fn an_ack_without_timestamps_completes_nothing_rfc7323_3_2() {
+    let mut s = StackScript::new();
+    let id = s.listen(80, 16);
+    s.inject(CLIENT, seg("S").seq(-1).options(all_options()));
+    assert_eq!(s.drain(), 1, "SYN with ACK");
+    s.inject(CLIENT, seg(".").seq(0).ack(0));
+    assert_eq!((entries(&s, id), s.stack.tcp_accept(s.now, id)), (Some(1), None));
+    s.advance(63_100);
+    assert_eq!((s.drain(), entries(&s, id)), (5, Some(0)));
     s.finish();
 }
