@@ -40,10 +40,10 @@ const MAX_HANDLES: usize = 8;
 /// The largest frame that our link carries: MTU and Ethernet header.
 const MAX_FRAME: usize = 1514;
 
-/// Once every handle is closed, all is at rest in that time: a peer that says nothing is given up after five minutes, and
-/// one that does not close after one. Expiries don't say as much: who waits for a chunk looks for one every few
-/// milliseconds of it.
-const LONGEST_REST: Duration = Duration::from_secs(300 + 60 + 1);
+/// Once every handle is closed, all is at rest in that time: data may be paced over the longest round trip that is believed,
+/// five minutes; a peer that says nothing to it is given up after as long, and one that does not close after one. Expiries
+/// don't say as much: who waits for a chunk looks for one every few milliseconds of it.
+const LONGEST_REST: Duration = Duration::from_secs(2 * 300 + 60 + 1);
 
 struct World {
     stack: Stack<Umem>,

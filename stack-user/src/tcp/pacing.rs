@@ -80,11 +80,13 @@ impl Pacer {
     }
 
     /// How long to wait before anything is sent. So long that half a bucket can leave then, not a single segment: a
-    /// wake-up has its price.
+    /// wake-up has its price. And never for much more than a round trip: what had been sent when the path was faster, or a
+    /// repair was on, must not be paid for at the rate of a path that has become slow.
     fn wait(&mut self, now: Instant, rate: Rate, mss: usize) -> Option<Duration> {
         self.level = self.level.saturating_sub(rate.in_time(now.since(self.at)));
         self.at = now;
         let burst = rate.burst(mss);
+        self.level = self.level.min(burst.saturating_add(rate.bytes));
         let full = self.free == 0 && self.level >= burst;
         full.then(|| rate.time_for(self.level - burst / 2))
     }
@@ -216,6 +218,18 @@ mod tests {
         let mut pacer = Pacer::default();
         pacer.allow_burst(10 * MSS);
         assert_eq!(send(&mut pacer, at(0), rate()), 12, "and a bucket's size");
+    }
+
+    /// The route changes, and a round trip takes a thousand times as long.
+    #[test]
+    fn what_was_sent_at_a_faster_rate_is_not_waited_for_at_a_slower_one() {
+        let round_trip = Duration::from_secs(80);
+        let slow = Rate::of_window(2 * MSS, 120, round_trip).expect("a rate");
+        let mut pacer = Pacer::default();
+        pacer.on_sent(100 * MSS);
+        let wait = pacer.wait(at(1000), slow, MSS).expect("a wait");
+        assert!(wait <= round_trip * 2, "{wait:?}");
+        assert_eq!(send(&mut pacer, at(1000) + wait, slow), 1, "as ever");
     }
 
     #[test]
