@@ -42,7 +42,8 @@ pub struct Room<'a> {
 
 impl TcpStream {
     /// Waits for bytes, and takes those that came first, without a copy: as many as one segment brought. `None` is the end of
-    /// the stream. The chunk keeps one of the stack's frames until it is dropped; whoever keeps many should copy. Cancel safe.
+    /// the stream. The chunk keeps one of the stack's frames, and the stack itself, until it is
+    /// dropped; whoever keeps many should copy. Cancel safe.
     ///
     /// # Errors
     /// As reading.

@@ -159,8 +159,9 @@ impl Stack {
         .await
     }
 
-    /// Closes the listeners, which resets what waits to be accepted. Lets the connections that were closed finish in order, for `grace` at most, then resets those that are left,
-    /// so that no peer is left with a connection that nobody answers for.
+    /// Closes the listeners, which resets what waits to be accepted. Lets the connections that were closed finish in
+    /// order, for `grace` at most, then resets those that are left, so that no peer is left with a connection that nobody
+    /// answers for.
     ///
     /// A connection in TIME-WAIT has finished: nothing but repetitions can come.
     pub async fn shut_down(&self, grace: Duration) {

@@ -239,7 +239,7 @@ impl TcpStream {
     }
 }
 
-/// How the stack reads, or looks.
+/// The protocols of a shard.
 type Protocols = crate::stack::Stack<crate::device::Umem>;
 
 /// What streams and their halves have in common: all take the stream by a shared reference.

@@ -40,8 +40,8 @@ unsafe impl Send for Region {}
 // SAFETY: as above.
 unsafe impl Sync for Region {}
 
-// SAFETY: `Umem` is the only way of safe code to the region's bytes (the pointer is never handed out), and it
-// gives out references that borrow from itself, so sending it to another thread moves that access along.
+// SAFETY: safe code reaches the region's bytes through references that borrow from the `Umem`, so that sending it to another
+// thread moves that access along, or through a view, which owns its chunk's handle and so shares no byte with it.
 unsafe impl Send for Umem {}
 
 impl Umem {
