@@ -8,9 +8,11 @@ pub mod console;
 pub mod curl;
 pub mod error;
 pub mod global;
+pub mod kernel;
 pub mod logging;
 pub mod network;
 pub mod ours;
+pub mod service;
 
 use std::ffi::OsString;
 use std::io;

@@ -4,20 +4,30 @@
 //! kernel's sockets and compare them with the programs they take after.
 
 use std::future::Future;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
 /// A TCP/IP stack, as far as an application sees it.
-pub trait Network: Send + Sync {
-    /// A connection. Dropping it resets it unless it was shut down.
-    type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+pub trait Network: Send + Sync + 'static {
+    /// A connection.
+    type Stream: Connection;
+
+    /// A listener.
+    type Listener: Listener<Stream = Self::Stream>;
 
     /// The addresses of `host`, best first, never none. `host` is a name in its ASCII form, not an address.
     fn resolve(&self, host: &str) -> impl Future<Output = Result<Vec<IpAddr>, ResolveError>> + Send;
 
     /// Connects; the caller sets the time limit by dropping the future.
     fn connect(&self, remote: SocketAddr) -> impl Future<Output = Result<Self::Stream, ConnectError>> + Send;
+
+    /// Listens on an address of this network, or on all of them if it is unspecified; port 0 asks for any.
+    ///
+    /// # Errors
+    /// As the sockets': `AddrInUse`, `AddrNotAvailable`.
+    fn listen(&self, local: SocketAddr) -> impl Future<Output = io::Result<Self::Listener>> + Send;
 
     /// Ends what is left in order (FINs acknowledged, address released, program detached). The caller bounds
     /// the time that this may take; dropping the network has to be enough to leave the host as it was.
@@ -27,6 +37,37 @@ pub trait Network: Send + Sync {
     {
         async {}
     }
+}
+
+/// A connection, as far as a server or a relay sees it.
+pub trait Connection: AsyncRead + AsyncWrite + Unpin + Send + 'static {
+    /// Ends it at once, by a reset, so that the peer does not take what it has got for the whole.
+    fn reset(self)
+    where
+        Self: Sized;
+}
+
+/// In memory there are no resets: the other end sees that this one is gone.
+impl Connection for tokio::io::DuplexStream {
+    fn reset(self) {}
+}
+
+/// Where connections come in.
+pub trait Listener: Send + Sync + 'static {
+    /// What comes in.
+    type Stream: Connection;
+
+    /// Where it listens.
+    ///
+    /// # Errors
+    /// When the system does not tell.
+    fn local_addr(&self) -> io::Result<SocketAddr>;
+
+    /// The next connection, and its peer. Cancel safe.
+    ///
+    /// # Errors
+    /// About one connection, or about the listener: whoever accepts decides whether to go on.
+    fn accept(&self) -> impl Future<Output = io::Result<(Self::Stream, SocketAddr)>> + Send;
 }
 
 /// Why a name has no address.

@@ -11,10 +11,11 @@ use tracing::level_filters::LevelFilter;
 use super::{
     error::Failure,
     global::{AcdSchedule, GlobalOptions},
-    network::{ConnectError, Network, ResolveError},
+    kernel::connect_error,
+    network::{ConnectError, Connection, Listener, Network, ResolveError},
 };
 use crate::{
-    api::{self, Resolver, Stack, TcpStream},
+    api::{self, Resolver, Stack, TcpListener, TcpStream},
     device::interface,
     net::acd::Schedule,
     telemetry::STORY,
@@ -77,6 +78,7 @@ impl OurNetwork {
 
 impl Network for OurNetwork {
     type Stream = TcpStream;
+    type Listener = TcpListener;
 
     async fn resolve(&self, host: &str) -> Result<Vec<IpAddr>, ResolveError> {
         let resolver = self
@@ -106,15 +108,16 @@ impl Network for OurNetwork {
             }
             Err(error) => error,
         };
-        Err(match error.kind() {
-            io::ErrorKind::ConnectionRefused => ConnectError::Refused,
-            io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
+        Err(match connect_error(&error) {
+            ConnectError::Unreachable(_) => {
                 ConnectError::Unreachable(why_unreachable(remote.ip(), error).await)
             }
-            io::ErrorKind::TimedOut => ConnectError::TimedOut,
-            io::ErrorKind::ConnectionReset => ConnectError::Reset,
-            _ => ConnectError::Other(error.to_string()),
+            other => other,
         })
+    }
+
+    async fn listen(&self, local: SocketAddr) -> io::Result<TcpListener> {
+        TcpListener::bind(&self.stack, local).await
     }
 
     async fn close(mut self) {
@@ -125,6 +128,26 @@ impl Network for OurNetwork {
         if let Some(advice) = self.stack.advice() {
             tracing::warn!("{advice}");
         }
+    }
+}
+
+impl Connection for TcpStream {
+    fn reset(self) {
+        self.set_zero_linger();
+    }
+}
+
+impl Listener for TcpListener {
+    type Stream = TcpStream;
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        Ok(Self::local_addr(self))
+    }
+
+    async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
+        let (stream, remote) = Self::accept(self).await?;
+        stream.set_nodelay(true);
+        Ok((stream, remote))
     }
 }
 

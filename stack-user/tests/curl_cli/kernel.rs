@@ -9,10 +9,11 @@ use std::task::{Context, Poll};
 
 use stack_user::cli::console::{Console, Diagnostics, Output};
 use stack_user::cli::error::Exit;
+use stack_user::cli::kernel::KernelNetwork;
 use stack_user::cli::logging;
-use stack_user::cli::network::{ConnectError, Network, ResolveError};
+use stack_user::cli::network::{ConnectError, Listener, Network, ResolveError};
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 use tracing::instrument::WithSubscriber;
 use tracing::level_filters::LevelFilter;
 
@@ -24,6 +25,7 @@ pub(crate) const SILENT: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 
 impl Network for Kernel {
     type Stream = TcpStream;
+    type Listener = TcpListener;
 
     async fn resolve(&self, host: &str) -> Result<Vec<IpAddr>, ResolveError> {
         let localhost = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -45,15 +47,11 @@ impl Network for Kernel {
         if remote.is_ipv6() {
             return Err(ConnectError::FamilyUnsupported);
         }
-        TcpStream::connect(remote).await.map_err(|error| match error.kind() {
-            io::ErrorKind::ConnectionRefused => ConnectError::Refused,
-            io::ErrorKind::TimedOut => ConnectError::TimedOut,
-            io::ErrorKind::ConnectionReset => ConnectError::Reset,
-            io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
-                ConnectError::Unreachable(error.to_string())
-            }
-            _ => ConnectError::Other(error.to_string()),
-        })
+        KernelNetwork.connect(remote).await
+    }
+
+    async fn listen(&self, local: SocketAddr) -> io::Result<TcpListener> {
+        KernelNetwork.listen(local).await
     }
 }
 
@@ -62,6 +60,7 @@ pub(crate) struct Scripted(pub(crate) Vec<u8>);
 
 impl Network for Scripted {
     type Stream = DuplexStream;
+    type Listener = Nowhere;
 
     async fn resolve(&self, _: &str) -> Result<Vec<IpAddr>, ResolveError> {
         Ok(vec![IpAddr::V4(Ipv4Addr::LOCALHOST)])
@@ -76,6 +75,25 @@ impl Network for Scripted {
             let _ = theirs.write_all(&response).await;
         });
         Ok(ours)
+    }
+
+    async fn listen(&self, _: SocketAddr) -> io::Result<Nowhere> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+}
+
+/// Nobody connects to a network without sockets.
+pub(crate) enum Nowhere {}
+
+impl Listener for Nowhere {
+    type Stream = DuplexStream;
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        match *self {}
+    }
+
+    async fn accept(&self) -> io::Result<(DuplexStream, SocketAddr)> {
+        match *self {}
     }
 }
 

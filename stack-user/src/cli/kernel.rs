@@ -1,0 +1,75 @@
+//! The kernel's own stack as a network: what relays connect ours with, and what ours is compared with.
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+};
+
+use tokio::net::{TcpListener, TcpStream};
+
+use super::network::{ConnectError, Connection, Listener, Network, ResolveError};
+
+/// The sockets and the resolver of this host.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct KernelNetwork;
+
+impl Network for KernelNetwork {
+    type Stream = TcpStream;
+    type Listener = TcpListener;
+
+    async fn resolve(&self, host: &str) -> Result<Vec<IpAddr>, ResolveError> {
+        // Which service is asked for does not matter, but the system's resolver wants one.
+        let found = tokio::net::lookup_host((host, 0)).await;
+        let mut addresses = Vec::new();
+        for address in found.map_err(|error| ResolveError::Failed(error.to_string()))? {
+            if !addresses.contains(&address.ip()) {
+                addresses.push(address.ip());
+            }
+        }
+        if addresses.is_empty() { Err(ResolveError::UnknownHost) } else { Ok(addresses) }
+    }
+
+    async fn connect(&self, remote: SocketAddr) -> Result<TcpStream, ConnectError> {
+        let stream = TcpStream::connect(remote).await.map_err(|error| connect_error(&error))?;
+        // Neither end of a relay, nor one who sends whole requests, gains by waiting for an ACK.
+        let _ = stream.set_nodelay(true);
+        Ok(stream)
+    }
+
+    async fn listen(&self, local: SocketAddr) -> io::Result<TcpListener> {
+        TcpListener::bind(local).await
+    }
+}
+
+/// A failed connection attempt, as its kind tells.
+pub fn connect_error(error: &io::Error) -> ConnectError {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => ConnectError::Refused,
+        io::ErrorKind::TimedOut => ConnectError::TimedOut,
+        io::ErrorKind::ConnectionReset => ConnectError::Reset,
+        io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
+            ConnectError::Unreachable(error.to_string())
+        }
+        _ => ConnectError::Other(error.to_string()),
+    }
+}
+
+impl Connection for TcpStream {
+    fn reset(self) {
+        let _ = self.set_zero_linger();
+    }
+}
+
+impl Listener for TcpListener {
+    type Stream = TcpStream;
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        Self::local_addr(self)
+    }
+
+    async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
+        let (stream, remote) = Self::accept(self).await?;
+        let _ = stream.set_nodelay(true);
+        Ok((stream, remote))
+    }
+}

@@ -1,0 +1,186 @@
+//! What every server of the command does: accept, serve many at once but not without bound, and stop in order.
+
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::sync::Semaphore;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::network::Listener;
+
+/// How long to wait when the process has no room for another connection. Shorter, and a full table costs a core; longer,
+/// and clients wait although there is room again.
+const OUT_OF_RESOURCES: Duration = Duration::from_millis(100);
+
+/// The connections that a server has, however many listeners they came from.
+///
+/// When there are as many as allowed, nobody is accepted until one has gone: newcomers wait in the listener's queue.
+#[derive(Clone, Debug)]
+pub struct Service {
+    room: Arc<Semaphore>,
+    tasks: TaskTracker,
+    stopping: CancellationToken,
+    aborting: CancellationToken,
+    accepted: Arc<AtomicU64>,
+}
+
+impl Service {
+    /// A server of at most `connections` connections at once.
+    pub fn new(connections: usize) -> Self {
+        Self {
+            room: Arc::new(Semaphore::new(connections.min(Semaphore::MAX_PERMITS))),
+            tasks: TaskTracker::new(),
+            stopping: CancellationToken::new(),
+            aborting: CancellationToken::new(),
+            accepted: Arc::default(),
+        }
+    }
+
+    /// Cancelled when the server is to stop: whoever serves a connection finishes what was begun, and begins nothing.
+    pub fn stopping(&self) -> &CancellationToken {
+        &self.stopping
+    }
+
+    /// Connections now.
+    pub fn active(&self) -> usize {
+        self.tasks.len()
+    }
+
+    /// Connections since it started.
+    pub fn accepted(&self) -> u64 {
+        self.accepted.load(Ordering::Relaxed)
+    }
+
+    /// Serves what comes in at `listener`, each connection by a task of its own, until the service stops.
+    ///
+    /// # Errors
+    /// When nothing will ever come in there again: the stack has stopped, for example.
+    pub async fn accept<L, F>(
+        &self,
+        listener: L,
+        serve: impl Fn(L::Stream, SocketAddr) -> F,
+    ) -> io::Result<()>
+    where
+        L: Listener,
+        F: Future<Output = ()> + Send + 'static,
+    {
+        loop {
+            let next = async {
+                let room = Arc::clone(&self.room).acquire_owned().await.map_err(io::Error::other)?;
+                Ok((room, listener.accept().await?))
+            };
+            let accepted: io::Result<_> = tokio::select! {
+                () = self.stopping.cancelled() => return Ok(()),
+                accepted = next => accepted,
+            };
+            match accepted {
+                Ok((room, (stream, remote))) => {
+                    self.accepted.fetch_add(1, Ordering::Relaxed);
+                    let (serving, aborting) = (serve(stream, remote), self.aborting.clone());
+                    self.tasks.spawn(async move {
+                        aborting.run_until_cancelled(serving).await;
+                        drop(room);
+                    });
+                }
+                Err(error) if is_about_one_connection(&error) => {}
+                Err(error) if is_about_resources(&error) => {
+                    tracing::warn!("cannot accept a connection now: {error}");
+                    tokio::time::sleep(OUT_OF_RESOURCES).await;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Stops: nobody is accepted any more, and those who are served may finish, for `grace` at most; then they are
+    /// dropped. Returns how many were.
+    pub async fn stop(&self, grace: Duration) -> usize {
+        self.stopping.cancel();
+        self.tasks.close();
+        if tokio::time::timeout(grace, self.tasks.wait()).await.is_ok() {
+            return 0;
+        }
+        let left = self.tasks.len();
+        self.aborting.cancel();
+        self.tasks.wait().await;
+        left
+    }
+}
+
+/// The peer has gone before it was accepted.
+fn is_about_one_connection(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset)
+}
+
+/// The process or the system has no descriptor or no memory left.
+fn is_about_resources(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::{TcpListener, TcpStream},
+    };
+
+    use super::*;
+
+    /// A listener on loopback and where it is.
+    async fn listener() -> (TcpListener, SocketAddr) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
+        let local = listener.local_addr().expect("an address");
+        (listener, local)
+    }
+
+    async fn echo(mut stream: TcpStream) {
+        let mut byte = [0];
+        while stream.read_exact(&mut byte).await.is_ok() && stream.write_all(&byte).await.is_ok() {}
+    }
+
+    #[tokio::test]
+    async fn no_more_are_served_at_once_than_allowed_and_the_next_waits_for_its_turn() {
+        let (listener, local) = listener().await;
+        let service = Service::new(1);
+        let accepting = service.clone();
+        tokio::spawn(async move { accepting.accept(listener, |stream, _| echo(stream)).await });
+        let mut first = TcpStream::connect(local).await.expect("connects");
+        first.write_all(b"1").await.expect("writes");
+        first.read_exact(&mut [0]).await.expect("is served");
+        let mut second = TcpStream::connect(local).await.expect("waits in the queue");
+        second.write_all(b"2").await.expect("writes");
+        assert_eq!((service.active(), service.accepted()), (1, 1));
+        drop(first);
+        second.read_exact(&mut [0]).await.expect("is served in turn");
+        assert_eq!((service.active(), service.accepted()), (1, 2));
+    }
+
+    #[tokio::test]
+    async fn stopping_lets_those_finish_who_do_and_drops_those_who_do_not() {
+        let (listener, local) = listener().await;
+        let service = Service::new(10);
+        let accepting = service.clone();
+        let serving = tokio::spawn(async move { accepting.accept(listener, |stream, _| echo(stream)).await });
+        let mut quick = TcpStream::connect(local).await.expect("connects");
+        let mut stuck = TcpStream::connect(local).await.expect("connects");
+        for stream in [&mut quick, &mut stuck] {
+            stream.write_all(b"x").await.expect("writes");
+            stream.read_exact(&mut [0]).await.expect("is served");
+        }
+        let stopping = service.clone();
+        let stopped = tokio::spawn(async move { stopping.stop(Duration::from_millis(200)).await });
+        service.stopping().cancelled().await;
+        drop(quick);
+        assert_eq!(stopped.await.expect("stops"), 1, "one did not finish");
+        assert!(serving.await.expect("ends").is_ok(), "stopping is no error");
+        assert_eq!(stuck.read(&mut [0]).await.expect("closed in order"), 0);
+        assert!(TcpStream::connect(local).await.is_err(), "nobody listens any more");
+    }
+}
