@@ -134,6 +134,11 @@ impl DropCounters {
         self.0[reason as usize] += 1;
     }
 
+    /// Counts what another has counted, too.
+    pub fn add(&mut self, other: &Self) {
+        self.0.iter_mut().zip(other.0).for_each(|(sum, count)| *sum += count);
+    }
+
     /// How often `reason` occurred.
     pub fn get(&self, reason: DropReason) -> u64 {
         self.0[reason as usize]
@@ -171,5 +176,15 @@ mod tests {
         assert_eq!(counters.iter().count(), DropReason::ALL.len());
         let names: std::collections::HashSet<_> = DropReason::ALL.iter().map(|r| r.name()).collect();
         assert_eq!(names.len(), DropReason::ALL.len(), "two reasons share a name");
+    }
+
+    #[test]
+    fn counters_add_up_reason_by_reason() {
+        let (mut one, mut other) = (DropCounters::default(), DropCounters::default());
+        one.count(DropReason::Fault);
+        other.count(DropReason::Fault);
+        other.count(DropReason::NoRoute);
+        one.add(&other);
+        assert_eq!(one.iter().collect::<Vec<_>>(), [(DropReason::NoRoute, 1), (DropReason::Fault, 2)]);
     }
 }

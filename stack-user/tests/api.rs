@@ -7,6 +7,8 @@
 mod datagrams;
 #[path = "api/in_place.rs"]
 mod in_place;
+#[path = "api/shards.rs"]
+mod shards;
 #[path = "api/streams.rs"]
 mod streams;
 
@@ -56,11 +58,15 @@ async fn link() -> (Stack, Stack) {
 
 fn start(device: impl Device + 'static, number: u8, address: Ipv4Addr) -> Stack {
     let clock = Clock::new();
+    Stack::over(stack(clock, number, address), Box::new(device), clock).unwrap()
+}
+
+fn stack(clock: Clock, number: u8, address: Ipv4Addr) -> stack::Stack<Umem> {
     let umem = Umem::on_heap(CHUNKS).unwrap();
     let mac = MacAddr([2, 0, 0, 0, 0, number]);
     let mut stack = stack::Stack::new(clock.now(), mac, None, umem, Rng::from_seed(number.into()));
     stack.claim(clock.now(), address, "10.0.0.0/24".parse().unwrap(), None, 1_500, Schedule::Fast).unwrap();
-    Stack::over(stack, Box::new(device), clock).unwrap()
+    stack
 }
 
 /// Fails instead of hanging when a wake-up is lost.

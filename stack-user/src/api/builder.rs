@@ -333,7 +333,8 @@ impl Builder {
         stack.set_tcp_config(self.tcp.clone());
         // Damage that was asked for is not the link's.
         let remedy = interface.partial_checksum_remedy().filter(|_| self.faults.is_none());
-        let stack = Stack::start(stack, device, clock, Some(program), remedy).map_err(StartError::Wait)?;
+        let stack =
+            Stack::start(vec![(stack, device)], clock, Some(program), remedy).map_err(StartError::Wait)?;
         let address = self.claim_one(&stack, &network, &candidates).await?;
         tracing::info!(target: STORY, "address {address} claimed on {} ({})", interface.name, interface.mac);
         self.greet_gateway(&stack, &network);

@@ -7,7 +7,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use super::{Stack, TcpStream};
+use super::{TcpStream, shards::Home};
 use crate::{
     device::{RxView, TxView},
     frame::FramePool,
@@ -17,7 +17,7 @@ use crate::{
 /// Bytes that were received, where they are: see [`TcpStream::read_chunk`].
 #[derive(Debug)]
 pub struct Chunk {
-    stack: Stack,
+    stack: Home,
     /// Always there until it is dropped.
     bytes: Option<Bytes>,
 }
@@ -64,7 +64,7 @@ impl TcpStream {
             });
             Ok(0)
         });
-        read.map_ok(|_| bytes.map(|bytes| Chunk { stack: self.stack().clone(), bytes: Some(bytes) }))
+        read.map_ok(|_| bytes.map(|bytes| Chunk { stack: self.home().clone(), bytes: Some(bytes) }))
     }
 
     /// Waits for room, and hands out a frame to write into without a copy: as many bytes as one segment takes. Cancel safe.
@@ -153,8 +153,8 @@ impl DerefMut for Room<'_> {
 impl Drop for Room<'_> {
     fn drop(&mut self) {
         if let Some(view) = self.view.take() {
-            let stack = self.stream.stack();
-            stack.shard().with(|core, _| core.stack.pool_mut().release_tx(view.into_frame()));
+            let home = self.stream.home();
+            home.shard().with(|core, _| core.stack.pool_mut().release_tx(view.into_frame()));
         }
     }
 }

@@ -8,6 +8,7 @@ mod builder;
 mod error;
 mod in_place;
 mod resolver;
+mod shards;
 mod split;
 mod tcp_listener;
 mod tcp_socket;
@@ -18,7 +19,7 @@ use std::{
     future::poll_fn,
     io,
     net::IpAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicUsize},
     task::Poll,
 };
 
@@ -42,15 +43,25 @@ use crate::{
     time::Duration,
 };
 
-/// A running stack: one claimed address on one interface. Clones are handles of the same stack.
+/// How often a free port is looked for that is free on all shards: one after the other is asked, so that two who look at
+/// once may get in each other's way. Fewer, and one of them might fail; more does not help.
+const PORT_ATTEMPTS: usize = 16;
+
+/// A running stack: one claimed address on one interface, and a shard for each of its queues. Clones are handles of the
+/// same stack.
 #[derive(Clone, Debug)]
 pub struct Stack {
     running: Arc<Running>,
+    /// The one shard that this handle reaches, if not all.
+    only: Option<usize>,
 }
 
 #[derive(Debug)]
 struct Running {
-    shard: Arc<Shard>,
+    /// Never empty.
+    shards: Box<[Arc<Shard>]>,
+    /// Whose turn it is to be given something new.
+    next: AtomicUsize,
     /// What steers frames to us, as long as it lives. A device in memory needs none.
     program: Mutex<Option<Program>>,
     /// What to do about wrong checksums, if the link itself may be their cause.
@@ -69,25 +80,42 @@ impl Stack {
     /// # Errors
     /// When the device's queues can't be waited on.
     pub fn over(stack: stack::Stack<Umem>, device: Box<dyn Device>, clock: Clock) -> io::Result<Self> {
-        Self::start(stack, device, clock, None, None)
+        Self::over_all(vec![(stack, device)], clock)
+    }
+
+    /// Runs several stacks, each over a device of its own, as the shards of one: the devices are queues of the same link.
+    /// Otherwise as [`over`](Self::over).
+    ///
+    /// # Errors
+    /// As there; `InvalidInput` when there is none.
+    pub fn over_all(shards: Vec<(stack::Stack<Umem>, Box<dyn Device>)>, clock: Clock) -> io::Result<Self> {
+        Self::start(shards, clock, None, None)
     }
 
     fn start(
-        stack: stack::Stack<Umem>,
-        device: Box<dyn Device>,
+        shards: Vec<(stack::Stack<Umem>, Box<dyn Device>)>,
         clock: Clock,
         program: Option<Program>,
         checksum_remedy: Option<String>,
     ) -> io::Result<Self> {
-        let queues = Readable::new(device.fds()?)?;
-        let shard = Arc::new(Shard::new(stack, device, clock));
-        let driver = Arc::clone(&shard);
-        tokio::spawn(drive(driver, clock, queues));
-        Ok(Self { running: Arc::new(Running { shard, program: Mutex::new(program), checksum_remedy }) })
+        if shards.is_empty() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "a stack needs a device"));
+        }
+        let queues = shards.iter().map(|(_, device)| Readable::new(device.fds()?));
+        let queues = queues.collect::<io::Result<Vec<_>>>()?;
+        let new = if shards.len() > 1 { Shard::one_of_several } else { Shard::new };
+        let shards = shards.into_iter().map(|(stack, device)| Arc::new(new(stack, device, clock)));
+        let shards: Box<[_]> = shards.collect();
+        for (shard, queues) in shards.iter().zip(queues) {
+            tokio::spawn(drive(Arc::clone(shard), clock, queues));
+        }
+        let (next, program) = (AtomicUsize::new(0), Mutex::new(program));
+        Ok(Self { running: Arc::new(Running { shards, next, program, checksum_remedy }), only: None })
     }
 
+    /// The shard that claims addresses.
     pub(super) fn shard(&self) -> &Shard {
-        &self.running.shard
+        &self.running.shards[0]
     }
 
     /// The claimed address.
@@ -97,7 +125,11 @@ impl Stack {
 
     /// How many frames were dropped, and why.
     pub fn drops(&self) -> DropCounters {
-        self.shard().with(|core, _| core.stack.drops().clone())
+        let mut sum = DropCounters::default();
+        for shard in self.shards() {
+            shard.with(|core, _| sum.add(core.stack.drops()));
+        }
+        sum
     }
 
     /// What whoever runs this host should change, if what has arrived so far gives a reason.
@@ -108,12 +140,21 @@ impl Stack {
         (wrong > 0).then(|| format!("{wrong} frames came with a wrong TCP or UDP checksum: {remedy}"))
     }
 
-    /// The device's own counters, by name.
+    /// The devices' own counters, by name.
     ///
     /// # Errors
     /// When the kernel does not tell them.
     pub fn device_counters(&self) -> io::Result<Vec<(&'static str, u64)>> {
-        self.shard().with(|core, _| core.device().counters())
+        let mut sums: Vec<(&'static str, u64)> = Vec::new();
+        for shard in self.shards() {
+            for (name, count) in shard.with(|core, _| core.device().counters())? {
+                match sums.iter_mut().find(|(known, _)| *known == name) {
+                    Some((_, sum)) => *sum += count,
+                    None => sums.push((name, count)),
+                }
+            }
+        }
+        Ok(sums)
     }
 
     /// The XDP program's counters: how many frames got which verdict.
@@ -165,25 +206,34 @@ impl Stack {
     ///
     /// A connection in TIME-WAIT has finished: nothing but repetitions can come.
     pub async fn shut_down(&self, grace: Duration) {
-        self.shard().with(|core, now| core.stack.tcp_unlisten_all(now));
-        let finished = poll_fn(|cx| {
-            self.shard().with(|core, _| {
-                if core.running().is_ok() && core.stack.has_unfinished_connections() {
-                    core.waiters.wait_for_changes(cx);
-                    Poll::Pending
-                } else {
-                    Poll::Ready(())
-                }
-            })
-        });
+        for shard in self.shards() {
+            shard.with(|core, now| core.stack.tcp_unlisten_all(now));
+        }
+        let finished = async {
+            for shard in self.shards() {
+                poll_fn(|cx| {
+                    shard.with(|core, _| {
+                        if core.running().is_ok() && core.stack.has_unfinished_connections() {
+                            core.waiters.wait_for_changes(cx);
+                            Poll::Pending
+                        } else {
+                            Poll::Ready(())
+                        }
+                    })
+                })
+                .await;
+            }
+        };
         if tokio::time::timeout(grace, finished).await.is_err() {
-            self.shard().with(|core, now| core.stack.abort_all(now));
+            for shard in self.shards() {
+                shard.with(|core, now| core.stack.abort_all(now));
+            }
         }
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.shard.close();
+        self.shards.iter().for_each(|shard| shard.close());
     }
 }

@@ -7,7 +7,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use super::{Stack, TcpStream};
+use super::{PORT_ATTEMPTS, Stack, TcpStream, shards::Turn};
 use crate::{stack::ListenerId, tcp::Config};
 
 /// Established connections that wait to be accepted, as in `std` and tokio. Fewer, and a burst of clients has to send
@@ -23,7 +23,9 @@ const SHUT_DOWN: &str = "the listener was closed when its stack was shut down";
 #[derive(Debug)]
 pub struct TcpListener {
     stack: Stack,
-    id: ListenerId,
+    /// One for each shard that the handle reaches: a SYN may come to any of them.
+    ids: Box<[ListenerId]>,
+    turn: Turn,
     local: SocketAddr,
 }
 
@@ -33,7 +35,7 @@ impl TcpListener {
     ///
     /// # Errors
     /// `AddrInUse` when something listens there, `AddrNotAvailable` when the address is not the stack's.
-    // Nothing to wait for yet, but tokio's namesake does, and so may several shards.
+    // Nothing to wait for, but tokio's namesake does.
     #[allow(clippy::unused_async)]
     pub async fn bind(stack: &Stack, address: SocketAddr) -> io::Result<Self> {
         Self::listen(stack, address, BACKLOG, None)
@@ -45,13 +47,39 @@ impl TcpListener {
         backlog: usize,
         config: Option<Config>,
     ) -> io::Result<Self> {
-        let (id, local) = stack.shard().with(|core, now| {
-            core.running()?;
-            let id = core.stack.tcp_listen_with(now, address, backlog, config)?;
-            let local = core.stack.tcp_listener(id).map_or(address, |listener| listener.local);
-            io::Result::Ok((id, local))
-        })?;
-        Ok(Self { stack: stack.clone(), id, local })
+        for _ in 1..PORT_ATTEMPTS {
+            match Self::listen_once(stack, address, backlog, config.as_ref()) {
+                Err(error) if address.port() == 0 && error.kind() == io::ErrorKind::AddrInUse => {}
+                result => return result,
+            }
+        }
+        Self::listen_once(stack, address, backlog, config.as_ref())
+    }
+
+    /// Listens on each shard, on the port that the first one found if that was left to us.
+    fn listen_once(
+        stack: &Stack,
+        address: SocketAddr,
+        backlog: usize,
+        config: Option<&Config>,
+    ) -> io::Result<Self> {
+        let (mut ids, mut local) = (Vec::new(), address);
+        for shard in stack.shards() {
+            let listening = shard.with(|core, now| {
+                core.running()?;
+                let id = core.stack.tcp_listen_with(now, local, backlog, config.cloned())?;
+                local = core.stack.tcp_listener(id).map_or(local, |listener| listener.local);
+                io::Result::Ok(id)
+            });
+            match listening {
+                Ok(id) => ids.push(id),
+                Err(error) => {
+                    unlisten(stack, &ids);
+                    return Err(error);
+                }
+            }
+        }
+        Ok(Self { stack: stack.clone(), ids: ids.into(), turn: Turn::default(), local })
     }
 
     /// Where it listens.
@@ -72,26 +100,38 @@ impl TcpListener {
     /// # Errors
     /// As `accept`.
     pub fn poll_accept(&self, cx: &Context<'_>) -> Poll<io::Result<(TcpStream, SocketAddr)>> {
-        self.stack.shard().with(|core, now| {
+        let accepted = self.turn.poll(self.stack.shards(), Some(cx), |position, core, now| {
+            let listener = self.ids[position];
             core.running()?;
-            if core.stack.tcp_listener(self.id).is_none() {
+            if core.stack.tcp_listener(listener).is_none() {
                 return Poll::Ready(Err(io::Error::new(io::ErrorKind::NotConnected, SHUT_DOWN)));
             }
-            let Some((id, remote)) = core.stack.tcp_accept(now, self.id) else {
-                core.waiters.wait_to_accept(self.id, cx);
+            let Some((id, remote)) = core.stack.tcp_accept(now, listener) else {
+                core.waiters.wait_to_accept(listener, cx);
                 return Poll::Pending;
             };
             let local = core.stack.tcp(id).map_or(self.local, crate::tcp::Connection::local);
-            Poll::Ready(Ok((TcpStream::accepted(self.stack.clone(), id, local, remote), remote)))
-        })
+            Poll::Ready(Ok((TcpStream::accepted(self.stack.home(position), id, local, remote), remote)))
+        });
+        if accepted.is_ready() {
+            self.turn.pass_on();
+        }
+        accepted
+    }
+}
+
+/// Ends the first shards' listeners.
+fn unlisten(stack: &Stack, ids: &[ListenerId]) {
+    for (shard, &id) in stack.shards().iter().zip(ids) {
+        shard.with(|core, now| {
+            core.stack.tcp_unlisten(now, id);
+            core.waiters.forget_listener(id);
+        });
     }
 }
 
 impl Drop for TcpListener {
     fn drop(&mut self) {
-        self.stack.shard().with(|core, now| {
-            core.stack.tcp_unlisten(now, self.id);
-            core.waiters.forget_listener(self.id);
-        });
+        unlisten(&self.stack, &self.ids);
     }
 }

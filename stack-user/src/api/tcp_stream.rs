@@ -13,6 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{
     Stack,
+    shards::Home,
     split::{OwnedReadHalf, OwnedWriteHalf, ReadHalf, WriteHalf},
 };
 use crate::{
@@ -28,7 +29,8 @@ use crate::{
 /// delivered, and the stack keeps the connection until its peer has confirmed that.
 #[derive(Debug)]
 pub struct TcpStream {
-    stack: Stack,
+    /// Where the connection is, for all its life.
+    stack: Home,
     id: TcpId,
     local: SocketAddr,
     remote: SocketAddr,
@@ -44,11 +46,12 @@ impl TcpStream {
     /// `AddrNotAvailable` when all ports to this peer are in use, or the stack has lost its address; `InvalidInput` when
     /// `remote` is not one host and port; why the stack stopped, if it did.
     pub async fn connect(stack: &Stack, remote: SocketAddr) -> io::Result<Self> {
+        let stack = stack.next_home();
         let (id, local) = stack.shard().with(|core, now| {
             core.running()?;
             io::Result::Ok(core.stack.tcp_connect(now, remote)?)
         })?;
-        Self { stack: stack.clone(), id, local, remote }.connected().await
+        Self { stack, id, local, remote }.connected().await
     }
 
     /// Opens a connection from a chosen local end.
@@ -58,6 +61,7 @@ impl TcpStream {
         remote: SocketAddr,
         config: Config,
     ) -> io::Result<Self> {
+        let stack = stack.next_home();
         let (id, local) = stack.shard().with(|core, now| {
             core.running()?;
             let ours = core.stack.address();
@@ -79,7 +83,7 @@ impl TcpStream {
     }
 
     /// A connection that a listener has accepted.
-    pub(super) fn accepted(stack: Stack, id: TcpId, local: SocketAddr, remote: SocketAddr) -> Self {
+    pub(super) fn accepted(stack: Home, id: TcpId, local: SocketAddr, remote: SocketAddr) -> Self {
         Self { stack, id, local, remote }
     }
 
@@ -328,7 +332,7 @@ impl TcpStream {
         })
     }
 
-    pub(super) fn stack(&self) -> &Stack {
+    pub(super) fn home(&self) -> &Home {
         &self.stack
     }
 

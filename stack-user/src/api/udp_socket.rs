@@ -8,7 +8,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use super::Stack;
+use super::{PORT_ATTEMPTS, Stack, shards::Turn};
 use crate::{
     net::udp::RecvError,
     stack::{ListenError, UdpId},
@@ -21,7 +21,11 @@ use crate::{
 #[derive(Debug)]
 pub struct UdpSocket {
     stack: Stack,
-    id: UdpId,
+    /// One for each shard that the handle reaches: a datagram may come to any of them.
+    ids: Box<[UdpId]>,
+    turn: Turn,
+    /// The shard that sends, so that datagrams stay in order; its place among them.
+    sender: usize,
     local: SocketAddr,
     remote: OnceLock<SocketAddr>,
 }
@@ -33,17 +37,42 @@ impl UdpSocket {
     /// # Errors
     /// `AddrInUse` when another socket has the port, or all have one; `AddrNotAvailable` when the address is not the stack's;
     /// why the stack stopped, if it did.
-    // Nothing to wait for yet, but tokio's namesake does, and so may several shards.
+    // Nothing to wait for, but tokio's namesake does.
     #[allow(clippy::unused_async)]
     pub async fn bind(stack: &Stack, local: SocketAddr) -> io::Result<Self> {
-        let (id, local) = stack.shard().with(|core, _| {
-            core.running()?;
-            if !local.ip().is_unspecified() && core.stack.address() != Some(local.ip()) {
-                return Err(ListenError::NotOurs(local.ip()).into());
+        for _ in 1..PORT_ATTEMPTS {
+            match Self::bind_once(stack, local) {
+                Err(error) if local.port() == 0 && error.kind() == io::ErrorKind::AddrInUse => {}
+                result => return result,
             }
-            io::Result::Ok(core.stack.udp_bind(local.port())?)
-        })?;
-        Ok(Self { stack: stack.clone(), id, local, remote: OnceLock::new() })
+        }
+        Self::bind_once(stack, local)
+    }
+
+    /// Binds on each shard, to the port that the first one found if that was left to us.
+    fn bind_once(stack: &Stack, wish: SocketAddr) -> io::Result<Self> {
+        let (mut ids, mut local) = (Vec::new(), wish);
+        for shard in stack.shards() {
+            let bound = shard.with(|core, _| {
+                core.running()?;
+                if !wish.ip().is_unspecified() && core.stack.address() != Some(wish.ip()) {
+                    return Err(ListenError::NotOurs(wish.ip()).into());
+                }
+                io::Result::Ok(core.stack.udp_bind(local.port())?)
+            });
+            match bound {
+                Ok((id, at)) => {
+                    ids.push(id);
+                    local = at;
+                }
+                Err(error) => {
+                    close(stack, &ids);
+                    return Err(error);
+                }
+            }
+        }
+        let (stack, sender, turn) = (stack.clone(), stack.next_position(), Turn::default());
+        Ok(Self { stack, ids: ids.into(), turn, sender, local, remote: OnceLock::new() })
     }
 
     /// Our end's address.
@@ -67,7 +96,9 @@ impl UdpSocket {
     #[allow(clippy::unused_async)]
     pub async fn connect(&self, remote: SocketAddr) -> io::Result<()> {
         self.remote.set(remote).map_err(|_| io::ErrorKind::AlreadyExists)?;
-        self.stack.shard().with(|core, _| core.stack.udp_connect(self.id, remote));
+        for (shard, &id) in self.stack.shards().iter().zip(&self.ids) {
+            shard.with(|core, _| core.stack.udp_connect(id, remote));
+        }
         Ok(())
     }
 
@@ -97,9 +128,13 @@ impl UdpSocket {
     /// # Errors
     /// As there.
     pub fn try_send_to(&self, payload: &[u8], remote: SocketAddr) -> io::Result<usize> {
-        self.stack.shard().with(|core, now| {
+        let sender = match self.ids.len() {
+            1 => 0,
+            _ => self.stack.idle_position(self.sender),
+        };
+        self.stack.shards()[sender].with(|core, now| {
             core.running()?;
-            io::Result::Ok(core.stack.udp_send_to(now, self.id, remote, payload)?)
+            io::Result::Ok(core.stack.udp_send_to(now, self.ids[sender], remote, payload)?)
         })?;
         Ok(payload.len())
     }
@@ -118,7 +153,7 @@ impl UdpSocket {
     /// # Errors
     /// As `recv_from`.
     pub fn poll_recv_from(&self, cx: &Context<'_>, buf: &mut [u8]) -> Poll<io::Result<(usize, SocketAddr)>> {
-        self.poll(Some(cx), |stack, id| stack.udp_recv_from(id, buf))
+        self.poll_take(Some(cx), buf)
     }
 
     /// Receives a datagram: its length.
@@ -134,7 +169,7 @@ impl UdpSocket {
     /// # Errors
     /// `WouldBlock` if none has; else as [`recv_from`](Self::recv_from).
     pub fn try_recv_from(&self, buf: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
-        match self.poll(None, |stack, id| stack.udp_recv_from(id, buf)) {
+        match self.poll_take(None, buf) {
             Poll::Ready(received) => received,
             Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
         }
@@ -155,7 +190,7 @@ impl UdpSocket {
     pub async fn readable(&self) -> io::Result<()> {
         poll_fn(|cx| {
             let looked = self.poll(Some(cx), |stack, id| stack.udp_peek_from(id, &mut []));
-            looked.map(|_| self.stack.shard().with(|core, _| core.running()).map_err(io::Error::from))
+            looked.map(|_| self.running())
         })
         .await
     }
@@ -164,31 +199,58 @@ impl UdpSocket {
     fn poll(
         &self,
         cx: Option<&Context<'_>>,
-        receive: impl FnOnce(
+        mut receive: impl FnMut(
             &mut crate::stack::Stack<crate::device::Umem>,
             UdpId,
         ) -> Result<(usize, SocketAddr), RecvError>,
     ) -> Poll<io::Result<(usize, SocketAddr)>> {
-        self.stack.shard().with(|core, _| match receive(&mut core.stack, self.id) {
-            Err(RecvError::WouldBlock) if let Err(stopped) = core.running() => {
-                Poll::Ready(Err(stopped.into()))
-            }
-            Err(RecvError::WouldBlock) => {
-                if let Some(cx) = cx {
-                    core.waiters.wait_to_receive(self.id, cx);
+        self.turn.poll(self.stack.shards(), cx, |position, core, _| {
+            let id = self.ids[position];
+            match receive(&mut core.stack, id) {
+                Err(RecvError::WouldBlock) if let Err(stopped) = core.running() => {
+                    Poll::Ready(Err(stopped.into()))
                 }
-                Poll::Pending
+                Err(RecvError::WouldBlock) => {
+                    if let Some(cx) = cx {
+                        core.waiters.wait_to_receive(id, cx);
+                    }
+                    Poll::Pending
+                }
+                received => Poll::Ready(received.map_err(io::Error::from)),
             }
-            received => Poll::Ready(received.map_err(io::Error::from)),
         })
+    }
+
+    /// Takes a datagram, so that the next one may be another shard's.
+    fn poll_take(&self, cx: Option<&Context<'_>>, buf: &mut [u8]) -> Poll<io::Result<(usize, SocketAddr)>> {
+        let received = self.poll(cx, |stack, id| stack.udp_recv_from(id, buf));
+        if received.is_ready() {
+            self.turn.pass_on();
+        }
+        received
+    }
+
+    /// Why the stack stopped, if it did.
+    fn running(&self) -> io::Result<()> {
+        for shard in self.stack.shards() {
+            shard.with(|core, _| core.running())?;
+        }
+        Ok(())
+    }
+}
+
+/// Closes the first shards' sockets.
+fn close(stack: &Stack, ids: &[UdpId]) {
+    for (shard, &id) in stack.shards().iter().zip(ids) {
+        shard.with(|core, _| {
+            core.stack.udp_close(id);
+            core.waiters.forget_udp(id);
+        });
     }
 }
 
 impl Drop for UdpSocket {
     fn drop(&mut self) {
-        self.stack.shard().with(|core, _| {
-            core.stack.udp_close(self.id);
-            core.waiters.forget_udp(self.id);
-        });
+        close(&self.stack, &self.ids);
     }
 }

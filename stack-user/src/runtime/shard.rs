@@ -1,4 +1,4 @@
-//! One NIC queue (or several), one UMEM, one protocol stack, one lock.
+//! One NIC queue, one UMEM, one protocol stack, one lock.
 //!
 //! A stream does not talk to the shard through a channel: it takes the lock and works on its connection. Whoever
 //! holds the lock also sends what has become due before letting go, so a write is on the wire when it returns. The
@@ -7,8 +7,11 @@
 use std::{
     collections::VecDeque,
     io, mem,
-    sync::{Mutex, PoisonError},
-    task::Waker,
+    sync::{
+        Mutex, MutexGuard, PoisonError, TryLockError,
+        atomic::{AtomicBool, Ordering, fence},
+    },
+    task::{Context, Waker},
 };
 
 use tokio::sync::Notify;
@@ -38,6 +41,15 @@ pub struct Shard {
     core: Mutex<Core>,
     /// Tells the driver that its sleep has become too long, or that it is over.
     pub(super) wake_driver: Notify,
+    /// None if the shard has no siblings: then nobody has anything better to do than to wait.
+    turned_away: Option<TurnedAway>,
+}
+
+/// Tasks that found the lock taken and did not wait for it.
+#[derive(Debug, Default)]
+struct TurnedAway {
+    any: AtomicBool,
+    tasks: Mutex<Vec<Waker>>,
 }
 
 /// What the lock guards.
@@ -75,13 +87,46 @@ impl Shard {
             closing: false,
             stopped: None,
         };
-        Self { core: Mutex::new(core), wake_driver: Notify::new() }
+        Self { core: Mutex::new(core), wake_driver: Notify::new(), turned_away: None }
+    }
+
+    /// The same as one of several shards, so that [`try_with`](Self::try_with) does not wait.
+    pub fn one_of_several(stack: Stack<Umem>, device: Box<dyn Device>, clock: Clock) -> Self {
+        Self { turned_away: Some(TurnedAway::default()), ..Self::new(stack, device, clock) }
     }
 
     /// Works on the shard, then sends what that made due and wakes those whom it concerns.
     pub fn with<T>(&self, work: impl FnOnce(&mut Core, Instant) -> T) -> T {
         // The protocol code doesn't panic; if it did, its state is still the best there is for closing orderly.
-        let mut core = self.core.lock().unwrap_or_else(PoisonError::into_inner);
+        self.work(self.core.lock().unwrap_or_else(PoisonError::into_inner), work)
+    }
+
+    /// As [`with`](Self::with), but for those who have other shards to turn to: `None` if somebody works on this one just
+    /// now, and then the task is woken when they have finished.
+    pub fn try_with<T>(&self, cx: &Context<'_>, work: impl FnOnce(&mut Core, Instant) -> T) -> Option<T> {
+        let Some(turned_away) = &self.turned_away else { return Some(self.with(work)) };
+        let core = self.try_lock().or_else(|| {
+            turned_away.remember(cx);
+            // They may have finished just before they could know of us.
+            self.try_lock()
+        });
+        core.map(|core| self.work(core, work))
+    }
+
+    /// Whether somebody works on the shard just now.
+    pub fn is_busy(&self) -> bool {
+        self.try_lock().is_none()
+    }
+
+    fn try_lock(&self) -> Option<MutexGuard<'_, Core>> {
+        match self.core.try_lock() {
+            Ok(core) => Some(core),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+
+    fn work<T>(&self, mut core: MutexGuard<'_, Core>, work: impl FnOnce(&mut Core, Instant) -> T) -> T {
         let now = core.clock.now();
         let result = work(&mut core, now);
         // The driver's work takes a while and lets time pass; it must not run backwards afterwards.
@@ -92,6 +137,9 @@ impl Shard {
         let wakers = mem::take(&mut core.waiters.woken);
         drop(core);
         wakers.into_iter().for_each(Waker::wake);
+        if let Some(turned_away) = &self.turned_away {
+            turned_away.wake();
+        }
         if oversleeps {
             self.wake_driver.notify_one();
         }
@@ -121,6 +169,29 @@ impl Shard {
     pub fn close(&self) {
         self.with(|core, _| core.closing = true);
         self.wake_driver.notify_one();
+    }
+}
+
+impl TurnedAway {
+    fn remember(&self, cx: &Context<'_>) {
+        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        if !tasks.iter().any(|waker| waker.will_wake(cx.waker())) {
+            tasks.push(cx.waker().clone());
+        }
+        self.any.store(true, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+    }
+
+    /// The lock is free again. Either we see who was turned away while it was not, or they see that it is.
+    fn wake(&self) {
+        fence(Ordering::SeqCst);
+        if self.any.load(Ordering::Relaxed) {
+            let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+            self.any.store(false, Ordering::Relaxed);
+            let woken = mem::take(&mut *tasks);
+            drop(tasks);
+            woken.into_iter().for_each(Waker::wake);
+        }
     }
 }
 

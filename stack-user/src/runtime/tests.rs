@@ -74,6 +74,30 @@ async fn what_found_the_ring_full_while_the_driver_slept_is_sent_when_there_is_r
 }
 
 #[test]
+fn who_finds_the_lock_of_one_of_several_shards_taken_is_woken_when_it_is_free() {
+    let shard = |new: fn(Stack<Umem>, Box<dyn Device>, Clock) -> Shard| {
+        let clock = Clock::new();
+        let umem = Umem::on_heap(16).expect("memory");
+        let stack = Stack::new(clock.now(), MacAddr([2, 0, 0, 0, 0, 1]), None, umem, Rng::from_seed(1));
+        new(stack, Box::new(memory::tap(memory::Options::default()).0), clock)
+    };
+    let several = shard(Shard::one_of_several);
+    let count = Arc::new(Count::default());
+    let waker = Waker::from(Arc::clone(&count));
+    let cx = Context::from_waker(&waker);
+    several.with(|_, _| {
+        assert!(several.is_busy());
+        assert!(several.try_with(&cx, |_, _| ()).is_none());
+        assert_eq!(count.get(), 0);
+    });
+    assert_eq!(count.get(), 1);
+    assert!(!several.is_busy() && several.try_with(&cx, |_, _| ()).is_some());
+    several.with(|_, _| ());
+    assert_eq!(count.get(), 1, "once");
+    assert!(shard(Shard::new).try_with(&cx, |_, _| ()).is_some());
+}
+
+#[test]
 fn everybody_who_waits_for_a_socket_is_woken() {
     let id = Sockets::new().bind(SocketAddr::from((ADDRESS, 53)), &mut Rng::from_seed(1)).expect("a socket");
     let (one, other) = (Arc::new(Count::default()), Arc::new(Count::default()));
