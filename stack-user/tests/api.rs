@@ -7,6 +7,8 @@
 mod datagrams;
 #[path = "api/in_place.rs"]
 mod in_place;
+#[path = "api/names.rs"]
+mod names;
 #[path = "api/shards.rs"]
 mod shards;
 #[path = "api/streams.rs"]

@@ -66,6 +66,13 @@ pub fn lab_server() -> Result<PathBuf> {
     Ok(paths::binary("debug", "lab-server"))
 }
 
+/// Builds the example programs, and says in which directory they are.
+pub fn examples() -> Result<PathBuf> {
+    setup::ensure(setup::Level::Build)?;
+    run_visibly(cargo().args(["build", "--quiet", "--package", "stack-user", "--examples"]))?;
+    Ok(paths::target().join("debug/examples"))
+}
+
 /// Cargo in the workspace: the very one that started us, if one did.
 pub fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));

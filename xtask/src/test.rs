@@ -79,6 +79,7 @@ fn steps(args: &Args) -> Result<Vec<TestStep>> {
     end_to_end.args(["--package", "stack-user", "--test", "e2e", "--no-fail-fast"]);
     // The lab's own server, which the tests start as an ordinary user would.
     end_to_end.env("XSTACK_LAB_SERVER", build::lab_server()?);
+    end_to_end.env("XSTACK_EXAMPLES", build::examples()?);
     if args.full {
         end_to_end.arg("--release").env("XSTACK_E2E_FULL", "1");
     }

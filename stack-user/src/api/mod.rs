@@ -5,8 +5,11 @@
 //! address is free again.
 
 mod builder;
+pub mod connectors;
 mod error;
 mod in_place;
+mod incoming;
+mod lookup;
 mod resolver;
 mod shards;
 mod split;
@@ -25,6 +28,8 @@ use std::{
 
 pub use builder::{AddressChoice, Builder, ParseAddressError, ParseProgramError, ProgramChoice, StartError};
 pub use in_place::{Chunk, Room};
+pub use incoming::{Incoming, IntoIncoming};
+pub use lookup::{Target, ToSocketAddrs, lookup_host};
 pub use resolver::{ResolveError, Resolver};
 pub use split::{OwnedReadHalf, OwnedWriteHalf, ReadHalf, ReuniteError, WriteHalf};
 pub use tcp_listener::TcpListener;

@@ -41,6 +41,7 @@ const RESOLV_CONFS: [&str; 2] = ["/etc/resolv.conf", "/run/systemd/resolve/resol
 pub struct Resolver {
     hickory: Arc<Hickory<Provider>>,
     name_servers: Arc<[IpAddr]>,
+    stack: Stack,
     obstacle: Obstacle,
 }
 
@@ -115,12 +116,18 @@ impl Resolver {
         options.ip_strategy = LookupIpStrategy::Ipv4Only;
         let hickory =
             builder.build().map_err(|source| ResolveError::BadConfiguration { source: Box::new(source) })?;
-        Ok(Self { hickory: Arc::new(hickory), name_servers: name_servers.into(), obstacle })
+        let (hickory, stack) = (Arc::new(hickory), stack.clone());
+        Ok(Self { hickory, name_servers: name_servers.into(), stack, obstacle })
     }
 
     /// Who is asked.
     pub fn name_servers(&self) -> &[IpAddr] {
         &self.name_servers
+    }
+
+    /// The stack that it asks through.
+    pub fn stack(&self) -> &Stack {
+        &self.stack
     }
 
     /// The addresses of `name`, at least one.

@@ -12,6 +12,7 @@ mod beside_the_kernel;
 mod capture;
 mod conflict;
 mod differential;
+mod examples;
 mod fetch;
 mod kill;
 mod operator_program;

@@ -2,11 +2,13 @@
 
 mod lab;
 mod programs;
+mod server;
 mod xstack;
 
 pub(crate) use lab::{Host, TestLab, address};
 pub(crate) use programs::{Dnsmasq, Nginx, Running, Tcpdump};
-pub(crate) use xstack::{XSTACK, run_for};
+pub(crate) use server::Server;
+pub(crate) use xstack::{Outcome, XSTACK, run_for};
 
 /// Whether counts and sizes are those of a release.
 pub(crate) fn full() -> bool {

@@ -2,7 +2,8 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
-use std::process::{Child, Command, Output, Stdio};
+use std::path::PathBuf;
+use std::process::{Child, ChildStderr, Command, Output, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -34,6 +35,11 @@ impl Running {
         self.child.as_mut().unwrap().try_wait().unwrap().is_some()
     }
 
+    /// What it says on stderr, if that was piped.
+    pub(crate) fn take_stderr(&mut self) -> ChildStderr {
+        self.child.as_mut().unwrap().stderr.take().unwrap()
+    }
+
     /// Waits for its end, and gives what it printed if that was piped.
     pub(crate) fn finish(mut self) -> Output {
         self.child.take().unwrap().wait_with_output().unwrap()
@@ -62,7 +68,7 @@ impl Drop for Running {
     }
 }
 
-/// nginx on the web host, with a directory of its own.
+/// nginx on the web host, for http and https, with a directory of its own.
 pub(crate) struct Nginx {
     directory: TempDir,
     _running: Running,
@@ -73,6 +79,9 @@ impl Nginx {
         let directory = tempfile::tempdir().unwrap();
         let root = directory.path();
         fs::create_dir(root.join("www")).unwrap();
+        let key = rcgen::generate_simple_self_signed(["example.com".into()]).unwrap();
+        fs::write(root.join("certificate.pem"), key.cert.pem()).unwrap();
+        fs::write(root.join("key.pem"), key.signing_key.serialize_pem()).unwrap();
         let configuration = root.join("nginx.conf");
         fs::write(&configuration, Self::configuration(&root.display().to_string())).unwrap();
         let running = Running::start(
@@ -83,8 +92,13 @@ impl Nginx {
                 .arg(root)
                 .stderr(Stdio::null()),
         );
-        wait_for_port(lab, &format!("{}:80", address::WEB));
+        wait_for_port(lab, &format!("{}:443", address::WEB));
         Self { directory, _running: running }
+    }
+
+    /// The certificate of https://example.com, which signs for itself.
+    pub(crate) fn certificate(&self) -> PathBuf {
+        self.directory.path().join("certificate.pem")
     }
 
     /// Puts a file there for anybody to fetch.
@@ -102,7 +116,8 @@ impl Nginx {
             "daemon off; user root; worker_processes 1; pid {root}/pid; error_log {root}/error.log;\n\
              events {{ worker_connections 256; }}\n\
              http {{ access_log off; sendfile on; default_type application/octet-stream; {temporary}\n\
-             server {{ listen {web}:80; root {root}/www; }} }}\n"
+             ssl_certificate {root}/certificate.pem; ssl_certificate_key {root}/key.pem;\n\
+             server {{ listen {web}:80; listen {web}:443 ssl; root {root}/www; }} }}\n"
         )
     }
 }
@@ -152,8 +167,7 @@ impl Tcpdump {
         // Packet-buffered and immediate: what was seen is printed when it is seen, not when a buffer is full.
         command.args(["-n", "-l", "--immediate-mode", "-i", interface, filter]);
         let mut running = Running::start(command.stdout(Stdio::piped()).stderr(Stdio::piped()));
-        let stderr = running.child.as_mut().unwrap().stderr.take().unwrap();
-        let mut stderr = BufReader::new(stderr);
+        let mut stderr = BufReader::new(running.take_stderr());
         let mut line = String::new();
         while !line.contains("listening on") {
             line.clear();
