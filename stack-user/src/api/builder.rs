@@ -25,7 +25,7 @@ use crate::{
         route::{Prefix, PrefixError, Route, RouteError},
     },
     rng::Rng,
-    runtime::Clock,
+    runtime::{Clock, Life, LifeError},
     stack::{self, AddressEvent},
     tcp,
     telemetry::STORY,
@@ -134,6 +134,7 @@ pub struct Builder {
     capture: Option<PathBuf>,
     faults: Option<FaultSpec>,
     tcp: tcp::Config,
+    state_directory: Option<PathBuf>,
 }
 
 /// Why a stack did not start.
@@ -205,6 +206,9 @@ pub enum StartError {
     /// The stack stopped before it had an address.
     #[error("{0}")]
     Stopped(std::io::Error),
+    /// An earlier life can't be continued.
+    #[error(transparent)]
+    Life(#[from] LifeError),
     /// The system gives no random numbers.
     #[error("the system has no random numbers to give: {0}")]
     Random(std::io::Error),
@@ -295,6 +299,15 @@ impl Builder {
         self
     }
 
+    /// A directory of our own (made if its parent is there) that keeps a secret key and how far the clock has come, so that
+    /// this stack goes on with sequence numbers and timestamps where the last one on it ended, or was killed (RFC 6528). For
+    /// servers, and for whoever uses the same ports again. Without it, every start is the first.
+    #[must_use]
+    pub fn state_directory(mut self, directory: Option<PathBuf>) -> Self {
+        self.state_directory = directory;
+        self
+    }
+
     /// Starts the stack: attaches the program, binds the queues, claims the address.
     ///
     /// Whatever was changed on the host is undone when the last handle of the stack is dropped, when this fails, and
@@ -307,6 +320,7 @@ impl Builder {
         let network = self.network(&interface).await?;
         let mut rng = Rng::from_os().map_err(StartError::Random)?;
         let candidates = self.candidates(&interface, &network, &mut rng);
+        let life = self.state_directory.as_deref().map(Life::begin).transpose()?;
 
         let mut program = match &self.program {
             ProgramChoice::Own => Program::attach(&interface.name, self.mode, self.program_log)?,
@@ -327,14 +341,17 @@ impl Builder {
         }
         interface.wait_for_carrier(CARRIER_TIMEOUT).await?;
 
-        let clock = Clock::new();
+        let clock = life.as_ref().map_or_else(Clock::new, Life::clock);
         let device = self.wrap(Box::new(device), &interface, clock)?;
         let mut stack = stack::Stack::new(clock.now(), interface.mac, self.vlan, umem, rng);
         stack.set_tcp_config(self.tcp.clone());
+        if let Some(life) = &life {
+            stack.set_secret(life.key().clone());
+        }
         // Damage that was asked for is not the link's.
         let remedy = interface.partial_checksum_remedy().filter(|_| self.faults.is_none());
-        let stack =
-            Stack::start(vec![(stack, device)], clock, Some(program), remedy).map_err(StartError::Wait)?;
+        let stack = Stack::start(vec![(stack, device)], clock, Some(program), remedy, life)
+            .map_err(StartError::Wait)?;
         let address = self.claim_one(&stack, &network, &candidates).await?;
         tracing::info!(target: STORY, "address {address} claimed on {} ({})", interface.name, interface.mac);
         self.greet_gateway(&stack, &network);

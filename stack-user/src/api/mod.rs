@@ -42,7 +42,7 @@ use crate::{
         Device, Readable, Umem,
         xdp::program::{Program, ProgramError},
     },
-    runtime::{Clock, Shard, drive},
+    runtime::{Clock, Life, Shard, drive},
     stack::{self, AddressEvent},
     telemetry::{DropCounters, DropReason},
     time::Duration,
@@ -71,6 +71,8 @@ struct Running {
     program: Mutex<Option<Program>>,
     /// What to do about wrong checksums, if the link itself may be their cause.
     checksum_remedy: Option<String>,
+    /// What the next life continues; its end is noted when we are gone.
+    _life: Option<Life>,
 }
 
 impl Stack {
@@ -94,7 +96,7 @@ impl Stack {
     /// # Errors
     /// As there; `InvalidInput` when there is none.
     pub fn over_all(shards: Vec<(stack::Stack<Umem>, Box<dyn Device>)>, clock: Clock) -> io::Result<Self> {
-        Self::start(shards, clock, None, None)
+        Self::start(shards, clock, None, None, None)
     }
 
     fn start(
@@ -102,6 +104,7 @@ impl Stack {
         clock: Clock,
         program: Option<Program>,
         checksum_remedy: Option<String>,
+        life: Option<Life>,
     ) -> io::Result<Self> {
         if shards.is_empty() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "a stack needs a device"));
@@ -115,7 +118,8 @@ impl Stack {
             tokio::spawn(drive(Arc::clone(shard), clock, queues));
         }
         let (next, program) = (AtomicUsize::new(0), Mutex::new(program));
-        Ok(Self { running: Arc::new(Running { shards, next, program, checksum_remedy }), only: None })
+        let running = Running { shards, next, program, checksum_remedy, _life: life };
+        Ok(Self { running: Arc::new(running), only: None })
     }
 
     /// The shard that claims addresses.

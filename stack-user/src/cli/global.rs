@@ -97,6 +97,13 @@ pub struct GlobalOptions {
           value_parser = clap::value_parser!(u16).range(1..=4094))]
     pub vlan: Option<u16>,
 
+    /// Keep a secret key and the clock in DIR, so that a restart goes on where this ends, even if it is killed
+    ///
+    /// For servers, and for whoever uses the same ports again: new connections fit in with what peers still have of old ones
+    /// (RFC 6528).
+    #[arg(long, global = true, env = "XSTACK_STATE_DIR", hide_env_values = true, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+
     /// How TCP finds out how fast it may send
     #[arg(
         long,

@@ -55,6 +55,7 @@ impl OurNetwork {
             .program_log(options.log.into_level().filter(|_| options.log >= LevelFilter::DEBUG))
             .capture(options.pcap.clone())
             .faults(options.fault)
+            .state_directory(options.state_dir.clone())
             .tcp(options.tcp());
         let stack = builder.start().await.map_err(|error| Failure::Interface(error.to_string()))?;
         Ok(Self { stack, name_servers: options.dns.clone(), resolver: OnceCell::new() })

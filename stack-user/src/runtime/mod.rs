@@ -2,6 +2,7 @@
 
 mod clock;
 mod driver;
+mod life;
 mod shard;
 mod stopped;
 #[cfg(test)]
@@ -10,6 +11,7 @@ mod waiters;
 
 pub use clock::Clock;
 pub use driver::drive;
+pub use life::{Life, LifeError};
 pub use shard::{Core, Shard};
 pub use stopped::Stopped;
 pub use waiters::Waiters;

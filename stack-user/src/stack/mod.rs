@@ -161,6 +161,12 @@ impl<P: FramePool> Stack<P> {
         self.tcp_config = config;
     }
 
+    /// Continues the sequence numbers and timestamps of an earlier life, which had this key and a clock that was behind
+    /// ours: to be called before there is a connection.
+    pub fn set_secret(&mut self, key: SecretKey) {
+        self.secret = key;
+    }
+
     /// How connections are configured unless they are configured otherwise.
     pub fn default_tcp_config(&self) -> &crate::tcp::Config {
         &self.tcp_config

@@ -26,7 +26,7 @@ impl Secrets {
     }
 }
 
-/// The key of a stack, drawn once.
+/// The key of a stack, drawn once, or kept from an earlier life.
 #[derive(Clone)]
 pub struct SecretKey([u8; 16]);
 
@@ -43,6 +43,16 @@ impl SecretKey {
         let mut key = [0; 16];
         rng.fill(&mut key);
         Self(key)
+    }
+
+    /// The key that [`bytes`](Self::bytes) told.
+    pub fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+
+    /// What to keep of it, in a place that nobody else can read.
+    pub fn bytes(&self) -> &[u8; 16] {
+        &self.0
     }
 
     /// The secrets of a connection that starts now.

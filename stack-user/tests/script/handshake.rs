@@ -89,6 +89,7 @@ fn an_ack_of_something_else_is_reset_rfc9293_3_10_7_3() {
     s.state(State::SynSent);
     s.inject_dropped(seg(".").seq(5).ack(-1), DropReason::TcpUnacceptableAck);
     s.expect(seg("R").seq(-1));
+    s.expect(seg("S").seq(-1));
     s.expect_silence();
     s.finish();
 }

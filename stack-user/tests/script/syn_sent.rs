@@ -43,17 +43,32 @@ fn an_rst_with_an_ack_of_our_iss_is_not_answered_rfc9293_3_10_7_3() {
     s.finish();
 }
 
-/// RFC 9293 §3.5, figure 10: the peer believes in a connection that we have forgotten; our reset ends its error.
+/// RFC 9293 §3.5, figure 10: the peer believes in a connection that we have forgotten; our reset ends its error, and a SYN
+/// follows it at once.
 #[test]
 fn a_half_open_peer_is_reset_and_the_next_syn_connects_rfc9293_3_5_1() {
     let mut s = syn_sent();
     s.inject_dropped(seg(".").seq(300).ack(100), DropReason::TcpUnacceptableAck);
     s.expect(seg("R").seq(100));
-    s.expect_at(1000, seg("S").seq(-1));
+    s.expect(seg("S").seq(-1));
     s.advance(10);
     s.inject(seg("S.").seq(-1).ack(0).options(plain_options()));
     s.expect(seg(".").seq(0).ack(0));
     s.state(State::Established);
+    s.finish();
+}
+
+/// RFC 9293 §3.5.1: each false ACK is reset, but only the first has us send a SYN out of turn.
+#[test]
+fn a_second_half_open_answer_waits_for_the_time_out_rfc9293_3_5_1() {
+    let mut s = syn_sent();
+    s.inject_dropped(seg(".").seq(300).ack(100), DropReason::TcpUnacceptableAck);
+    s.expect(seg("R").seq(100));
+    s.expect(seg("S").seq(-1));
+    s.inject_dropped(seg(".").seq(300).ack(100), DropReason::TcpUnacceptableAck);
+    s.expect(seg("R").seq(100));
+    s.expect_silence();
+    s.expect_at(1000, seg("S").seq(-1));
     s.finish();
 }
 

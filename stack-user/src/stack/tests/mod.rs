@@ -6,6 +6,7 @@ mod connections;
 mod datagrams;
 mod floods;
 mod listening;
+mod lives;
 mod neighbours;
 mod rules;
 mod time_wait;

@@ -26,6 +26,7 @@ impl Connection {
         {
             if !segment.rst() {
                 self.reset_due = Some(Reset { seq: ack, ack: None });
+                self.reopen_after_reset(segment);
             }
             return Err(DropReason::TcpUnacceptableAck);
         }
@@ -53,6 +54,15 @@ impl Connection {
         self.establish(now, segment, segment.window.into());
         self.acks.require();
         self.receive(now, pool, segment, segment.seq + 1, payload)
+    }
+
+    /// The peer has answered our SYN by an ACK from an earlier life of ours. Our reset ends that connection (RFC 9293 §3.5.1,
+    /// figure 10), so that the next SYN opens a new one: it follows the reset instead of the time-out. Once, lest whoever
+    /// forges ACKs has us send.
+    fn reopen_after_reset(&mut self, segment: &Segment) {
+        if !segment.syn() && self.syn_transmissions == 1 {
+            self.syn_due = true;
+        }
     }
 
     /// Takes the peer's SYN: its sequence number and its options.
