@@ -9,6 +9,8 @@ mod datagrams;
 mod in_place;
 #[path = "api/names.rs"]
 mod names;
+#[path = "api/quic.rs"]
+mod quic;
 #[path = "api/shards.rs"]
 mod shards;
 #[path = "api/streams.rs"]

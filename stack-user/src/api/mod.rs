@@ -16,6 +16,7 @@ mod split;
 mod tcp_listener;
 mod tcp_socket;
 mod tcp_stream;
+mod udp_many;
 mod udp_socket;
 
 use std::{
@@ -35,6 +36,7 @@ pub use split::{OwnedReadHalf, OwnedWriteHalf, ReadHalf, ReuniteError, WriteHalf
 pub use tcp_listener::TcpListener;
 pub use tcp_socket::TcpSocket;
 pub use tcp_stream::TcpStream;
+pub use udp_many::Datagram;
 pub use udp_socket::UdpSocket;
 
 use crate::{

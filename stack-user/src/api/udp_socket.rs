@@ -8,11 +8,18 @@ use std::{
     task::{Context, Poll},
 };
 
-use super::{PORT_ATTEMPTS, Stack, shards::Turn};
+use tokio::io::{Interest, Ready};
+
+use super::{PORT_ATTEMPTS, Stack, shards::Turn, udp_many::Fields};
 use crate::{
     net::udp::RecvError,
     stack::{ListenError, UdpId},
+    time::Instant,
+    wire::Ecn,
 };
+
+/// The protocols of a shard.
+type Protocols = crate::stack::Stack<crate::device::Umem>;
 
 /// A UDP socket: what `tokio::net::UdpSocket` is to the kernel's stack.
 ///
@@ -28,6 +35,7 @@ pub struct UdpSocket {
     sender: usize,
     local: SocketAddr,
     remote: OnceLock<SocketAddr>,
+    fields: Fields,
 }
 
 impl UdpSocket {
@@ -72,7 +80,8 @@ impl UdpSocket {
             }
         }
         let (stack, sender, turn) = (stack.clone(), stack.next_position(), Turn::default());
-        Ok(Self { stack, ids: ids.into(), turn, sender, local, remote: OnceLock::new() })
+        let (ids, remote, fields) = (ids.into(), OnceLock::new(), Fields::default());
+        Ok(Self { stack, ids, turn, sender, local, remote, fields })
     }
 
     /// Our end's address.
@@ -123,19 +132,20 @@ impl UdpSocket {
         self.try_send_to(payload, remote)
     }
 
+    /// [`send`](Self::send), which never waits.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn try_send(&self, payload: &[u8]) -> io::Result<usize> {
+        self.try_send_to(payload, self.peer_addr()?)
+    }
+
     /// [`send_to`](Self::send_to), which never waits.
     ///
     /// # Errors
     /// As there.
     pub fn try_send_to(&self, payload: &[u8], remote: SocketAddr) -> io::Result<usize> {
-        let sender = match self.ids.len() {
-            1 => 0,
-            _ => self.stack.idle_position(self.sender),
-        };
-        self.stack.shards()[sender].with(|core, now| {
-            core.running()?;
-            io::Result::Ok(core.stack.udp_send_to(now, self.ids[sender], remote, payload)?)
-        })?;
+        self.try_send_many([payload], remote, Ecn::NotEct)?;
         Ok(payload.len())
     }
 
@@ -164,15 +174,28 @@ impl UdpSocket {
         self.recv_from(buf).await.map(|(n, _)| n)
     }
 
-    /// Receives a datagram if one has come.
+    /// [`recv`](Self::recv) for those who poll themselves.
+    ///
+    /// # Errors
+    /// As [`recv_from`](Self::recv_from).
+    pub fn poll_recv(&self, cx: &Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        self.poll_recv_from(cx, buf).map_ok(|(n, _)| n)
+    }
+
+    /// Receives a datagram if one has come: its length.
+    ///
+    /// # Errors
+    /// `WouldBlock` if none has; else as [`recv_from`](Self::recv_from).
+    pub fn try_recv(&self, buf: &mut [u8]) -> io::Result<usize> {
+        self.try_recv_from(buf).map(|(n, _)| n)
+    }
+
+    /// Receives a datagram if one has come: its length and its sender.
     ///
     /// # Errors
     /// `WouldBlock` if none has; else as [`recv_from`](Self::recv_from).
     pub fn try_recv_from(&self, buf: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
-        match self.poll_take(None, buf) {
-            Poll::Ready(received) => received,
-            Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
-        }
+        at_once(self.poll_take(None, buf))
     }
 
     /// Waits for a datagram, and leaves it to be received.
@@ -180,7 +203,39 @@ impl UdpSocket {
     /// # Errors
     /// As [`recv_from`](Self::recv_from).
     pub async fn peek_from(&self, buf: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
-        poll_fn(|cx| self.poll(Some(cx), |stack, id| stack.udp_peek_from(id, buf))).await
+        poll_fn(|cx| self.poll_peek_from(cx, buf)).await
+    }
+
+    /// [`peek_from`](Self::peek_from) for those who poll themselves.
+    ///
+    /// # Errors
+    /// As [`recv_from`](Self::recv_from).
+    pub fn poll_peek_from(&self, cx: &Context<'_>, buf: &mut [u8]) -> Poll<io::Result<(usize, SocketAddr)>> {
+        self.poll(Some(cx), |stack, id| stack.udp_peek_from(id, buf))
+    }
+
+    /// Looks at the next datagram if one has come, and leaves it to be received.
+    ///
+    /// # Errors
+    /// `WouldBlock` if none has; else as [`recv_from`](Self::recv_from).
+    pub fn try_peek_from(&self, buf: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
+        at_once(self.poll(None, |stack, id| stack.udp_peek_from(id, buf)))
+    }
+
+    /// As [`peek_from`](Self::peek_from), without the sender.
+    ///
+    /// # Errors
+    /// As [`recv_from`](Self::recv_from).
+    pub async fn peek(&self, buf: &mut [u8]) -> io::Result<usize> {
+        self.peek_from(buf).await.map(|(n, _)| n)
+    }
+
+    /// As [`peek_from`](Self::peek_from), the sender only.
+    ///
+    /// # Errors
+    /// As [`recv_from`](Self::recv_from).
+    pub async fn peek_sender(&self) -> io::Result<SocketAddr> {
+        self.peek_from(&mut []).await.map(|(_, sender)| sender)
     }
 
     /// Waits until a datagram has come, or an error. Somebody else may take it first.
@@ -195,15 +250,36 @@ impl UdpSocket {
         .await
     }
 
+    /// Waits until sending makes sense, which it always does: it never waits.
+    ///
+    /// # Errors
+    /// Why the stack stopped, if it did.
+    // As tokio's namesake.
+    #[allow(clippy::unused_async)]
+    pub async fn writable(&self) -> io::Result<()> {
+        self.running()
+    }
+
+    /// Waits for what `interest` names: see [`readable`](Self::readable) and [`writable`](Self::writable).
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn ready(&self, interest: Interest) -> io::Result<Ready> {
+        if interest.is_writable() {
+            self.running()?;
+            let has_come = interest.is_readable() && self.try_peek_from(&mut []).is_ok();
+            return Ok(if has_come { Ready::READABLE | Ready::WRITABLE } else { Ready::WRITABLE });
+        }
+        self.readable().await?;
+        Ok(Ready::READABLE)
+    }
+
     /// Receives by `receive`. Without a context nobody is woken.
-    fn poll(
+    pub(super) fn poll<T>(
         &self,
         cx: Option<&Context<'_>>,
-        mut receive: impl FnMut(
-            &mut crate::stack::Stack<crate::device::Umem>,
-            UdpId,
-        ) -> Result<(usize, SocketAddr), RecvError>,
-    ) -> Poll<io::Result<(usize, SocketAddr)>> {
+        mut receive: impl FnMut(&mut Protocols, UdpId) -> Result<T, RecvError>,
+    ) -> Poll<io::Result<T>> {
         self.turn.poll(self.stack.shards(), cx, |position, core, _| {
             let id = self.ids[position];
             match receive(&mut core.stack, id) {
@@ -221,11 +297,36 @@ impl UdpSocket {
         })
     }
 
+    /// Sends by `send`, all at one shard so that the datagrams stay in order.
+    pub(super) fn send_by<T>(
+        &self,
+        send: impl FnOnce(&mut Protocols, Instant, UdpId) -> io::Result<T>,
+    ) -> io::Result<T> {
+        let sender = match self.ids.len() {
+            1 => 0,
+            _ => self.stack.idle_position(self.sender),
+        };
+        self.stack.shards()[sender].with(|core, now| {
+            core.running()?;
+            send(&mut core.stack, now, self.ids[sender])
+        })
+    }
+
+    /// What the IP headers of what is sent say.
+    pub(super) fn fields(&self) -> &Fields {
+        &self.fields
+    }
+
+    /// The next one to receive from may be another shard.
+    pub(super) fn pass_on(&self) {
+        self.turn.pass_on();
+    }
+
     /// Takes a datagram, so that the next one may be another shard's.
     fn poll_take(&self, cx: Option<&Context<'_>>, buf: &mut [u8]) -> Poll<io::Result<(usize, SocketAddr)>> {
         let received = self.poll(cx, |stack, id| stack.udp_recv_from(id, buf));
         if received.is_ready() {
-            self.turn.pass_on();
+            self.pass_on();
         }
         received
     }
@@ -236,6 +337,13 @@ impl UdpSocket {
             shard.with(|core, _| core.running())?;
         }
         Ok(())
+    }
+}
+
+fn at_once<T>(result: Poll<io::Result<T>>) -> io::Result<T> {
+    match result {
+        Poll::Ready(result) => result,
+        Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
     }
 }
 

@@ -16,7 +16,7 @@ use crate::{
     frame::{FramePool, RxFrame, TxFrame},
     rng::Rng,
     telemetry::DropReason,
-    wire::udp,
+    wire::{Ecn, udp},
 };
 
 /// Ports that a socket without a wish gets (RFC 6335 §6: the dynamic ones; RFC 6056 §3.2 allows more, but those
@@ -45,6 +45,17 @@ pub enum Payload {
     Frame(RxFrame),
     /// A copy: it came in fragments, or chunks are scarce.
     Heap(Vec<u8>),
+}
+
+/// What was received.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Received {
+    /// Bytes that were copied.
+    pub len: usize,
+    /// Who sent it.
+    pub from: SocketAddr,
+    /// What routers said of congestion.
+    pub ecn: Ecn,
 }
 
 /// A datagram to send: header and data written, room left in front of them.
@@ -184,10 +195,18 @@ struct Socket {
     remote: Option<SocketAddr>,
     /// Where the last datagram went: what an error of an unconnected socket may be about.
     last_destination: Option<SocketAddr>,
-    queue: VecDeque<(Payload, SocketAddr)>,
+    queue: VecDeque<Waiting>,
     error: Option<NetworkError>,
     /// Its address is not ours any more.
     is_lost: bool,
+}
+
+/// A datagram that nobody has received yet.
+#[derive(Debug)]
+struct Waiting {
+    payload: Payload,
+    from: SocketAddr,
+    ecn: Ecn,
 }
 
 impl Sockets {
@@ -222,7 +241,7 @@ impl Sockets {
         let Some(socket) = self.sockets.get_mut(&id) else { return false };
         socket.remote = Some(remote);
         socket.error = None;
-        let (kept, others) = socket.queue.drain(..).partition(|&(_, from)| from == remote);
+        let (kept, others) = socket.queue.drain(..).partition(|waiting| waiting.from == remote);
         socket.queue = kept;
         release_all(pool, others);
         true
@@ -276,6 +295,7 @@ impl Sockets {
         pool: &mut P,
         id: SocketId,
         remote: SocketAddr,
+        ecn: Ecn,
         payload: Payload,
     ) -> Result<(), DropReason> {
         let Some(socket) = self.sockets.get_mut(&id) else {
@@ -287,12 +307,11 @@ impl Sockets {
             return Err(DropReason::UdpQueueFull);
         }
         let payload = payload.under_pressure(pool);
-        socket.queue.push_back((payload, remote));
+        socket.queue.push_back(Waiting { payload, from: remote, ecn });
         Ok(())
     }
 
-    /// Takes the datagram that waited longest: copies it, or as much as fits, into `buf`. Returns how many bytes
-    /// were copied, and who sent them.
+    /// Takes the datagram that waited longest: copies it, or as much as fits, into `buf`.
     ///
     /// # Errors
     /// See [`RecvError`]; an error of the network comes once, before what waits.
@@ -301,33 +320,28 @@ impl Sockets {
         pool: &mut P,
         id: SocketId,
         buf: &mut [u8],
-    ) -> Result<(usize, SocketAddr), RecvError> {
+    ) -> Result<Received, RecvError> {
         let socket = self.sockets.get_mut(&id).ok_or(RecvError::Closed)?;
         if let Some(error) = socket.error.take() {
             return Err(error.into());
         }
-        let (payload, from) = socket.queue.pop_front().ok_or(socket.nothing_more())?;
-        let n = payload.copy_to(pool, buf);
+        let Waiting { payload, from, ecn } = socket.queue.pop_front().ok_or(socket.nothing_more())?;
+        let len = payload.copy_to(pool, buf);
         payload.release(pool);
-        Ok((n, from))
+        Ok(Received { len, from, ecn })
     }
 
     /// As [`recv`](Self::recv), and the datagram can be received once more.
     ///
     /// # Errors
     /// As there; an error of the network stays, too.
-    pub fn peek<P: FramePool>(
-        &self,
-        pool: &P,
-        id: SocketId,
-        buf: &mut [u8],
-    ) -> Result<(usize, SocketAddr), RecvError> {
+    pub fn peek<P: FramePool>(&self, pool: &P, id: SocketId, buf: &mut [u8]) -> Result<Received, RecvError> {
         let socket = self.sockets.get(&id).ok_or(RecvError::Closed)?;
         if let Some(error) = socket.error {
             return Err(error.into());
         }
-        let (payload, from) = socket.queue.front().ok_or(socket.nothing_more())?;
-        Ok((payload.copy_to(pool, buf), *from))
+        let Waiting { payload, from, ecn } = socket.queue.front().ok_or(socket.nothing_more())?;
+        Ok(Received { len: payload.copy_to(pool, buf), from: *from, ecn: *ecn })
     }
 
     /// An address is not ours any more. Returns the sockets that had it, to be woken.
@@ -503,8 +517,8 @@ impl Payload {
     }
 }
 
-fn release_all<P: FramePool>(pool: &mut P, queue: VecDeque<(Payload, SocketAddr)>) {
-    for (payload, _) in queue {
+fn release_all<P: FramePool>(pool: &mut P, queue: VecDeque<Waiting>) {
+    for Waiting { payload, .. } in queue {
         payload.release(pool);
     }
 }

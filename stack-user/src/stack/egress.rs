@@ -141,8 +141,9 @@ impl<P: FramePool> Stack<P> {
         source: IpAddr,
         destination: IpAddr,
         protocol: u8,
+        fields: IpFields,
     ) {
-        if let Some(frame) = self.send_ip(now, frame, source, destination, protocol, IpFields::default()) {
+        if let Some(frame) = self.send_ip(now, frame, source, destination, protocol, fields) {
             self.send_later(now, frame);
         }
     }

@@ -9,11 +9,11 @@ use crate::{
         icmp::{Problem, Quote},
         ipv4::Datagram,
         reassembly::Reassembled,
-        udp::{BindError, Path, Payload, RecvError, SendError},
+        udp::{BindError, Path, Payload, Received, RecvError, SendError},
     },
     telemetry::DropReason,
     time::Instant,
-    wire::{protocol, udp::Header},
+    wire::{Ecn, IpFields, protocol, udp::Header},
 };
 
 /// Why there is no UDP socket.
@@ -54,7 +54,7 @@ impl<P: FramePool> Stack<P> {
         Ok((id, self.udp.local(id).unwrap_or(SocketAddr::new(address, port))))
     }
 
-    /// Sends a datagram.
+    /// Sends a datagram as others do, with a time to live of 64 and no wish.
     ///
     /// # Errors
     /// See [`UdpSendError`].
@@ -65,6 +65,21 @@ impl<P: FramePool> Stack<P> {
         remote: SocketAddr,
         payload: &[u8],
     ) -> Result<(), UdpSendError> {
+        self.udp_send_with(now, id, remote, IpFields::default(), payload)
+    }
+
+    /// Sends a datagram whose IP header says what `fields` do.
+    ///
+    /// # Errors
+    /// See [`UdpSendError`].
+    pub fn udp_send_with(
+        &mut self,
+        now: Instant,
+        id: UdpId,
+        remote: SocketAddr,
+        fields: IpFields,
+        payload: &[u8],
+    ) -> Result<(), UdpSendError> {
         let route = self.route().ok_or(UdpSendError::NoAddress)?;
         if route.next_hop(remote.ip()).is_none() {
             return Err(UdpSendError::NoRoute(remote.ip()));
@@ -72,7 +87,7 @@ impl<P: FramePool> Stack<P> {
         let source = route.address();
         let path = Path { source, header_room: self.link.header_room(source), mtu: route.mtu() };
         let sent = self.udp.send(&mut self.pool, id, Some(remote), path, payload)?;
-        self.send_ip_later(now, sent.frame, sent.source.ip(), sent.destination.ip(), protocol::UDP);
+        self.send_ip_later(now, sent.frame, sent.source.ip(), sent.destination.ip(), protocol::UDP, fields);
         Ok(())
     }
 
@@ -81,6 +96,14 @@ impl<P: FramePool> Stack<P> {
     /// # Errors
     /// See [`RecvError`].
     pub fn udp_recv_from(&mut self, id: UdpId, buf: &mut [u8]) -> Result<(usize, SocketAddr), RecvError> {
+        self.udp_recv(id, buf).map(|received| (received.len, received.from))
+    }
+
+    /// Receives a datagram, and what its IP header said.
+    ///
+    /// # Errors
+    /// See [`RecvError`].
+    pub fn udp_recv(&mut self, id: UdpId, buf: &mut [u8]) -> Result<Received, RecvError> {
         self.udp.recv(&mut self.pool, id, buf)
     }
 
@@ -89,7 +112,7 @@ impl<P: FramePool> Stack<P> {
     /// # Errors
     /// See [`RecvError`].
     pub fn udp_peek_from(&self, id: UdpId, buf: &mut [u8]) -> Result<(usize, SocketAddr), RecvError> {
-        self.udp.peek(&self.pool, id, buf)
+        self.udp.peek(&self.pool, id, buf).map(|received| (received.len, received.from))
     }
 
     /// Sends to `remote` from now on where no other destination is named, and receives from there only.
@@ -135,7 +158,7 @@ impl<P: FramePool> Stack<P> {
         let ip_header_len = datagram.payload.start;
         frame.truncate(ip_header_len + payload.end);
         frame.trim_front(ip_header_len + payload.start);
-        self.deliver_udp(id, remote, Payload::Frame(frame));
+        self.deliver_udp(id, remote, Ecn::of(datagram.header.tos), Payload::Frame(frame));
     }
 
     /// A datagram that came in parts.
@@ -150,14 +173,14 @@ impl<P: FramePool> Stack<P> {
         match self.udp.lookup(local, remote) {
             Some(id) => {
                 let data = whole.payload.get(payload).unwrap_or_default().to_vec();
-                self.deliver_udp(id, remote, Payload::Heap(data));
+                self.deliver_udp(id, remote, Ecn::of(whole.header.tos), Payload::Heap(data));
             }
             None => self.drops.count(DropReason::UdpNoSocket),
         }
     }
 
-    fn deliver_udp(&mut self, id: UdpId, remote: SocketAddr, payload: Payload) {
-        match self.udp.deliver(&mut self.pool, id, remote, payload) {
+    fn deliver_udp(&mut self, id: UdpId, remote: SocketAddr, ecn: Ecn, payload: Payload) {
+        match self.udp.deliver(&mut self.pool, id, remote, ecn, payload) {
             Ok(()) => self.events.push_back(Event::Udp { id }),
             Err(reason) => self.drops.count(reason),
         }

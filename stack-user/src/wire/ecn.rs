@@ -29,7 +29,7 @@ impl Ecn {
     }
 
     /// Its bits.
-    pub(super) const fn bits(self) -> u8 {
+    pub const fn bits(self) -> u8 {
         match self {
             Self::NotEct => 0b00,
             Self::Ect1 => 0b01,

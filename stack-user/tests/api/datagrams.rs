@@ -2,11 +2,13 @@
 
 use std::{io, net::Ipv4Addr, time::Duration};
 
+use tokio::io::Interest;
+
 use stack_user::{
     api::{Stack, UdpSocket},
     device::memory,
     stack::AddressEvent,
-    wire::{MacAddr, arp},
+    wire::{Ecn, MacAddr, arp},
 };
 
 use crate::{A, B, link, soon, start};
@@ -94,5 +96,55 @@ async fn whoever_waits_hears_that_the_address_is_lost() {
         socket.try_recv_from(&mut [0; 10]).unwrap_err().kind(),
         io::ErrorKind::AddrNotAvailable,
         "for good"
+    );
+}
+
+#[tokio::test]
+async fn every_way_to_send_and_to_receive_is_there() {
+    let (a, b) = soon("claiming", link()).await;
+    let one = UdpSocket::bind(&a, (A, 0).into()).await.unwrap();
+    let other = UdpSocket::bind(&b, (B, 7).into()).await.unwrap();
+    let unconnected = one.try_send(b"?").unwrap_err();
+    assert_eq!(unconnected.kind(), io::ErrorKind::NotConnected, "{unconnected}");
+    one.connect((B, 7).into()).await.unwrap();
+    let mut buf = [0; 100];
+    assert_eq!(other.try_recv(&mut buf).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+    assert_eq!(other.try_peek_from(&mut buf).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+    one.writable().await.unwrap();
+    assert!(one.ready(Interest::READABLE | Interest::WRITABLE).await.unwrap().is_writable());
+    assert_eq!(one.try_send(b"hello").unwrap(), 5);
+    assert!(soon("it to come", other.ready(Interest::READABLE)).await.unwrap().is_readable());
+    assert_eq!(other.peek_sender().await.unwrap(), one.local_addr());
+    assert_eq!(other.peek(&mut buf).await.unwrap(), 5);
+    assert_eq!(other.try_peek_from(&mut buf).unwrap(), (5, one.local_addr()));
+    assert_eq!(other.try_recv(&mut buf).unwrap(), 5);
+    assert_eq!(&buf[..5], b"hello");
+}
+
+#[tokio::test]
+async fn what_the_packets_say_is_what_was_chosen() {
+    let (device, wire) = memory::tap(memory::Options::default());
+    let a = start(device, 1, A);
+    assert_eq!(soon("claiming", a.claimed()).await.unwrap(), AddressEvent::Claimed);
+    let socket = UdpSocket::bind(&a, (A, 7).into()).await.unwrap();
+    let everybody = (Ipv4Addr::BROADCAST, 7).into();
+    let sent = |ecn| {
+        while wire.receive().is_some() {}
+        assert_eq!(socket.try_send_many([&b"hello"[..]], everybody, ecn).unwrap(), 1);
+        let frame = std::iter::from_fn(|| wire.receive()).find(|frame| frame[12..14] == [8, 0]).unwrap();
+        let (tos, ttl) = (frame[14 + 1], frame[14 + 8]);
+        assert_eq!(ttl, socket.ttl());
+        tos
+    };
+    assert_eq!((socket.ttl(), socket.dscp(), sent(Ecn::NotEct)), (64, 0, 0));
+    socket.set_ttl(3);
+    socket.set_dscp(0x2e);
+    assert_eq!((socket.ttl(), socket.dscp(), sent(Ecn::Ect0)), (3, 0x2e, 0xba));
+    socket.set_ttl(0);
+    socket.set_dscp(0xff);
+    assert_eq!(
+        (socket.ttl(), socket.dscp(), sent(Ecn::NotEct)),
+        (1, 0x3f, 0xfc),
+        "what fits, and never zero"
     );
 }

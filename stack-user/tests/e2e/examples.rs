@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, process::Command, sync::OnceLock, time::Duration};
 
-use crate::support::{Dnsmasq, Host, Nginx, Outcome, Server, TestLab, run_for};
+use crate::support::{Dnsmasq, Host, Nginx, Outcome, Server, TestLab, assert_same_bytes, run_for, sized};
 
 /// What the servers claim, and what the clients do.
 const OURS: &str = "10.77.0.77";
@@ -102,4 +102,91 @@ fn axum_server() {
         server.stop();
         assert_eq!(slow.join().unwrap(), b"done\n");
     });
+}
+
+#[test]
+fn tower_client() {
+    let programs = ["nginx", "dnsmasq", "ss"];
+    let Some(lab) = TestLab::without_servers("tower_client", &programs) else { return };
+    // Nothing listens at first: the layer that repeats is what makes it succeed.
+    let (outcome, _nginx) = std::thread::scope(|scope| {
+        let client = scope.spawn(|| lab.example("tower_client", &["http://10.77.1.2/"]));
+        std::thread::sleep(Duration::from_millis(1200));
+        let nginx = Nginx::start(&lab);
+        nginx.serve("index.html", b"<h1>at last</h1>\n");
+        (client.join().unwrap().expect_code(0), nginx)
+    });
+    assert_eq!(outcome.stdout, b"<h1>at last</h1>\n");
+    assert!(outcome.stderr.contains("once more"), "{}", outcome.stderr);
+    let missing = lab.example("tower_client", &["http://10.77.1.2/missing"]).expect_code(1);
+    assert!(missing.stderr.contains("404") && !missing.stderr.contains("once more"), "{}", missing.stderr);
+}
+
+#[test]
+fn rustls_client() {
+    let Some((lab, nginx, _dnsmasq)) = with_nginx("rustls_client") else { return };
+    nginx.serve("index.html", b"<h1>for your eyes only</h1>\n");
+    let certificate = nginx.certificate();
+    let certificate = certificate.to_str().unwrap();
+    let answer = lab.example("rustls_client", &["example.com", "443", certificate]).body();
+    let answer = String::from_utf8(answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\nServer: nginx"), "{answer}");
+    assert!(answer.ends_with("\r\n\r\n<h1>for your eyes only</h1>\n"), "{answer}");
+    let other = lab.example("rustls_client", &["10.77.1.2", "443", certificate]).expect_code(1);
+    assert!(other.stderr.contains("certificate"), "the name is another: {}", other.stderr);
+}
+
+#[test]
+fn rustls_server() {
+    let Some(lab) = TestLab::without_servers("rustls_server", &["curl"]) else { return };
+    let directory = tempfile::tempdir().unwrap();
+    let certificate = directory.path().join("certificate.pem");
+    let certificate = certificate.to_str().unwrap();
+    let server = lab.example_server("rustls_server", &["443", certificate]);
+    let url = "https://10.77.0.77/";
+    let answer = lab.neighbours_curl(&["--cacert", certificate, url]);
+    assert_eq!(answer, b"this came by Some(TLSv1_3)\n");
+    let older = lab.neighbours_curl(&["--cacert", certificate, "--tls-max", "1.2", url]);
+    assert_eq!(older, b"this came by Some(TLSv1_2)\n");
+    let stranger = lab.on(Host::Peer, "curl").args(["--silent", "--max-time", "20", url]).output().unwrap();
+    assert_eq!(stranger.status.code(), Some(60), "curl does not trust it unasked");
+    server.stop();
+}
+
+#[test]
+fn reqwest_client() {
+    let Some((lab, nginx, _dnsmasq)) = with_nginx("reqwest_client") else { return };
+    let page: Vec<u8> = (0..300_000_u32).map(|n| (n % 251) as u8).collect();
+    nginx.serve("page", &page);
+    assert!(lab.example("reqwest_client", &["http://example.com/page"]).body() == page);
+    let certificate = nginx.certificate();
+    let certificate = certificate.to_str().unwrap();
+    assert!(lab.example("reqwest_client", &["https://example.com/page", certificate]).body() == page);
+    let unknown = lab.example("reqwest_client", &["http://nosuch.invalid/"]).expect_code(1);
+    assert!(unknown.stderr.contains("nosuch.invalid"), "{}", unknown.stderr);
+}
+
+/// Ours against quinn over the kernel's sockets, both ways.
+#[test]
+fn quinn_echo() {
+    let Some(lab) = TestLab::without_servers("quinn_echo", &[]) else { return };
+    let directory = tempfile::tempdir().unwrap();
+    let (certificate, file) = (directory.path().join("certificate.pem"), directory.path().join("data"));
+    let (certificate, path) = (certificate.to_str().unwrap(), file.to_str().unwrap());
+    let data: Vec<u8> = (0..sized(2_000_000_u32, 50_000_000)).map(|n| (n % 251) as u8).collect();
+    std::fs::write(&file, &data).unwrap();
+
+    let server = lab.example_server("quinn_echo", &["server", "4433", certificate]);
+    let mut client = lab.on(Host::Peer, program("quinn_echo"));
+    client.args(["--kernel", "client", "10.77.0.77:4433", certificate, path]);
+    let echo = run_for(&mut client, WITHIN).body();
+    assert_same_bytes(&echo, &data, "the echo of our server");
+    server.stop();
+
+    let mut server = lab.on(Host::Peer, program("quinn_echo"));
+    let server = Server::start(server.args(["--kernel", "server", "4433", certificate]));
+    let echo = lab.example("quinn_echo", &["client", "10.77.0.3:4433", certificate, path]).body();
+    assert_same_bytes(&echo, &data, "the echo to our client");
+    let said = server.stop();
+    assert!(said.contains("10.77.0.77"), "it was our address that came: {said}");
 }

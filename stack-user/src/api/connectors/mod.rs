@@ -11,6 +11,7 @@
 //! | tower | the client as a `tower::Service`, in layers | `tower_client` |
 //! | axum | [`TcpListener`](super::TcpListener) in `axum::serve` (feature `axum`) | `axum_server` |
 //! | rustls | `tokio_rustls::{TlsConnector, TlsAcceptor}` over a stream; `hyper_rustls` over the [`hyper::Connector`] | `rustls_client`, `rustls_server` |
+//! | quinn | [`quinn::endpoint`] over a [`UdpSocket`](super::UdpSocket) (feature `quinn`) | `quinn_echo` |
 //! | reqwest | its transport can't be replaced, but it speaks to a SOCKS proxy in its own process | `reqwest_client` |
 //!
 //! # reqwest
@@ -25,3 +26,5 @@
 pub mod axum;
 #[cfg(feature = "hyper")]
 pub mod hyper;
+#[cfg(feature = "quinn")]
+pub mod quinn;
