@@ -183,7 +183,7 @@ fn missing_privileges_are_named_with_the_remedy() {
     let outcome = run_for(&mut command, Duration::from_secs(5)).expect_code(45);
     assert_eq!(outcome.stderr.lines().count(), 1, "{}", outcome.stderr);
     // The line is one to paste into a shell.
-    let remedy = format!("sudo setcap cap_net_raw,cap_net_admin,cap_bpf+ep {XSTACK}`");
+    let remedy = format!("sudo setcap cap_net_raw,cap_net_admin,cap_bpf,cap_ipc_lock+ep {XSTACK}`");
     for word in ["CAP_BPF", &remedy] {
         assert!(outcome.stderr.contains(word), "{word} is not in: {}", outcome.stderr);
     }

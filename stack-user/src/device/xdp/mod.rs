@@ -208,10 +208,21 @@ fn raise_locked_memory(bytes: u64) {
     }
 }
 
-/// How to run this program with the capabilities that it needs, to the letter.
+/// How to run this program with the capabilities that it needs, to the letter. CAP_IPC_LOCK is among them because frames are
+/// locked memory, and the limit of that is 8 MB on most systems: half a queue.
 fn privilege_remedy() -> String {
+    remedy_with("cap_net_raw,cap_net_admin,cap_bpf,cap_ipc_lock")
+}
+
+/// The same for the program that logs: it puts its records together in a way that the verifier takes for a leak of kernel
+/// addresses, and allows those who may see them.
+fn log_remedy() -> String {
+    remedy_with("cap_net_raw,cap_net_admin,cap_bpf,cap_ipc_lock,cap_perfmon")
+}
+
+fn remedy_with(capabilities: &str) -> String {
     let this = std::env::current_exe().unwrap_or_else(|_| "FILE".into());
-    format!("run it with sudo, or once `sudo setcap cap_net_raw,cap_net_admin,cap_bpf+ep {}`", this.display())
+    format!("run it with sudo, or once `sudo setcap {capabilities}+ep {}`", this.display())
 }
 
 #[cfg(test)]

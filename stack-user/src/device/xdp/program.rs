@@ -64,7 +64,8 @@ impl Program {
             Some(_) => Some(Records::forward(&mut object).map_err(|source| ProgramError::Log { source })?),
             None => None,
         };
-        let program = verify(&mut object)?;
+        let program =
+            verify(&mut object).map_err(|error| if log.is_some() { error.of_logging() } else { error })?;
         let link = |generic| attachment::link(program, index, generic);
         let refused = |source, mode| ProgramError::attach(interface, index, mode, source);
         let attachment = match mode {

@@ -10,7 +10,7 @@ use aya::maps::MapError;
 use caps::{CapSet, Capability};
 
 use super::attachment;
-use crate::device::xdp::privilege_remedy;
+use crate::device::xdp::{log_remedy, privilege_remedy};
 
 /// Loading, attaching or instructing the XDP program failed.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +31,12 @@ pub enum ProgramError {
         /// The capabilities, by name.
         missing: String,
     },
+    /// The program that logs needs one more than the one that does not.
+    #[error(
+        "the XDP program that logs was refused, CAP_PERFMON is missing: leave --log out, {}",
+        log_remedy()
+    )]
+    LogPrivilege,
     /// The kernel can't do it.
     #[error("this kernel can't load the XDP program ({reason}): it needs Linux 5.18 with CONFIG_BPF_SYSCALL")]
     Unsupported {
@@ -166,6 +172,16 @@ impl ProgramError {
         }
     }
 
+    /// The same about the program that logs.
+    pub(super) fn of_logging(self) -> Self {
+        match self {
+            Self::Load { .. } if !has(Capability::CAP_PERFMON) && !has(Capability::CAP_SYS_ADMIN) => {
+                Self::LogPrivilege
+            }
+            other => other,
+        }
+    }
+
     pub(super) fn attach(interface: &str, index: u32, mode: &'static str, source: io::Error) -> Self {
         let interface = interface.to_owned();
         match source.raw_os_error() {
@@ -199,7 +215,6 @@ impl ProgramError {
 
 /// The capabilities that we need and don't have.
 fn missing() -> Vec<&'static str> {
-    let has = |capability| caps::has_cap(None, CapSet::Effective, capability).unwrap_or(false);
     let mut missing = Vec::new();
     if !has(Capability::CAP_BPF) && !has(Capability::CAP_SYS_ADMIN) {
         missing.push("CAP_BPF");
@@ -208,6 +223,10 @@ fn missing() -> Vec<&'static str> {
         missing.push("CAP_NET_ADMIN");
     }
     missing
+}
+
+fn has(capability: Capability) -> bool {
+    caps::has_cap(None, CapSet::Effective, capability).unwrap_or(false)
 }
 
 /// The system's error number at the bottom of an error.
