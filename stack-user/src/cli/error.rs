@@ -48,6 +48,7 @@ exits! {
     EmptyReply = 52, "the server closed without a reply";
     Send = 55, "the connection failed while sending";
     Receive = 56, "the connection failed while receiving";
+    Privileges = 125, "root or a capability could not be given up, and nothing was done";
     Interrupted = 130, "stopped by Ctrl-C (SIGINT)";
     Terminated = 143, "stopped by SIGTERM";
 }
@@ -189,6 +190,14 @@ pub enum Failure {
     /// The stack could not be brought up on the interface.
     #[error("{0}")]
     Interface(String),
+    /// The process would have gone on with more rights than it needs.
+    #[error("Could not give up privileges: {step}: {reason}")]
+    Privileges {
+        /// What was being done.
+        step: &'static str,
+        /// What is in the way.
+        reason: String,
+    },
     /// `--max-redirs`.
     #[error("Maximum ({max}) redirects followed")]
     TooManyRedirects {
@@ -238,6 +247,7 @@ impl Failure {
             Self::Write { .. } | Self::BinaryToTerminal | Self::NoRemoteName => Exit::Write,
             Self::ReadFile { .. } => Exit::Read,
             Self::Interface(_) => Exit::Interface,
+            Self::Privileges { .. } => Exit::Privileges,
             Self::TooManyRedirects { .. } => Exit::TooManyRedirects,
             Self::BadResolveEntry { .. } => Exit::BadOption,
             Self::EmptyReply => Exit::EmptyReply,
@@ -333,6 +343,7 @@ mod tests {
             (Failure::ConnectTimedOut { elapsed_ms: 1 }, 28),
             (Failure::OperationTimedOut { elapsed_ms: 1, received: 0, total: None }, 28),
             (Failure::Interface(text()), 45),
+            (Failure::Privileges { step: "x", reason: text() }, 125),
             (Failure::TooManyRedirects { max: 50 }, 47),
             (Failure::BadResolveEntry { entry: text() }, 49),
             (Failure::EmptyReply, 52),

@@ -9,6 +9,7 @@ use clap::{
 };
 use tracing::level_filters::LevelFilter;
 
+use super::privileges::{Filter, UserSpec};
 use crate::api::{AddressChoice, ProgramChoice};
 use crate::device::fault::FaultSpec;
 use crate::device::xdp::Mode;
@@ -120,6 +121,25 @@ pub struct GlobalOptions {
     #[arg(long, global = true, env = "XSTACK_ECN", hide_env_values = true,
           value_parser = clap::builder::FalseyValueParser::new())]
     pub ecn: bool,
+
+    /// Who root becomes once everything is open [default: who called sudo, else nobody]
+    ///
+    /// By name or number. Whoever runs xstack with capabilities of its file instead of root stays who they are. This one
+    /// option stands before the subcommand, as curl has one of its own with this name.
+    #[arg(long, env = "XSTACK_USER", hide_env_values = true, value_name = "NAME|UID[:GROUP]")]
+    pub user: Option<UserSpec>,
+
+    /// What happens to system calls that the command has no use for
+    #[arg(
+        long,
+        global = true,
+        env = "XSTACK_SECCOMP",
+        hide_env_values = true,
+        value_name = "ACTION",
+        value_enum,
+        default_value_t
+    )]
+    pub seccomp: Filter,
 
     /// Log to stderr: off, error, warn, info, debug or trace
     #[arg(

@@ -12,6 +12,7 @@ pub mod kernel;
 pub mod logging;
 pub mod network;
 pub mod ours;
+pub mod privileges;
 pub mod service;
 
 use std::ffi::OsString;
@@ -28,6 +29,8 @@ use console::Console;
 use error::{Exit, Failure};
 use global::GlobalOptions;
 use network::Network;
+
+use crate::device::unprivileged;
 
 /// A TCP/IP stack in user space, beside the kernel's own, on the same network card
 #[derive(Parser, Debug)]
@@ -70,6 +73,10 @@ pub fn main<N: Network>(open: impl AsyncFnOnce(&GlobalOptions) -> Result<N, Fail
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(Exit::Usage.code()));
         }
     };
+    if let Err(failure) = privileges::begin() {
+        eprintln!("{}", failure.line());
+        return failure.exit().into();
+    }
     let (console, runtime) = match start() {
         Ok(started) => started,
         Err(error) => {
@@ -87,7 +94,10 @@ pub fn main<N: Network>(open: impl AsyncFnOnce(&GlobalOptions) -> Result<N, Fail
 }
 
 fn start() -> io::Result<(Console, Runtime)> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .on_thread_start(unprivileged::thread_begins)
+        .build()?;
     Ok((Console::standard()?, runtime))
 }
 

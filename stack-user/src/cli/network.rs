@@ -9,6 +9,9 @@ use std::net::{IpAddr, SocketAddr};
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use super::error::Failure;
+use super::privileges::Profile;
+
 /// A TCP/IP stack, as far as an application sees it.
 pub trait Network: Send + Sync + 'static {
     /// A connection.
@@ -28,6 +31,22 @@ pub trait Network: Send + Sync + 'static {
     /// # Errors
     /// As the sockets': `AddrInUse`, `AddrNotAvailable`.
     fn listen(&self, local: SocketAddr) -> impl Future<Output = io::Result<Self::Listener>> + Send;
+
+    /// Whether [giving up privileges](Self::give_up_privileges) will change the process's user: files that are to belong
+    /// to whoever started it are opened before.
+    fn becomes_another_user(&self) -> bool {
+        false
+    }
+
+    /// Gives up what the process needed to open this network, and what it binds before it serves; from then on it can do
+    /// what `profile` says, in all of its threads. A network that was opened without privileges has none to give up.
+    ///
+    /// # Errors
+    /// [`Failure::Privileges`], and then the process must not go on.
+    fn give_up_privileges(&self, profile: Profile) -> Result<(), Failure> {
+        let _ = profile;
+        Ok(())
+    }
 
     /// Ends what is left in order (FINs acknowledged, address released, program detached). The caller bounds
     /// the time that this may take; dropping the network has to be enough to leave the host as it was.

@@ -13,6 +13,7 @@ use super::{
     global::{AcdSchedule, GlobalOptions},
     kernel::connect_error,
     network::{ConnectError, Connection, Listener, Network, ResolveError},
+    privileges::{Privileges, Profile},
 };
 use crate::{
     api::{self, Resolver, Stack, TcpListener, TcpStream},
@@ -31,14 +32,16 @@ pub struct OurNetwork {
     stack: Stack,
     name_servers: Vec<IpAddr>,
     resolver: OnceCell<Resolver>,
+    privileges: Privileges,
 }
 
 impl OurNetwork {
     /// Starts the stack as the options say.
     ///
     /// # Errors
-    /// [`Failure::Interface`] with what is in the way.
+    /// [`Failure::Interface`] with what is in the way; [`Failure::Usage`] if there is no such user as root is to become.
     pub async fn open(options: &GlobalOptions) -> Result<Self, Failure> {
+        let privileges = Privileges::plan(options)?;
         let builder = Stack::builder()
             .interface(options.interface.clone())
             .address(options.address.unwrap_or_default())
@@ -58,7 +61,7 @@ impl OurNetwork {
             .state_directory(options.state_dir.clone())
             .tcp(options.tcp());
         let stack = builder.start().await.map_err(|error| Failure::Interface(error.to_string()))?;
-        Ok(Self { stack, name_servers: options.dns.clone(), resolver: OnceCell::new() })
+        Ok(Self { stack, name_servers: options.dns.clone(), resolver: OnceCell::new(), privileges })
     }
 
     /// Tells what was lost on the way, if anything: for `-v`.
@@ -119,6 +122,14 @@ impl Network for OurNetwork {
 
     async fn listen(&self, local: SocketAddr) -> io::Result<TcpListener> {
         TcpListener::bind(&self.stack, local).await
+    }
+
+    fn becomes_another_user(&self) -> bool {
+        self.privileges.changes_user()
+    }
+
+    fn give_up_privileges(&self, profile: Profile) -> Result<(), Failure> {
+        self.privileges.give_up(profile)
     }
 
     async fn close(mut self) {

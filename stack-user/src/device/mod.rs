@@ -9,6 +9,7 @@ pub mod interface;
 pub mod memory;
 mod readable;
 mod umem;
+pub mod unprivileged;
 mod view;
 pub mod xdp;
 

@@ -16,6 +16,7 @@ mod examples;
 mod fetch;
 mod kill;
 mod operator_program;
+mod privileges;
 mod queues;
 mod support;
 mod transfer;

@@ -74,6 +74,7 @@ pub(super) const NEEDS: &[Need] = &[
     need!(Test,  "tcpdump",      "sees what really is on the wire",            Program("tcpdump"),           "tcpdump",      "tcpdump",              "tcpdump",    "tcpdump"),
     need!(Test,  "tshark",       "checks captures for malformed packets",      Program("tshark"),            "tshark",       "wireshark-cli",        "wireshark-cli", "wireshark"),
     need!(Test,  "xdp-loader",   "attaches our program as an operator would",  Program("xdp-loader"),        "xdp-tools",    "xdp-tools",            "xdp-tools",  "xdp-tools"),
+    need!(Test,  "setcap",       "gives a file capabilities instead of root",  Program("setcap"),            "libcap2-bin",  "libcap",               "libcap",     "libcap-progs"),
     need!(Test,  "bpftool",      "lists attached programs",                    Program("bpftool"),           "bpftool",      "bpftool",              "bpf",        "bpftool"),
 ];
 

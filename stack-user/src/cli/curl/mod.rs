@@ -13,6 +13,7 @@ mod options;
 mod output;
 mod progress;
 mod request;
+mod reserved;
 mod tap;
 mod target;
 mod transfer;
@@ -27,11 +28,13 @@ pub use self::options::CurlOptions;
 use self::options::Override;
 use self::output::{Destination, Sink};
 use self::request::Plan;
+use self::reserved::Reserved;
 use self::target::Target;
 use self::transfer::{Session, Transfer};
 use super::console::Console;
 use super::error::{Exit, Failure};
 use super::network::Network;
+use super::privileges::Profile;
 
 /// How long the network may take to end in order. What it undoes on the host it undoes in any case, see
 /// [`Network::close`]; this is for FINs and the like.
@@ -53,7 +56,7 @@ pub async fn run<N: Network>(
         }
         failure.exit()
     };
-    let job = match Job::new(&options) {
+    let mut job = match Job::new(&options) {
         Ok(job) => job,
         Err(failure) => return report(&failure),
     };
@@ -70,6 +73,12 @@ pub async fn run<N: Network>(
         Ok(network) => network,
         Err(failure) => return report(&failure),
     };
+    if network.becomes_another_user() {
+        job.reserve_files();
+    }
+    if let Err(failure) = network.give_up_privileges(Profile::Client) {
+        return report(&failure);
+    }
     let mut connections = Connections::default();
     let exit = tokio::select! {
         biased;
@@ -84,6 +93,8 @@ pub async fn run<N: Network>(
 /// What is to be done, checked as far as it can be without a network.
 struct Job {
     targets: Vec<Result<(Target, Destination), Failure>>,
+    /// As many as there are targets, if files had to be opened early.
+    reserved: Vec<Option<Reserved>>,
     plan: Plan,
     overrides: Vec<Override>,
 }
@@ -98,7 +109,7 @@ impl Job {
             let destination = Destination::new(options.outputs.0.get(index), &target)?;
             Ok((target, destination))
         });
-        Ok(Self { targets: targets.collect(), plan, overrides })
+        Ok(Self { targets: targets.collect(), reserved: Vec::new(), plan, overrides })
     }
 
     /// If no URL can be fetched, tells why and returns the exit code: no network is needed for that.
@@ -108,6 +119,12 @@ impl Job {
         }
         let failures = self.targets.iter().filter_map(|target| target.as_ref().err());
         failures.fold(None, |_, failure| Some(report(failure)))
+    }
+
+    /// Opens the files that are written to, as whoever started us.
+    fn reserve_files(&mut self) {
+        let reserve = |target: &Result<(Target, Destination), Failure>| target.as_ref().ok()?.1.reserve();
+        self.reserved = self.targets.iter().map(reserve).collect();
     }
 
     /// Every URL is tried; the exit code is that of the last.
@@ -123,10 +140,12 @@ impl Job {
         let overrides = &self.overrides;
         let Console { output, diagnostics } = console;
         let mut session = Session { network, options, overrides, connections, diagnostics };
+        let mut reserved = self.reserved.into_iter();
         for target in self.targets {
+            let reserved = reserved.next().flatten();
             let result = match target {
                 Ok((target, destination)) => {
-                    let sink = Sink::new(destination, output);
+                    let sink = Sink::new(destination, reserved, output);
                     Transfer::new(&mut session, sink).run(self.plan.clone(), target).await
                 }
                 Err(failure) => Err(failure),

@@ -7,6 +7,7 @@ use tokio::fs::File;
 use tokio::io::AsyncWriteExt;
 
 use super::in_order::OutputOption;
+use super::reserved::Reserved;
 use super::target::Target;
 use crate::cli::console::{Output, printable};
 use crate::cli::error::Failure;
@@ -35,6 +36,14 @@ impl Destination {
             }
         }
     }
+
+    /// Opens what later may not be opened any more.
+    pub(super) fn reserve(&self) -> Option<Reserved> {
+        match self {
+            Self::Stdout { .. } => None,
+            Self::File(path) => Reserved::new(path),
+        }
+    }
 }
 
 /// Writes one response.
@@ -42,13 +51,14 @@ pub(super) struct Sink<'a> {
     destination: Destination,
     stdout: &'a mut Output,
     file: Option<File>,
+    reserved: Option<Reserved>,
     body_begun: bool,
 }
 
 impl<'a> Sink<'a> {
     /// Touches nothing yet: a URL that fails leaves an older file as it is.
-    pub(super) fn new(destination: Destination, stdout: &'a mut Output) -> Self {
-        Self { destination, stdout, file: None, body_begun: false }
+    pub(super) fn new(destination: Destination, reserved: Option<Reserved>, stdout: &'a mut Output) -> Self {
+        Self { destination, stdout, file: None, reserved, body_begun: false }
     }
 
     /// Whether what is written shows on a terminal.
@@ -99,7 +109,7 @@ impl<'a> Sink<'a> {
     async fn write(&mut self, bytes: &[u8]) -> Result<(), Failure> {
         let written = match &self.destination {
             Destination::Stdout { .. } => self.stdout.write_all(bytes).await,
-            Destination::File(path) => write_to_file(&mut self.file, path, bytes).await,
+            Destination::File(path) => write_to_file(&mut self.file, &mut self.reserved, path, bytes).await,
         };
         written.map_err(|source| self.failure(source))
     }
@@ -113,10 +123,18 @@ impl<'a> Sink<'a> {
     }
 }
 
-async fn write_to_file(file: &mut Option<File>, path: &Path, bytes: &[u8]) -> io::Result<()> {
+async fn write_to_file(
+    file: &mut Option<File>,
+    reserved: &mut Option<Reserved>,
+    path: &Path,
+    bytes: &[u8],
+) -> io::Result<()> {
     let file = match file {
         Some(file) => file,
-        None => file.insert(File::create(path).await?),
+        None => file.insert(match reserved.take() {
+            Some(reserved) => File::from_std(reserved.take()?),
+            None => File::create(path).await?,
+        }),
     };
     file.write_all(bytes).await
 }

@@ -10,6 +10,8 @@ use aya::Ebpf;
 use aya_log::EbpfLogger;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use crate::device::unprivileged::thread_begins;
+
 /// Reads records until it is dropped.
 #[derive(Debug)]
 pub(super) struct Records {
@@ -23,16 +25,19 @@ impl Records {
     pub(super) fn forward(object: &mut Ebpf) -> io::Result<Self> {
         let mut logger = EbpfLogger::init(object).map_err(io::Error::other)?;
         let (stop, stopped) = UnixStream::pair()?;
-        let read = move || loop {
-            let mut fds = [
-                PollFd::new(logger.as_fd(), PollFlags::POLLIN),
-                PollFd::new(stopped.as_fd(), PollFlags::POLLIN),
-            ];
-            let polled = poll(&mut fds, PollTimeout::NONE);
-            let is_over = fds[1].any().unwrap_or(true);
-            logger.flush();
-            if is_over || polled.is_err_and(|error| error != nix::Error::EINTR) {
-                return;
+        let read = move || {
+            thread_begins();
+            loop {
+                let mut fds = [
+                    PollFd::new(logger.as_fd(), PollFlags::POLLIN),
+                    PollFd::new(stopped.as_fd(), PollFlags::POLLIN),
+                ];
+                let polled = poll(&mut fds, PollTimeout::NONE);
+                let is_over = fds[1].any().unwrap_or(true);
+                logger.flush();
+                if is_over || polled.is_err_and(|error| error != nix::Error::EINTR) {
+                    return;
+                }
             }
         };
         let thread = thread::Builder::new().name("xdp-log".to_owned()).spawn(read)?;
