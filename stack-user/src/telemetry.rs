@@ -110,6 +110,11 @@ drop_reasons! {
     TcpAcceptQueueFull = "tcp_accept_queue_full",
     /// A reset was due but the rate limit was reached.
     TcpResetLimited = "tcp_reset_limited",
+    /// It came in on a queue of another shard than its flow's, and that one does not take in what it is passed as fast as
+    /// it comes.
+    ShardInboxFull = "shard_inbox_full",
+    /// Another shard took the flow at the same moment: its sender repeats it.
+    ShardRace = "shard_race",
     /// No chunk was left to answer with, or to keep the data in.
     NoFrame = "no_frame",
     /// An answer or a datagram found too many others that wait for the TX ring.

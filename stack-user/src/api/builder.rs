@@ -7,7 +7,7 @@ use std::{
     time::SystemTime,
 };
 
-use super::Stack;
+use super::{Besides, Stack};
 use crate::{
     device::{
         Device,
@@ -350,8 +350,8 @@ impl Builder {
         }
         // Damage that was asked for is not the link's.
         let remedy = interface.partial_checksum_remedy().filter(|_| self.faults.is_none());
-        let stack = Stack::start(vec![(stack, device)], clock, Some(program), remedy, life)
-            .map_err(StartError::Wait)?;
+        let besides = Besides { program: Some(program), checksum_remedy: remedy, life, ..Besides::default() };
+        let stack = Stack::start(vec![(stack, device)], clock, besides).map_err(StartError::Wait)?;
         let address = self.claim_one(&stack, &network, &candidates).await?;
         tracing::info!(target: STORY, "address {address} claimed on {} ({})", interface.name, interface.mac);
         self.greet_gateway(&stack, &network);

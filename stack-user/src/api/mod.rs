@@ -27,6 +27,8 @@ use std::{
     task::Poll,
 };
 
+use tokio::runtime::Handle;
+
 pub use builder::{AddressChoice, Builder, ParseAddressError, ParseProgramError, ProgramChoice, StartError};
 pub use in_place::{Chunk, Room};
 pub use incoming::{Incoming, IntoIncoming};
@@ -44,8 +46,10 @@ use crate::{
         Device, Readable, Umem,
         xdp::program::{Program, ProgramError},
     },
+    frame::FramePool,
+    rng::Rng,
     runtime::{Clock, Life, Shard, drive},
-    stack::{self, AddressEvent},
+    stack::{self, AddressEvent, HandOvers},
     telemetry::{DropCounters, DropReason},
     time::Duration,
 };
@@ -77,6 +81,16 @@ struct Running {
     _life: Option<Life>,
 }
 
+/// What a stack has besides its shards, if it has it.
+#[derive(Debug, Default)]
+struct Besides {
+    /// Where the drivers run, in turn. None: where the stack is started.
+    drivers: Vec<Handle>,
+    program: Option<Program>,
+    checksum_remedy: Option<String>,
+    life: Option<Life>,
+}
+
 impl Stack {
     /// How to start a stack on an interface of this host.
     pub fn builder() -> Builder {
@@ -97,27 +111,39 @@ impl Stack {
     ///
     /// # Errors
     /// As there; `InvalidInput` when there is none.
-    pub fn over_all(shards: Vec<(stack::Stack<Umem>, Box<dyn Device>)>, clock: Clock) -> io::Result<Self> {
-        Self::start(shards, clock, None, None, None)
+    pub fn over_all(
+        mut shards: Vec<(stack::Stack<Umem>, Box<dyn Device>)>,
+        clock: Clock,
+    ) -> io::Result<Self> {
+        stack::unite(shards.iter_mut().map(|(stack, _)| stack), &mut Rng::from_os()?);
+        Self::start(shards, clock, Besides::default())
     }
 
     fn start(
         shards: Vec<(stack::Stack<Umem>, Box<dyn Device>)>,
         clock: Clock,
-        program: Option<Program>,
-        checksum_remedy: Option<String>,
-        life: Option<Life>,
+        besides: Besides,
     ) -> io::Result<Self> {
+        let Besides { drivers, program, checksum_remedy, life } = besides;
         if shards.is_empty() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "a stack needs a device"));
         }
-        let queues = shards.iter().map(|(_, device)| Readable::new(device.fds()?));
+        let driver_of = |number: usize| match &drivers[..] {
+            [] => Handle::current(),
+            drivers => drivers[number % drivers.len()].clone(),
+        };
+        let queues = shards.iter().enumerate().map(|(number, (_, device))| {
+            // Its reactor is that of the runtime which waits for it.
+            let driver = driver_of(number);
+            let _entered = driver.enter();
+            Readable::new(device.fds()?)
+        });
         let queues = queues.collect::<io::Result<Vec<_>>>()?;
         let new = if shards.len() > 1 { Shard::one_of_several } else { Shard::new };
         let shards = shards.into_iter().map(|(stack, device)| Arc::new(new(stack, device, clock)));
         let shards: Box<[_]> = shards.collect();
-        for (shard, queues) in shards.iter().zip(queues) {
-            tokio::spawn(drive(Arc::clone(shard), clock, queues));
+        for (number, (shard, queues)) in shards.iter().zip(queues).enumerate() {
+            driver_of(number).spawn(drive(Arc::clone(shard), clock, queues));
         }
         let (next, program) = (AtomicUsize::new(0), Mutex::new(program));
         let running = Running { shards, next, program, checksum_remedy, _life: life };
@@ -149,6 +175,25 @@ impl Stack {
         let drops = self.drops();
         let wrong = drops.get(DropReason::TcpBadChecksum) + drops.get(DropReason::UdpBadChecksum);
         (wrong > 0).then(|| format!("{wrong} frames came with a wrong TCP or UDP checksum: {remedy}"))
+    }
+
+    /// Frames that came in on another queue than their connection's shard serves, as the shards count them.
+    pub fn hand_overs(&self) -> HandOvers {
+        let mut sum = HandOvers::default();
+        for shard in self.shards() {
+            shard.with(|core, _| sum.add(core.stack.hand_overs()));
+        }
+        sum
+    }
+
+    /// How many of the frames are free, and how many there are. The others are in the NIC's rings or hold data of
+    /// connections.
+    pub fn free_frames(&self) -> (usize, usize) {
+        let of_shard = |shard: &Arc<Shard>| {
+            shard.with(|core, _| (core.stack.pool().available(), core.stack.pool().chunks()))
+        };
+        let sum = |(free, all), (more, of)| (free + more, all + of);
+        self.shards().iter().map(of_shard).fold((0, 0), sum)
     }
 
     /// The devices' own counters, by name.

@@ -175,6 +175,23 @@ impl Claim {
         }
     }
 
+    /// The claim of an address that somebody else on our side has made, and defends.
+    pub fn adopted(address: Ipv4Addr, mac: MacAddr) -> Self {
+        let (policy, state) = (Policy::Hold, State::Claimed { announced: ANNOUNCE_NUM });
+        Self {
+            address,
+            mac,
+            timing: Timing::FAST,
+            policy,
+            state,
+            timer: None,
+            intervals: [Duration::ZERO; MAX_PROBES],
+            defended: None,
+            outbox: VecDeque::new(),
+            events: VecDeque::new(),
+        }
+    }
+
     /// The address.
     pub fn address(&self) -> Ipv4Addr {
         self.address

@@ -8,10 +8,10 @@ use std::{
     collections::VecDeque,
     io, mem,
     sync::{
-        Mutex, MutexGuard, PoisonError, TryLockError,
+        Arc, Mutex, MutexGuard, PoisonError, TryLockError,
         atomic::{AtomicBool, Ordering, fence},
     },
-    task::{Context, Waker},
+    task::{Context, Wake, Waker},
 };
 
 use tokio::sync::Notify;
@@ -40,7 +40,7 @@ const TX_RETRY: Duration = Duration::from_micros(200);
 pub struct Shard {
     core: Mutex<Core>,
     /// Tells the driver that its sleep has become too long, or that it is over.
-    pub(super) wake_driver: Notify,
+    pub(super) wake_driver: Arc<Notify>,
     /// None if the shard has no siblings: then nobody has anything better to do than to wait.
     turned_away: Option<TurnedAway>,
 }
@@ -50,6 +50,19 @@ pub struct Shard {
 struct TurnedAway {
     any: AtomicBool,
     tasks: Mutex<Vec<Waker>>,
+}
+
+/// Wakes the driver when another shard has passed something on.
+struct Bell(Arc<Notify>);
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.0.notify_one();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.0.notify_one();
+    }
 }
 
 /// What the lock guards.
@@ -75,6 +88,8 @@ pub struct Core {
 impl Shard {
     /// A shard over a device and the stack that holds its UMEM.
     pub fn new(stack: Stack<Umem>, device: Box<dyn Device>, clock: Clock) -> Self {
+        let wake_driver = Arc::new(Notify::new());
+        stack.on_message(Waker::from(Arc::new(Bell(Arc::clone(&wake_driver)))));
         let core = Core {
             stack,
             waiters: Waiters::default(),
@@ -87,7 +102,7 @@ impl Shard {
             closing: false,
             stopped: None,
         };
-        Self { core: Mutex::new(core), wake_driver: Notify::new(), turned_away: None }
+        Self { core: Mutex::new(core), wake_driver, turned_away: None }
     }
 
     /// The same as one of several shards, so that [`try_with`](Self::try_with) does not wait.
@@ -128,6 +143,7 @@ impl Shard {
 
     fn work<T>(&self, mut core: MutexGuard<'_, Core>, work: impl FnOnce(&mut Core, Instant) -> T) -> T {
         let now = core.clock.now();
+        core.stack.handle_notices(now);
         let result = work(&mut core, now);
         // The driver's work takes a while and lets time pass; it must not run backwards afterwards.
         let now = core.clock.now();
@@ -219,6 +235,7 @@ impl Core {
             for frame in self.received.drain(..) {
                 self.stack.handle_frame(now, frame);
             }
+            self.stack.handle_messages(now);
             self.stack.handle_timeout(now);
             self.transmit(now);
             self.dispatch();

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use super::Stack;
+use super::{Stack, siblings::Notice};
 use crate::{
     frame::FramePool,
     net::{
@@ -67,6 +67,22 @@ impl<P: FramePool> Stack<P> {
         Ok(())
     }
 
+    /// Uses an address that another shard has claimed and defends.
+    pub(super) fn adopt(&mut self, route: Route) {
+        let IpAddr::V4(address) = route.address() else { return };
+        let claim = Claim::adopted(address, self.link.mac);
+        self.address = Some(Address { route, claim, state: AddressEvent::Claimed });
+        self.changed();
+    }
+
+    /// Uses it no more: that shard has lost it.
+    pub(super) fn abandon(&mut self, now: Instant, address: IpAddr) {
+        self.abandon_all(now);
+        self.tell_sockets_of_loss(address);
+        self.address = None;
+        self.changed();
+    }
+
     /// How the claim stands; `None` before the first.
     pub fn address_state(&self) -> Option<AddressEvent> {
         self.address.as_ref().map(|address| address.state)
@@ -97,7 +113,12 @@ impl<P: FramePool> Stack<P> {
     pub(super) fn handle_claim_events(&mut self, now: Instant) {
         while let Some(event) = self.address.as_mut().and_then(|address| address.claim.poll_event()) {
             let state = match event {
-                ClaimEvent::Claimed => AddressEvent::Claimed,
+                ClaimEvent::Claimed => {
+                    if let Some(address) = &self.address {
+                        self.notify_siblings(Notice::Claimed(address.route));
+                    }
+                    AddressEvent::Claimed
+                }
                 ClaimEvent::Refused { mac } => {
                     self.conflicts += 1;
                     AddressEvent::Refused { mac }
@@ -111,6 +132,7 @@ impl<P: FramePool> Stack<P> {
                     // RFC 5227 §2.4 (b): stop using it at once.
                     self.abandon_all(now);
                     if let Some(address) = self.address.as_ref().map(|address| address.route.address()) {
+                        self.notify_siblings(Notice::Lost(address));
                         self.tell_sockets_of_loss(address);
                     }
                     AddressEvent::Lost { mac }

@@ -31,6 +31,10 @@ pub enum ConnectError {
     NoPort(SocketAddr),
 }
 
+/// How often a port is picked that another shard then takes in the same moment. Once more after that has never been seen;
+/// whoever asks for one port is told at once that it is in use.
+const RESERVE_ATTEMPTS: usize = 8;
+
 impl<P: FramePool> Stack<P> {
     /// Opens a connection (RFC 9293 §3.10.1); its SYN is the next thing that it has to send. Returns it with the local
     /// address, which is that of the route (§3.9.1.1, MUST-44), and port.
@@ -58,13 +62,14 @@ impl<P: FramePool> Stack<P> {
         config: Option<&Config>,
     ) -> Result<(TcpId, SocketAddr), ConnectError> {
         let route = self.route_to(remote)?;
-        let local = self.pick_local(now, SocketAddr::new(route.address(), port), remote)?;
-        let flow = Flow { local, remote };
+        let flow = self.reserve_flow(now, SocketAddr::new(route.address(), port), remote)?;
+        let local = flow.local;
         let secrets = self.secrets(now, &flow);
         self.time_waits.remove(&flow);
         let config = self.tcp_config(config, local.ip(), route.mtu());
         let connection = Connection::connect(now, config, local, remote, secrets);
         let id = self.connections.insert(connection);
+        self.unreserve(&flow);
         self.connections.worked_on(id, &mut self.pool, &mut self.events);
         Ok((id, local))
     }
@@ -78,6 +83,22 @@ impl<P: FramePool> Stack<P> {
         route.next_hop(remote.ip()).map(|_| route).ok_or(ConnectError::NoRoute(remote.ip()))
     }
 
+    /// The flow of a connection, which from now on is no other shard's.
+    fn reserve_flow(
+        &mut self,
+        now: Instant,
+        wish: SocketAddr,
+        remote: SocketAddr,
+    ) -> Result<Flow, ConnectError> {
+        for _ in 0..RESERVE_ATTEMPTS {
+            let flow = Flow { local: self.pick_local(now, wish, remote)?, remote };
+            if self.reserve(&flow).is_ok() {
+                return Ok(flow);
+            }
+        }
+        Err(ConnectError::NoPort(remote))
+    }
+
     /// The local end of a connection: as `wish` says, with a port that nobody can guess in place of 0.
     fn pick_local(
         &mut self,
@@ -85,13 +106,14 @@ impl<P: FramePool> Stack<P> {
         wish: SocketAddr,
         remote: SocketAddr,
     ) -> Result<SocketAddr, ConnectError> {
-        let Self { connections, half_open, listeners, time_waits, ports, .. } = self;
+        let Self { connections, half_open, listeners, time_waits, ports, siblings, .. } = self;
         let is_used = |port, or_waits: bool| {
             let flow = Flow { local: SocketAddr::new(wish.ip(), port), remote };
             // A listener's port is its own (RFC 6056 §3.2): its clients would meet ours.
             connections.is_in_use(&flow)
                 || half_open.find(&flow).is_some()
                 || listeners.find(flow.local).is_some()
+                || siblings.as_ref().is_some_and(|siblings| siblings.is_used(&flow))
                 || if or_waits {
                     time_waits.get(&flow).is_some()
                 } else {

@@ -57,6 +57,11 @@ impl Connections {
         }
     }
 
+    /// Other shards are told of what there is from now on.
+    pub(super) fn join(&mut self, siblings: &super::siblings::Membership) {
+        self.demux.join(siblings);
+    }
+
     pub(super) fn insert(&mut self, connection: Connection) -> TcpId {
         self.generation = self.generation.wrapping_add(1);
         let generation = self.generation;

@@ -4,7 +4,7 @@ use std::{collections::HashMap, hash::BuildHasher, net::SocketAddr};
 
 use siphasher::sip::SipHasher13;
 
-use super::TcpId;
+use super::{TcpId, siblings::Membership};
 use crate::rng::Rng;
 
 /// The connections by their four-tuple.
@@ -13,6 +13,7 @@ use crate::rng::Rng;
 #[derive(Debug)]
 pub(super) struct Demux {
     flows: HashMap<Flow, TcpId, Keyed>,
+    siblings: Option<Membership>,
 }
 
 /// What TCP knows a connection by (RFC 9293 §3.4).
@@ -24,7 +25,12 @@ pub(super) struct Flow {
 
 impl Demux {
     pub(super) fn new(rng: &mut Rng) -> Self {
-        Self { flows: HashMap::with_hasher(Keyed::new(rng)) }
+        Self { flows: HashMap::with_hasher(Keyed::new(rng)), siblings: None }
+    }
+
+    /// Others are told of what comes in from now on.
+    pub(super) fn join(&mut self, siblings: &Membership) {
+        self.siblings = Some(siblings.clone());
     }
 
     pub(super) fn find(&self, flow: &Flow) -> Option<TcpId> {
@@ -36,13 +42,19 @@ impl Demux {
     }
 
     pub(super) fn insert(&mut self, flow: Flow, id: TcpId) {
-        self.flows.insert(flow, id);
+        let is_new = self.flows.insert(flow, id).is_none();
+        if let Some(siblings) = self.siblings.as_ref().filter(|_| is_new) {
+            let _reserved = siblings.enter(&flow);
+        }
     }
 
     /// Forgets a flow, unless it has become another connection's.
     pub(super) fn remove(&mut self, flow: &Flow, id: TcpId) {
         if self.find(flow) == Some(id) {
             self.flows.remove(flow);
+            if let Some(siblings) = &self.siblings {
+                siblings.leave(flow);
+            }
         }
     }
 }

@@ -8,6 +8,7 @@ use super::{
     ListenerId,
     demux::{Flow, Keyed},
     egress::Sender,
+    siblings::Membership,
     timers::TimerWheel,
 };
 use crate::{rng::Rng, tcp::HalfOpen, time::Instant};
@@ -23,6 +24,7 @@ pub(super) struct SynQueue {
     by_flow: HashMap<Flow, u32, Keyed>,
     timers: TimerWheel,
     limit: usize,
+    siblings: Option<Membership>,
 }
 
 /// A SYN, and where it came from.
@@ -42,7 +44,13 @@ impl SynQueue {
             by_flow: HashMap::with_hasher(Keyed::new(rng)),
             timers: TimerWheel::new(now),
             limit: MAX_HALF_OPEN,
+            siblings: None,
         }
+    }
+
+    /// Others are told of what comes in from now on.
+    pub(super) fn join(&mut self, siblings: &Membership) {
+        self.siblings = Some(siblings.clone());
     }
 
     /// Whether there is no room for another.
@@ -60,6 +68,9 @@ impl SynQueue {
         let flow = row.flow;
         let key = self.rows.insert(row);
         self.by_flow.insert(flow, key as u32);
+        if let Some(siblings) = &self.siblings {
+            let _reserved = siblings.enter(&flow);
+        }
         key
     }
 
@@ -78,6 +89,9 @@ impl SynQueue {
     pub(super) fn remove(&mut self, key: usize) -> Option<Row> {
         let row = self.rows.try_remove(key)?;
         self.by_flow.remove(&row.flow);
+        if let Some(siblings) = &self.siblings {
+            siblings.leave(&row.flow);
+        }
         self.timers.cancel(key);
         Some(row)
     }

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{Event, Stack, demux::Flow, egress::Sender};
+use super::{Event, Stack, demux::Flow, egress::Sender, siblings::Message};
 use crate::{
     frame::{FramePool, RxFrame},
     net::{
@@ -26,7 +26,13 @@ impl<P: FramePool> Stack<P> {
     ) {
         let result = match icmp::receive(self.pool.rx_bytes(&frame)) {
             Ok(Input::EchoRequest) => self.answer_echo(now, sender, datagram, &frame),
-            Ok(Input::Error(error)) => self.handle_icmp_error(now, &error),
+            Ok(Input::Error(error)) => match self.quoted_elsewhere(&error) {
+                Some(shard) => {
+                    self.pass_on_message(shard, Message::Error(error));
+                    Ok(())
+                }
+                None => self.handle_icmp_error(now, &error),
+            },
             // Nobody here pings (yet).
             Ok(Input::EchoReply { .. }) => Err(DropReason::IcmpUnmatched),
             Err(reason) => Err(reason),
@@ -53,7 +59,7 @@ impl<P: FramePool> Stack<P> {
 
     /// Tells the flow that an error quotes (RFC 9293 §3.9.2.2, MUST-54). Whether it is believed is the flow's business
     /// (RFC 5927).
-    fn handle_icmp_error(&mut self, now: Instant, error: &IcmpError) -> Result<(), DropReason> {
+    pub(super) fn handle_icmp_error(&mut self, now: Instant, error: &IcmpError) -> Result<(), DropReason> {
         if Some(error.local.ip()) != self.address() {
             return Err(DropReason::IcmpUnmatched);
         }

@@ -58,11 +58,16 @@ impl<P: FramePool> Stack<P> {
     fn handle_arp(&mut self, now: Instant, frame: RxFrame) {
         let packet = wire_arp::Packet::parse(self.pool.rx_bytes(&frame));
         self.pool.release_rx(frame);
-        let answer = packet.and_then(|packet| {
-            let address = self.address.as_mut().ok_or(DropReason::ArpNotForUs)?;
-            let mac = self.link.mac;
-            arp::receive(now, &packet, mac, &address.route, &mut address.claim, &mut self.neighbours)
-        });
+        match packet {
+            Ok(packet) if self.pass_on_arp(&packet) => {}
+            Ok(packet) => self.handle_arp_packet(now, &packet),
+            Err(reason) => self.drops.count(reason),
+        }
+    }
+
+    pub(super) fn handle_arp_packet(&mut self, now: Instant, packet: &wire_arp::Packet) {
+        let answer = self.receive_arp(now, packet);
+        self.pass_on_lesson(packet, answer.is_ok());
         match answer {
             Ok(Some(reply)) => {
                 let to = reply.target_mac;
@@ -74,6 +79,21 @@ impl<P: FramePool> Stack<P> {
             Err(reason) => self.drops.count(reason),
         }
         self.handle_claim_events(now);
+    }
+
+    /// What an ARP packet says that the first shard has had, and answered.
+    pub(super) fn learn(&mut self, now: Instant, packet: &wire_arp::Packet) {
+        let _known_or_not = self.receive_arp(now, packet);
+    }
+
+    fn receive_arp(
+        &mut self,
+        now: Instant,
+        packet: &wire_arp::Packet,
+    ) -> Result<Option<wire_arp::Packet>, DropReason> {
+        let address = self.address.as_mut().ok_or(DropReason::ArpNotForUs)?;
+        let mac = self.link.mac;
+        arp::receive(now, packet, mac, &address.route, &mut address.claim, &mut self.neighbours)
     }
 
     fn handle_ipv4(&mut self, now: Instant, mut frame: RxFrame, ethernet: &ethernet::Header) {
@@ -117,6 +137,13 @@ impl<P: FramePool> Stack<P> {
         if datagram.cast != Cast::Unicast {
             return self.drop_received(frame, DropReason::Ipv4NotForUs);
         }
+        match self.assembler_elsewhere(&datagram.header) {
+            Some(shard) => self.pass_on_datagram(shard, datagram, mac, frame),
+            None => self.assemble(now, datagram, frame, mac),
+        }
+    }
+
+    pub(super) fn assemble(&mut self, now: Instant, datagram: &Datagram, frame: RxFrame, mac: MacAddr) {
         let payload = self.pool.rx_bytes(&frame).get(datagram.payload.clone()).unwrap_or_default();
         let inserted = self.fragments.insert(now, &datagram.header, payload);
         self.pool.release_rx(frame);

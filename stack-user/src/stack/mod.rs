@@ -22,10 +22,12 @@ mod demux;
 mod egress;
 mod event;
 mod half_open;
+mod handover;
 mod icmp;
 mod ingress;
 mod listeners;
 mod passive;
+mod siblings;
 mod tcp;
 #[cfg(test)]
 mod tests;
@@ -42,6 +44,7 @@ use connections::Connections;
 use egress::Owner;
 pub use event::{Event, ListenerId, TcpId, UdpId};
 use half_open::SynQueue;
+pub use handover::{HandOvers, unite};
 use listeners::Listeners;
 pub use passive::{ListenError, ListenerInfo};
 use time_wait::TimeWaits;
@@ -84,6 +87,13 @@ pub struct Stack<P> {
     events: VecDeque<Event>,
     drops: DropCounters,
     rng: Rng,
+    /// The other shards; none if there are none, and then nothing of all that costs anything.
+    siblings: Option<siblings::Membership>,
+    /// Room for what they pass on.
+    letters: siblings::Letters,
+    /// What is handled just now was passed on, and stays.
+    takes_in: bool,
+    hand_overs: HandOvers,
 }
 
 impl<P: FramePool> Stack<P> {
@@ -112,6 +122,10 @@ impl<P: FramePool> Stack<P> {
             drops: DropCounters::default(),
             pool,
             rng,
+            siblings: None,
+            letters: siblings::Letters::default(),
+            takes_in: false,
+            hand_overs: HandOvers::default(),
         }
     }
 

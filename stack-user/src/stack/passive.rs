@@ -84,6 +84,9 @@ impl<P: FramePool> Stack<P> {
             _ => local,
         };
         let id = self.listeners.insert(local, backlog, config).ok_or(ListenError::InUse(local))?;
+        if let Some(siblings) = &self.siblings {
+            siblings.open(protocol::TCP, local);
+        }
         tracing::info!(target: STORY, "TCP: listening on {local}");
         Ok(id)
     }
@@ -110,6 +113,9 @@ impl<P: FramePool> Stack<P> {
     /// Listens no more. Connections that nobody has accepted are reset; those that were go on.
     pub fn tcp_unlisten(&mut self, now: Instant, id: ListenerId) {
         let Some(mut listener) = self.listeners.remove(id) else { return };
+        if let Some(siblings) = &self.siblings {
+            siblings.close(protocol::TCP, listener.local);
+        }
         for key in self.half_open.keys(Some(id)) {
             self.half_open.remove(key);
         }
@@ -209,19 +215,25 @@ impl<P: FramePool> Stack<P> {
         }
         if is_flooded {
             listener.cookies_until = now + syn_cookie::LIFETIME;
-        } else {
-            listener.half_open += 1;
         }
         let config = self.fitted_tcp_config(id, flow.local.ip(), mtu);
         if is_flooded {
+            if let Some(siblings) = &self.siblings {
+                siblings.cookies_are_out(now, syn_cookie::LIFETIME);
+            }
             let answer = syn_cookie::answer(&self.secret, now, &config, flow.local, flow.remote, syn);
             self.send_segment(now, &answer, flow.local.ip(), sender);
             return Err(DropReason::TcpSynQueueFull);
+        }
+        self.reserve(&flow)?;
+        if let Some(listener) = self.listeners.get_mut(id) {
+            listener.half_open += 1;
         }
         let secrets = self.secrets(now, &flow);
         let half_open = HalfOpen::new(now, &config, secrets, syn);
         let again = half_open.next_timeout(now);
         let key = self.half_open.insert(Row { half_open, flow, listener: id, sender });
+        self.unreserve(&flow);
         self.half_open.arm(key, again);
         self.send_syn_ack(now, key);
         Ok(())
@@ -339,12 +351,17 @@ impl<P: FramePool> Stack<P> {
             self.drop_received(frame, DropReason::TcpAcceptQueueFull);
             return false;
         };
+        if let Err(reason) = self.reserve(&flow) {
+            self.drop_received(frame, reason);
+            return false;
+        }
         let config = self.fitted_tcp_config(id, flow.local.ip(), mtu);
         let mut connection = Connection::complete(now, config, flow.local, flow.remote, half_open);
         if let Err(reason) = connection.handle_segment(now, &mut self.pool, segment, frame) {
             self.drops.count(reason);
         }
         let connection = self.connections.insert(connection);
+        self.unreserve(&flow);
         if let Some(listener) = self.listeners.get_mut(id) {
             listener.push(connection);
             self.events.push_back(Event::Listener { id });
@@ -356,7 +373,9 @@ impl<P: FramePool> Stack<P> {
     /// The half-open connection that an ACK brings back by a SYN cookie.
     fn check_cookie(&self, now: Instant, id: ListenerId, flow: Flow, segment: &Segment) -> Option<HalfOpen> {
         // Only while cookies are out: at other times there is nothing to guess.
-        self.listeners.get(id).filter(|listener| now < listener.cookies_until)?;
+        let siblings = self.siblings.as_ref();
+        let others_have_some = siblings.is_some_and(|siblings| siblings.may_have_cookies(now));
+        self.listeners.get(id).filter(|listener| others_have_some || now < listener.cookies_until)?;
         let config = self.fitted_tcp_config(id, flow.local.ip(), self.route()?.mtu());
         syn_cookie::check(&self.secret, now, &config, flow.local, flow.remote, segment)
     }

@@ -227,14 +227,28 @@ impl<P: FramePool> Stack<P> {
         frame.trim_front(payload);
         let local = SocketAddr::new(destination, segment.destination_port);
         let remote = SocketAddr::new(sender.ip, segment.source_port);
-        let flow = Flow { local, remote };
+        self.handle_segment(now, sender, Flow { local, remote }, &segment, frame);
+    }
+
+    /// A segment, `frame` being its data.
+    pub(super) fn handle_segment(
+        &mut self,
+        now: Instant,
+        sender: Sender,
+        flow: Flow,
+        segment: &Segment,
+        frame: RxFrame,
+    ) {
         let Some(id) = self.connections.find(&flow) else {
-            return self.handle_passive(now, sender, flow, &segment, frame);
+            return match self.owner_elsewhere(&flow) {
+                Some(shard) => self.pass_on_segment(shard, sender, flow, segment, frame),
+                None => self.handle_passive(now, sender, flow, segment, frame),
+            };
         };
         let Some(connection) = self.connections.get_mut(id) else { return self.pool.release_rx(frame) };
         connection.permit_challenges(self.limits.challenges.has(now));
         let una = connection.send_unacknowledged();
-        let result = connection.handle_segment(now, &mut self.pool, &segment, frame);
+        let result = connection.handle_segment(now, &mut self.pool, segment, frame);
         let arrived = connection.send_unacknowledged() != una;
         if connection.take_challenged() {
             self.limits.challenges.spend();

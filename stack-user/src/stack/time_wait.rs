@@ -9,7 +9,10 @@ use std::{
 
 use slab::Slab;
 
-use super::demux::{Flow, Keyed};
+use super::{
+    demux::{Flow, Keyed},
+    siblings::Membership,
+};
 use crate::{
     rng::Rng,
     tcp::TimeWait,
@@ -36,6 +39,7 @@ pub(super) struct TimeWaits {
     oldest: u32,
     latest: u32,
     limit: usize,
+    siblings: Option<Membership>,
 }
 
 #[derive(Debug)]
@@ -64,16 +68,30 @@ impl From<&Flow> for Compact {
     }
 }
 
+impl From<Compact> for Flow {
+    fn from(Compact { local, remote, ports }: Compact) -> Self {
+        Self { local: SocketAddr::new(local, ports.0), remote: SocketAddr::new(remote, ports.1) }
+    }
+}
+
 impl TimeWaits {
     pub(super) fn new(rng: &mut Rng) -> Self {
         let by_flow = HashMap::with_hasher(Keyed::new(rng));
-        Self { rows: Slab::new(), by_flow, oldest: NIL, latest: NIL, limit: MAX_TIME_WAIT }
+        Self { rows: Slab::new(), by_flow, oldest: NIL, latest: NIL, limit: MAX_TIME_WAIT, siblings: None }
+    }
+
+    /// Others are told of what comes in from now on.
+    pub(super) fn join(&mut self, siblings: &Membership) {
+        self.siblings = Some(siblings.clone());
     }
 
     pub(super) fn insert(&mut self, now: Instant, flow: &Flow, entry: TimeWait, lasts: Duration) {
         self.remove(flow);
         if self.rows.len() >= self.limit {
             self.remove_row(self.oldest);
+        }
+        if let Some(siblings) = &self.siblings {
+            let _reserved = siblings.enter(flow);
         }
         let flow = Compact::from(flow);
         let row = Row { entry, flow, since: now, deadline: now + lasts, older: NIL, later: NIL };
@@ -108,16 +126,14 @@ impl TimeWaits {
     }
 
     pub(super) fn clear(&mut self) {
-        self.rows.clear();
-        self.by_flow.clear();
-        (self.oldest, self.latest) = (NIL, NIL);
+        while self.remove_row(self.oldest).is_some() {}
     }
 
     /// Every flow, for statistics.
     pub(super) fn flows(&self) -> impl Iterator<Item = (SocketAddr, SocketAddr)> {
-        self.rows.iter().map(|(_, Row { flow, .. })| {
-            let Compact { local, remote, ports } = *flow;
-            (SocketAddr::new(local, ports.0), SocketAddr::new(remote, ports.1))
+        self.rows.iter().map(|(_, row)| {
+            let Flow { local, remote } = row.flow.into();
+            (local, remote)
         })
     }
 
@@ -139,6 +155,9 @@ impl TimeWaits {
         self.unlink(key);
         let row = self.rows.try_remove(key as usize)?;
         self.by_flow.remove(&row.flow);
+        if let Some(siblings) = &self.siblings {
+            siblings.leave(&row.flow.into());
+        }
         Some(row.entry)
     }
 

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::{Event, Stack, UdpId, egress::Sender};
+use super::{Event, Stack, UdpId, egress::Sender, siblings::Membership};
 use crate::{
     frame::{FramePool, RxFrame},
     net::{
@@ -51,6 +51,7 @@ impl<P: FramePool> Stack<P> {
     pub fn udp_bind(&mut self, port: u16) -> Result<(UdpId, SocketAddr), UdpBindError> {
         let address = self.address().ok_or(UdpBindError::NoAddress)?;
         let id = self.udp.bind(SocketAddr::new(address, port), &mut self.rng)?;
+        self.tell_of_socket(id, Membership::open);
         Ok((id, self.udp.local(id).unwrap_or(SocketAddr::new(address, port))))
     }
 
@@ -128,6 +129,7 @@ impl<P: FramePool> Stack<P> {
 
     /// Closes a socket.
     pub fn udp_close(&mut self, id: UdpId) {
+        self.tell_of_socket(id, Membership::close);
         self.udp.close(&mut self.pool, id);
     }
 
@@ -150,6 +152,9 @@ impl<P: FramePool> Stack<P> {
         let local = SocketAddr::new(destination, header.destination_port);
         let remote = SocketAddr::new(source, header.source_port);
         let Some(id) = self.udp.lookup(local, remote) else {
+            if let Some(shard) = self.socket_elsewhere(local, remote) {
+                return self.pass_on_datagram(shard, datagram, sender.mac, frame);
+            }
             let quote = Quote::of(self.pool.rx_bytes(&frame), datagram.cast);
             // RFC 1122 §4.1.3.1.
             self.send_error(now, Problem::PortUnreachable, quote.as_ref(), sender);

@@ -1,82 +1,196 @@
-//! Several shards, over several wires in memory.
+//! Several shards on one link whose queues are chosen by dice: whatever comes, comes to any of them.
+
+use std::{thread, time::Instant as StdInstant};
+
+use stack_user::{device::memory::WireEnd, telemetry::DropReason};
 
 use super::*;
 
-/// A stack of two shards, and a peer on each one's wire: 10.0.0.1 and .2 are its own, the peers .11 and .12.
-async fn two_shards() -> (Stack, [Stack; 2]) {
-    let clock = Clock::new();
-    let (one, far_one) = memory::pair(memory::Options::default());
-    let (two, far_two) = memory::pair(memory::Options::default());
-    let peers =
-        [start(far_one, 11, Ipv4Addr::new(10, 0, 0, 11)), start(far_two, 12, Ipv4Addr::new(10, 0, 0, 12))];
-    let shards: Vec<(_, Box<dyn Device>)> =
-        vec![(stack(clock, 1, A), Box::new(one)), (stack(clock, 2, B), Box::new(two))];
-    let stack = Stack::over_all(shards, clock).unwrap();
-    for part in [&stack.on_shard(0).unwrap(), &stack.on_shard(1).unwrap(), &peers[0], &peers[1]] {
-        while part.address().is_none() {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-    }
-    (stack, peers)
+/// Two stacks, and a thread that carries each frame to a queue of the other one.
+struct Fabric {
+    a: Stack,
+    b: Stack,
+    stop: Arc<AtomicBool>,
+    carrier: Option<thread::JoinHandle<()>>,
 }
 
-#[tokio::test]
-async fn a_listener_accepts_on_every_shard_and_a_restricted_one_on_its_own() {
-    let (stack, [one, two]) = soon("claiming", two_shards()).await;
-    assert_eq!((stack.shard_count(), stack.on_shard(1).unwrap().shard_count()), (2, 1));
-    assert!(stack.on_shard(2).is_none() && stack.on_shard(1).unwrap().on_shard(1).is_none());
-    let listener = TcpListener::bind(&stack, ([0, 0, 0, 0], 80).into()).await.unwrap();
-    let taken = TcpListener::bind(&stack, ([0, 0, 0, 0], 80).into()).await.unwrap_err();
-    assert_eq!(taken.kind(), io::ErrorKind::AddrInUse);
-    for _ in 0..3 {
-        let clients = [
-            TcpStream::connect(&one, (A, 80).into()).await.unwrap(),
-            TcpStream::connect(&two, (B, 80).into()).await.unwrap(),
-        ];
-        let mut locals: Vec<IpAddr> = Vec::new();
-        for _ in &clients {
-            let (mut accepted, _) = soon("a connection", listener.accept()).await.unwrap();
-            accepted.write_all(b"hello").await.unwrap();
-            locals.push(accepted.local_addr().ip());
-        }
-        locals.sort();
-        assert_eq!(locals, [A, B]);
-        for mut client in clients {
-            let mut got = String::new();
-            client.read_to_string(&mut got).await.unwrap();
-            assert_eq!(got, "hello");
-        }
+impl Drop for Fabric {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        let _ = self.carrier.take().map(thread::JoinHandle::join);
     }
-    drop(listener);
-    let only = stack.on_shard(1).unwrap();
-    let listener = TcpListener::bind(&only, (B, 80).into()).await.unwrap();
-    let refused = TcpStream::connect(&one, (A, 80).into()).await.unwrap_err();
-    assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
-    let _client = TcpStream::connect(&two, (B, 80).into()).await.unwrap();
-    soon("a connection", listener.accept()).await.unwrap();
 }
 
-#[tokio::test]
-async fn a_socket_receives_on_every_shard() {
-    let (stack, [one, two]) = soon("claiming", two_shards()).await;
-    let socket = UdpSocket::bind(&stack, ([0, 0, 0, 0], 53).into()).await.unwrap();
-    let clients = [
-        UdpSocket::bind(&one, ([0, 0, 0, 0], 0).into()).await.unwrap(),
-        UdpSocket::bind(&two, ([0, 0, 0, 0], 0).into()).await.unwrap(),
+impl Fabric {
+    /// `a` and `b` have so many shards. Once both have their addresses, `steer` chooses the queue of each frame: it gets
+    /// whether the frame goes to `b`, its bytes, and a random number.
+    async fn new(shards: (usize, usize), steer: impl Fn(bool, &[u8], u64) -> usize + Send + 'static) -> Self {
+        Self::with_drivers(shards, steer, |shards, clock| Stack::over_all(shards, clock).unwrap()).await
+    }
+
+    async fn with_drivers(
+        shards: (usize, usize),
+        steer: impl Fn(bool, &[u8], u64) -> usize + Send + 'static,
+        start_b: impl FnOnce(Vec<(stack::Stack<Umem>, Box<dyn Device>)>, Clock) -> Stack,
+    ) -> Self {
+        let clock = Clock::new();
+        let (a, a_wires) = side(clock, shards.0, 1, A);
+        let (b, b_wires) = side(clock, shards.1, 2, B);
+        let stop = Arc::new(AtomicBool::new(false));
+        let carrier = thread::spawn({
+            let stop = Arc::clone(&stop);
+            move || carry(&a_wires, &b_wires, steer, &stop)
+        });
+        let (a, b) = (Stack::over_all(a, clock).unwrap(), start_b(b, clock));
+        let fabric = Self { a, b, stop, carrier: Some(carrier) };
+        for stack in [&fabric.a, &fabric.b] {
+            assert_eq!(soon("claiming", stack.claimed()).await.unwrap(), AddressEvent::Claimed);
+        }
+        fabric
+    }
+}
+
+type Shards = Vec<(stack::Stack<Umem>, Box<dyn Device>)>;
+
+/// Shards of one stack, the first of which claims the address, and the far ends of their wires.
+fn side(clock: Clock, shards: usize, number: u8, address: Ipv4Addr) -> (Shards, Vec<WireEnd>) {
+    let queue = |shard| {
+        let (device, far) = memory::tap(memory::Options::default());
+        let device: Box<dyn Device> = Box::new(device);
+        let stack = if shard == 0 { stack(clock, number, address) } else { bare(clock, number, shard) };
+        ((stack, device), far)
+    };
+    (0..shards as u8).map(queue).unzip()
+}
+
+/// A stack that has no address of its own.
+fn bare(clock: Clock, number: u8, shard: u8) -> stack::Stack<Umem> {
+    let umem = Umem::on_heap(CHUNKS).unwrap();
+    let rng = Rng::from_seed((u64::from(shard) << 8) + u64::from(number));
+    stack::Stack::new(clock.now(), MacAddr([2, 0, 0, 0, 0, number]), None, umem, rng)
+}
+
+fn carry(a: &[WireEnd], b: &[WireEnd], steer: impl Fn(bool, &[u8], u64) -> usize, stop: &AtomicBool) {
+    let mut rng = Rng::from_seed(7);
+    while !stop.load(Ordering::Relaxed) {
+        let mut idle = true;
+        for (from, to, to_b) in [(a, b, true), (b, a, false)] {
+            for wire in from {
+                while let Some(frame) = wire.receive() {
+                    let queue = steer(to_b, &frame, rng.next_u64()) % to.len();
+                    to[queue].send(&frame);
+                    idle = false;
+                }
+            }
+        }
+        if idle {
+            thread::sleep(Duration::from_micros(50));
+        }
+    }
+}
+
+fn dice(_: bool, _: &[u8], random: u64) -> usize {
+    random as usize
+}
+
+/// Waits until it is so.
+async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let started = StdInstant::now();
+    while !is_so() {
+        assert!(started.elapsed() < Duration::from_secs(20), "{what} takes too long");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+/// What a connection carries, in both directions, so that none looks like another.
+fn content(seed: u64, len: usize) -> Vec<u8> {
+    let mut bytes = vec![0; len];
+    Rng::from_seed(seed).fill(&mut bytes);
+    bytes
+}
+
+/// Answers so many connections with what they send, until their senders have finished.
+fn echo(listener: TcpListener, connections: usize) -> tokio::task::JoinHandle<()> {
+    tokio::spawn(async move {
+        let mut served = tokio::task::JoinSet::new();
+        for _ in 0..connections {
+            let (stream, _) = listener.accept().await.unwrap();
+            served.spawn(async move {
+                let (mut read, mut write) = stream.into_split();
+                tokio::io::copy(&mut read, &mut write).await.unwrap();
+                write.shutdown().await.unwrap();
+            });
+        }
+        served.join_all().await;
+    })
+}
+
+async fn echoed(stack: &Stack, to: SocketAddr, seed: u64, len: usize) {
+    let stream = TcpStream::connect(stack, to).await.unwrap();
+    let (mut read, mut write) = stream.into_split();
+    let sent = content(seed, len);
+    let writer = tokio::spawn({
+        let sent = sent.clone();
+        async move {
+            write.write_all(&sent).await.unwrap();
+            write.shutdown().await.unwrap();
+        }
+    });
+    let mut got = Vec::new();
+    read.read_to_end(&mut got).await.unwrap();
+    writer.await.unwrap();
+    assert!(got == sent, "what comes back is what was sent");
+}
+
+async fn in_time<T>(what: &str, future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(60), future)
+        .await
+        .unwrap_or_else(|_| panic!("{what} takes too long"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn flows_that_land_anywhere_go_both_ways_and_no_frame_is_lost_or_kept() {
+    let fabric = Fabric::new((2, 3), dice).await;
+    let (a, b) = (&fabric.a, &fabric.b);
+    let servers = [
+        echo(TcpListener::bind(a, (A, 80).into()).await.unwrap(), 20),
+        echo(TcpListener::bind(b, ([0, 0, 0, 0], 80).into()).await.unwrap(), 20),
     ];
-    for round in 0..3_u8 {
-        clients[0].send_to(&[round, 1], (A, 53).into()).await.unwrap();
-        clients[1].send_to(&[round, 2], (B, 53).into()).await.unwrap();
-        let mut got = Vec::new();
-        for _ in &clients {
-            let mut peeked = [0; 2];
-            soon("a datagram", socket.peek_from(&mut peeked)).await.unwrap();
-            let mut buf = [0; 2];
-            soon("a datagram", socket.recv_from(&mut buf)).await.unwrap();
-            assert_eq!(peeked, buf, "what was looked at is what comes first");
-            got.push(buf);
+    let mut clients = tokio::task::JoinSet::new();
+    for number in 0..40 {
+        let (from, to) = if number % 2 == 0 { (a.clone(), B) } else { (b.clone(), A) };
+        clients.spawn(async move { echoed(&from, (to, 80).into(), number, 30_000).await });
+    }
+    in_time("echoing", clients.join_all()).await;
+    for server in servers {
+        soon("serving", server).await.unwrap();
+    }
+    for stack in [a, b] {
+        soon("finishing", stack.shut_down(Duration::from_secs(4))).await;
+        let (hand_overs, drops) = (stack.hand_overs(), stack.drops());
+        assert!(hand_overs.passed_on > 500, "{hand_overs:?}");
+        assert_eq!(hand_overs.passed_on, hand_overs.taken_in);
+        for reason in [DropReason::ShardRace, DropReason::ShardInboxFull] {
+            assert_eq!(drops.get(reason), 0, "{drops:?}");
         }
-        got.sort_unstable();
-        assert_eq!(got, [[round, 1], [round, 2]]);
+        for shard in 0..stack.shard_count() {
+            let shard = stack.on_shard(shard).unwrap();
+            assert!(shard.hand_overs().passed_on > 0 && shard.hand_overs().taken_in > 0, "each had some");
+        }
+    }
+    // What was sent last is taken back when something else comes.
+    let whole = |stack: &Stack| {
+        let (free, all) = stack.free_frames();
+        free == all
+    };
+    let sockets = [(a, A, B), (b, B, A)];
+    for (stack, from, to) in sockets {
+        let socket = UdpSocket::bind(stack, (from, 9).into()).await.unwrap();
+        let _other = UdpSocket::bind(if from == A { b } else { a }, (to, 9).into()).await.unwrap();
+        until("giving back all frames", || {
+            let _ = socket.try_send_to(b"", (to, 9).into());
+            whole(a) && whole(b)
+        })
+        .await;
     }
 }

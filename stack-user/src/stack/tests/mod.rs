@@ -9,6 +9,7 @@ mod listening;
 mod lives;
 mod neighbours;
 mod rules;
+mod shards;
 mod time_wait;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
