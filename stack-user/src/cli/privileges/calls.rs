@@ -229,6 +229,7 @@ fn kernel_sockets() -> Vec<Call> {
         libc::SYS_splice,
         libc::SYS_pipe2,
     ]);
+    calls.push(when(libc::SYS_socketpair, &[is(0, INT, libc::AF_UNIX as u64)]));
     for family in [libc::AF_INET, libc::AF_INET6, libc::AF_UNIX] {
         for kind in [libc::SOCK_STREAM, libc::SOCK_DGRAM] {
             let kind = is(1, SOCK_TYPE_MASK, kind as u64);

@@ -1,0 +1,195 @@
+//! The filter of system calls, as the kernel enforces it: what it refuses, and that what is allowed works.
+//!
+//! A filter stays for as long as its process lives, so each is tried in a child: this program again, with one test.
+
+// A helper that unwraps fails its test with a line number.
+#![allow(clippy::unwrap_used)]
+
+use std::{
+    env, fs,
+    io::{self, Read as _, Write as _},
+    net::{TcpListener, TcpStream, ToSocketAddrs},
+    os::unix::net::UnixStream,
+    process::Command,
+    sync::mpsc,
+    thread,
+    time::Duration,
+};
+
+use aya::{programs::ProgramType, sys::is_program_supported};
+use nix::{
+    errno::Errno,
+    mount::{MsFlags, mount},
+    sched::{CloneFlags, unshare},
+    sys::{
+        ptrace,
+        signal::kill,
+        socket::{AddressFamily, SockFlag, SockProtocol, SockType, UnixAddr, connect, socket},
+    },
+    unistd::{Pid, Uid, execv, getppid},
+};
+use stack_user::{
+    cli::privileges::{Filter, Profile},
+    device::interface,
+};
+
+/// Set in the child to what it shall do.
+const CHILD: &str = "XSTACK_TEST_CHILD";
+
+#[test]
+fn what_a_profile_does_not_list_is_refused_in_threads_old_and_new() {
+    let test = "what_a_profile_does_not_list_is_refused_in_threads_old_and_new";
+    for profile in Profile::ALL {
+        in_child(test, &format!("{profile:?}"), || {
+            let (go, gone) = mpsc::channel::<()>();
+            let older = thread::spawn(move || {
+                let _ = gone.recv();
+                got_through(profile)
+            });
+            Filter::Enforce.install(profile).unwrap();
+            drop(go);
+            let here = got_through(profile);
+            let newer = thread::spawn(move || got_through(profile)).join().unwrap();
+            for (whose, allowed) in [("here", here), ("older", older.join().unwrap()), ("newer", newer)] {
+                assert_eq!(allowed, [""; 0], "{whose}");
+            }
+        });
+    }
+}
+
+/// Were it otherwise, the test above would prove nothing.
+#[test]
+fn without_a_filter_none_of_that_is_refused() {
+    let test = "without_a_filter_none_of_that_is_refused";
+    if !Uid::effective().is_root() {
+        println!("SKIP {test}: packet sockets need root");
+        return;
+    }
+    for filter in [Filter::Off, Filter::Log] {
+        in_child(test, &format!("{filter:?}"), || {
+            filter.install(Profile::Server).unwrap();
+            let attempts = attempts(Profile::Server);
+            let names: Vec<_> = attempts.iter().map(|(name, _)| *name).collect();
+            assert_eq!(got_through(Profile::Server), names);
+        });
+    }
+}
+
+#[test]
+fn the_loop_and_what_a_profile_adds_work_behind_the_filter() {
+    let test = "the_loop_and_what_a_profile_adds_work_behind_the_filter";
+    for profile in Profile::ALL {
+        in_child(test, &format!("{profile:?}"), || {
+            let writes = matches!(profile, Profile::Client | Profile::Daemon);
+            let directory = writes.then(|| tempfile::tempdir().unwrap());
+            // As in the command, the runtime is there before.
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            Filter::Enforce.install(profile).unwrap();
+            runtime.block_on(async {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+                let owner = interface::owner_of([127, 0, 0, 1].into()).await.unwrap();
+                assert_eq!(owner.as_deref(), Some("lo"));
+                assert!(!tokio::fs::read("/etc/passwd").await.unwrap().is_empty());
+                let mut listing = tokio::fs::read_dir("/etc").await.unwrap();
+                assert!(listing.next_entry().await.unwrap().is_some());
+            });
+            if let Some(directory) = directory {
+                let path = directory.path().join("file");
+                fs::write(&path, "written").unwrap();
+                fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(3).unwrap();
+                assert_eq!(fs::read(&path).unwrap(), b"wri");
+                fs::remove_file(&path).unwrap();
+            }
+            if matches!(profile, Profile::Relay | Profile::Daemon) {
+                pass_bytes_through_the_kernel();
+            }
+        });
+    }
+}
+
+fn pass_bytes_through_the_kernel() {
+    assert!(("localhost", 80).to_socket_addrs().unwrap().count() > 0);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut ours = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (mut theirs, _) = listener.accept().unwrap();
+    ours.write_all(b"x").unwrap();
+    theirs.read_exact(&mut [0]).unwrap();
+    let (mut one, mut other) = UnixStream::pair().unwrap();
+    one.write_all(b"x").unwrap();
+    other.read_exact(&mut [0]).unwrap();
+    assert!(UnixStream::connect("/nowhere").is_err_and(|error| { error.kind() == io::ErrorKind::NotFound }));
+}
+
+/// The attempts that got through to the kernel, which may still have failed there, but for another reason.
+fn got_through(profile: Profile) -> Vec<&'static str> {
+    let attempts = attempts(profile).into_iter();
+    attempts.filter(|(_, attempt)| attempt() != Err(Errno::EPERM)).map(|(name, _)| name).collect()
+}
+
+type Attempt = (&'static str, fn() -> Result<(), Errno>);
+
+/// What nobody does after set-up. Done by root and without a filter, none of it fails with EPERM.
+fn attempts(profile: Profile) -> Vec<Attempt> {
+    let mut attempts: Vec<Attempt> = vec![
+        ("execve", || execv::<&std::ffi::CStr>(c"/no/such/program", &[]).map(drop)),
+        ("fork and execve", || os(Command::new("true").status().map(drop))),
+        ("ptrace", || ptrace::attach(Pid::from_raw(i32::MAX))),
+        ("mount", || {
+            mount(None::<&str>, "/no/such/directory", Some("tmpfs"), MsFlags::empty(), None::<&str>)
+        }),
+        ("unshare", || unshare(CloneFlags::CLONE_FS)),
+        ("kill", || kill(getppid(), None)),
+        ("socket(AF_PACKET)", || {
+            socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, None).map(drop)
+        }),
+        ("socket(AF_INET, SOCK_RAW)", || {
+            let protocol = SockProtocol::Icmp;
+            socket(AddressFamily::Inet, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol).map(drop)
+        }),
+        ("socket(AF_NETLINK, NETLINK_AUDIT)", || {
+            let protocol = SockProtocol::NetlinkAudit;
+            socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol).map(drop)
+        }),
+        ("bpf(BPF_PROG_LOAD)", || match is_program_supported(ProgramType::Xdp) {
+            Ok(true) => Ok(()),
+            _ => Err(Errno::EPERM),
+        }),
+    ];
+    if matches!(profile, Profile::Client | Profile::Server) {
+        attempts.push(("socket(AF_INET)", || {
+            socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).map(drop)
+        }));
+        attempts.push(("connect", || {
+            // Not a descriptor, which is found out only by those who may connect.
+            connect(-1, &UnixAddr::new("/nowhere")?)
+        }));
+    }
+    if matches!(profile, Profile::Server | Profile::Relay) {
+        attempts.push(("openat(O_WRONLY)", || {
+            os(fs::OpenOptions::new().write(true).open("/dev/null").map(drop))
+        }));
+        attempts.push(("openat(O_CREAT)", || {
+            os(fs::OpenOptions::new().append(true).create(true).open("/dev/null").map(drop))
+        }));
+    }
+    attempts
+}
+
+fn os(result: io::Result<()>) -> Result<(), Errno> {
+    result.map_err(|error| error.raw_os_error().map_or(Errno::UnknownErrno, Errno::from_raw))
+}
+
+/// Runs `body` in a process of its own, which is this test again.
+fn in_child(test: &str, case: &str, body: impl FnOnce()) {
+    match env::var(CHILD) {
+        Ok(wanted) if wanted == case => body(),
+        Ok(_) => {}
+        Err(_) => {
+            let mut command = Command::new(env::current_exe().unwrap());
+            command.args([test, "--exact", "--nocapture", "--test-threads=1"]).env(CHILD, case);
+            let output = command.output().unwrap();
+            let told = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success(), "{case}: {}: {told}", output.status);
+        }
+    }
+}
