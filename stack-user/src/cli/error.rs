@@ -4,6 +4,7 @@
 
 use std::fmt;
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -40,7 +41,7 @@ exits! {
     Partial = 18, "the body ended before it was complete";
     HttpError = 22, "the server answered with status 400 or above, and --fail was given";
     Write = 23, "the body could not be written";
-    Read = 26, "a file to send could not be read";
+    Read = 26, "a file to send, or the directory to serve, could not be read";
     TimedOut = 28, "a time limit was reached";
     Interface = 45, "the interface, the address or the file of --pcap cannot be used";
     TooManyRedirects = 47, "more redirects than --max-redirs allows";
@@ -48,6 +49,8 @@ exits! {
     EmptyReply = 52, "the server closed without a reply";
     Send = 55, "the connection failed while sending";
     Receive = 56, "the connection failed while receiving";
+    Certificate = 58, "a certificate, or its key, cannot be used";
+    Listen = 102, "an address and port cannot be listened on";
     Privileges = 125, "root or a capability could not be given up, and nothing was done";
     Interrupted = 130, "stopped by Ctrl-C (SIGINT)";
     Terminated = 143, "stopped by SIGTERM";
@@ -187,6 +190,30 @@ pub enum Failure {
         /// Why not.
         source: io::Error,
     },
+    /// What `xstack serve` is to serve.
+    #[error("Cannot serve {}: {source}", path.display())]
+    Directory {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// TLS with this certificate, or its key.
+    #[error("Cannot use the certificate {}: {reason}", path.display())]
+    Certificate {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A listener.
+    #[error("Cannot listen on {local}: {source}")]
+    Listen {
+        /// Where.
+        local: SocketAddr,
+        /// Why not.
+        source: io::Error,
+    },
     /// The stack could not be brought up on the interface.
     #[error("{0}")]
     Interface(String),
@@ -245,7 +272,9 @@ impl Failure {
             Self::Partial { .. } => Exit::Partial,
             Self::HttpStatus { .. } => Exit::HttpError,
             Self::Write { .. } | Self::BinaryToTerminal | Self::NoRemoteName => Exit::Write,
-            Self::ReadFile { .. } => Exit::Read,
+            Self::ReadFile { .. } | Self::Directory { .. } => Exit::Read,
+            Self::Certificate { .. } => Exit::Certificate,
+            Self::Listen { .. } => Exit::Listen,
             Self::Interface(_) => Exit::Interface,
             Self::Privileges { .. } => Exit::Privileges,
             Self::TooManyRedirects { .. } => Exit::TooManyRedirects,
@@ -339,6 +368,9 @@ mod tests {
             (Failure::BinaryToTerminal, 23),
             (Failure::NoRemoteName, 23),
             (Failure::ReadFile { path: "x".into(), source: io() }, 26),
+            (Failure::Directory { path: "x".into(), source: io() }, 26),
+            (Failure::Certificate { path: "x".into(), reason: text() }, 58),
+            (Failure::Listen { local: ([0; 4], 80).into(), source: io() }, 102),
             (Failure::ResolveTimedOut { elapsed_ms: 1 }, 28),
             (Failure::ConnectTimedOut { elapsed_ms: 1 }, 28),
             (Failure::OperationTimedOut { elapsed_ms: 1, received: 0, total: None }, 28),

@@ -6,14 +6,18 @@
 
 pub mod console;
 pub mod curl;
+pub mod date;
 pub mod error;
 pub mod global;
+pub mod http_server;
 pub mod kernel;
 pub mod logging;
 pub mod network;
 pub mod ours;
 pub mod privileges;
+pub mod serve;
 pub mod service;
+pub mod tls;
 
 use std::ffi::OsString;
 use std::io;
@@ -50,6 +54,8 @@ pub struct Cli {
 pub enum Command {
     /// Transfer a URL, with curl's options and curl's exit codes
     Curl(Box<curl::CurlOptions>),
+    /// Serve the files of a directory over HTTP, with ranges, listings, gzip and TLS
+    Serve(Box<serve::ServeOptions>),
 }
 
 impl Command {
@@ -57,6 +63,7 @@ impl Command {
     fn is_verbose(&self) -> bool {
         match self {
             Self::Curl(options) => options.verbose,
+            Self::Serve(options) => options.verbose,
         }
     }
 }
@@ -117,6 +124,7 @@ pub async fn run<N: Network>(
     let open = async || open(&global).await;
     match command {
         Command::Curl(options) => curl::run(*options, console, open, stop).await,
+        Command::Serve(options) => serve::run(*options, console, open, stop).await,
     }
 }
 

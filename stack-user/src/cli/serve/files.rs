@@ -1,0 +1,287 @@
+//! From a request to its answer: a file by tower-http's `ServeDir`, a listing, a redirect or a refusal.
+
+use std::{path::PathBuf, sync::Arc};
+
+use http::{
+    HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version,
+    header::{
+        self, ACCEPT, ACCEPT_ENCODING, ALLOW, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG, IF_RANGE,
+        LAST_MODIFIED, LOCATION, RANGE, VARY,
+    },
+};
+use http_body_util::{BodyExt, Empty};
+use tokio::task::spawn_blocking;
+use tower::{BoxError, ServiceExt, service_fn};
+use tower_http::{CompressionLevel, compression::Compression, services::ServeDir};
+
+use super::{
+    listing,
+    opened::Opened,
+    pages,
+    path::RequestPath,
+    tree::{Found, FoundFile, Refusal, Tree},
+};
+use crate::cli::http_server::Body;
+
+/// From this size on compressing is worth its while: less does not fill a packet either way.
+const WORTH_COMPRESSING: u64 = 1024;
+
+const SERVER: HeaderValue = HeaderValue::from_static(concat!("xstack/", env!("CARGO_PKG_VERSION")));
+
+/// What is answered to requests. Clones are the same.
+#[derive(Clone, Debug)]
+pub(super) struct Files {
+    tree: Arc<Tree>,
+    /// Compress, and serve what was compressed beforehand.
+    gzip: bool,
+    /// What is served with 404, if it is there.
+    not_found: Arc<RequestPath>,
+}
+
+impl Files {
+    pub(super) fn new(tree: Tree, gzip: bool, not_found: RequestPath) -> Self {
+        Self { tree: Arc::new(tree), gzip, not_found: Arc::new(not_found) }
+    }
+
+    /// The answer, compressed if that is wanted and worth its while.
+    pub(super) async fn answer<B: Send + 'static>(self, request: Request<B>) -> Response<Body> {
+        let request = request.map(|_| ());
+        let gzip = self.gzip;
+        let inner = service_fn(move |request| {
+            let files = self.clone();
+            async move { Ok::<_, std::convert::Infallible>(files.plain(request).await) }
+        });
+        let mut response = if gzip {
+            let compressing = Compression::new(inner)
+                .gzip(true)
+                .quality(CompressionLevel::Fastest)
+                .compress_when(is_worth_compressing);
+            match compressing.oneshot(request).await {
+                Ok(response) => {
+                    let (mut parts, body) = response.into_parts();
+                    if parts.headers.contains_key(CONTENT_ENCODING)
+                        && !parts.headers.contains_key(CONTENT_LENGTH)
+                    {
+                        weaken(&mut parts.headers);
+                    }
+                    Response::from_parts(parts, body.map_err(BoxError::from).boxed_unsync())
+                }
+                Err(never) => match never {},
+            }
+        } else {
+            match inner.oneshot(request).await {
+                Ok(response) => response,
+                Err(never) => match never {},
+            }
+        };
+        response.headers_mut().insert(header::SERVER, SERVER);
+        response
+    }
+
+    async fn plain(self, request: Request<()>) -> Response<Body> {
+        let is_head = request.method() == Method::HEAD;
+        if request.method() != Method::GET && !is_head {
+            let mut response = pages::error(StatusCode::METHOD_NOT_ALLOWED);
+            response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+            return response;
+        }
+        let Ok(path) = RequestPath::parse(request.uri().path()) else {
+            return pages::error(StatusCode::BAD_REQUEST);
+        };
+        let gzip = self.gzip && takes_gzip(request.headers());
+        let found = self.find(path.clone(), gzip, !is_head).await;
+        match found {
+            Ok(Found::File(file)) => self.file(file, &request).await,
+            Ok(Found::WithoutSlash) => redirect(&path, request.uri().query()),
+            Ok(Found::Listing(entries)) => {
+                let mut response = if wants_json(request.headers()) {
+                    pages::page(StatusCode::OK, "application/json", listing::json(&entries))
+                } else {
+                    pages::page(StatusCode::OK, "text/html; charset=utf-8", listing::html(&path, &entries))
+                };
+                response.headers_mut().insert(VARY, HeaderValue::from_static("accept"));
+                response
+            }
+            Err(Refusal::NotFound) => self.not_found(gzip, !is_head).await,
+            Err(Refusal::Forbidden) => pages::error(StatusCode::FORBIDDEN),
+            Err(Refusal::Busy) => {
+                tracing::warn!("no descriptor is left to open {}", path.relative().display());
+                pages::error(StatusCode::SERVICE_UNAVAILABLE)
+            }
+            Err(Refusal::Failed(error)) => {
+                tracing::warn!("cannot read {}: {error}", path.relative().display());
+                pages::error(StatusCode::INTERNAL_SERVER_ERROR)
+            }
+        }
+    }
+
+    async fn find(&self, path: RequestPath, gzip: bool, content: bool) -> Result<Found, Refusal> {
+        let tree = Arc::clone(&self.tree);
+        let found = spawn_blocking(move || tree.find(&path, gzip, content)).await;
+        found.unwrap_or_else(|error| Err(Refusal::Failed(std::io::Error::other(error))))
+    }
+
+    /// The file, or what of it and whether at all it is wanted (RFC 9110 §13, §14).
+    async fn file(&self, found: FoundFile, request: &Request<()>) -> Response<Body> {
+        let content_type = content_type(&found.name);
+        let (is_gzip, length) = (found.is_gzip, found.metadata.len());
+        let opened = Opened::new(found);
+        let mut headers = request.headers().clone();
+        if let Some(range) = headers.remove(RANGE).and_then(|range| range_of(&range, length)) {
+            headers.insert(RANGE, range);
+        }
+        if let (Some(condition), true) = (headers.remove(IF_RANGE), headers.contains_key(RANGE)) {
+            let whole = serve(&opened, Method::HEAD, HeaderMap::new()).await;
+            if !is_still(whole.headers(), &condition) {
+                headers.remove(RANGE);
+            }
+        }
+        let mut response = serve(&opened, request.method().clone(), headers).await;
+        let status = response.status();
+        if status == StatusCode::OK || status == StatusCode::PARTIAL_CONTENT {
+            response.headers_mut().insert(CONTENT_TYPE, content_type);
+            if is_gzip {
+                response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+            }
+        }
+        if is_gzip {
+            response.headers_mut().insert(VARY, HeaderValue::from_static("accept-encoding"));
+        }
+        if status.is_client_error() || status.is_server_error() {
+            response.headers_mut().remove(CONTENT_LENGTH);
+            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+            *response.body_mut() = pages::full(pages::error_text(status));
+        }
+        response
+    }
+
+    /// The user's page for what is not there, or ours.
+    async fn not_found(&self, gzip: bool, content: bool) -> Response<Body> {
+        let Ok(Found::File(file)) = self.find((*self.not_found).clone(), gzip, content).await else {
+            return pages::error(StatusCode::NOT_FOUND);
+        };
+        let method = if content { Method::GET } else { Method::HEAD };
+        let request = Request::builder().method(method).body(()).unwrap_or_default();
+        let mut response = self.file(file, &request).await;
+        *response.status_mut() = StatusCode::NOT_FOUND;
+        for name in [ETAG, LAST_MODIFIED, header::ACCEPT_RANGES] {
+            response.headers_mut().remove(name);
+        }
+        response
+    }
+}
+
+/// Has tower-http serve `opened`.
+async fn serve(opened: &Opened, method: Method, headers: HeaderMap) -> Response<Body> {
+    let mut request = Request::new(Empty::<bytes::Bytes>::new());
+    *request.method_mut() = method;
+    *request.uri_mut() = http::Uri::from_static("/it");
+    *request.headers_mut() = headers;
+    let mut service = ServeDir::with_backend("", opened.clone())
+        .with_buf_chunk_size(opened.piece())
+        .ignore_multi_range_requests(true);
+    match service.try_call(request).await {
+        Ok(response) => response.map(|body| body.map_err(BoxError::from).boxed_unsync()),
+        Err(error) => {
+            tracing::warn!("cannot serve a file that is open: {error}");
+            pages::error(StatusCode::INTERNAL_SERVER_ERROR)
+        }
+    }
+}
+
+/// A `Range` as tower-http reads it rightly, of a file of this length. `None` for a unit that is not known, which asks for
+/// the whole (RFC 9110 §14.2).
+fn range_of(range: &HeaderValue, length: u64) -> Option<HeaderValue> {
+    // RFC 9110 §14.1: the names of units are case-insensitive.
+    let range = range.to_str().ok()?.to_ascii_lowercase();
+    let wanted = range.strip_prefix("bytes=")?;
+    // RFC 9110 §14.1.2: of a file that is shorter than the suffix asked for, all of it.
+    let suffix = wanted.strip_prefix('-').and_then(|suffix| suffix.parse::<u64>().ok());
+    if length > 0 && suffix.is_some_and(|suffix| suffix > length) {
+        return Some(HeaderValue::from_static("bytes=0-"));
+    }
+    HeaderValue::from_str(&range).ok()
+}
+
+/// Whether what an `If-Range` names is what there is (RFC 9110 §13.1.5): a strong tag, or the date to the letter.
+fn is_still(headers: &HeaderMap, condition: &HeaderValue) -> bool {
+    let is_tag = condition.as_bytes().starts_with(b"\"") || condition.as_bytes().starts_with(b"W/");
+    headers.get(if is_tag { ETAG } else { LAST_MODIFIED }) == Some(condition)
+}
+
+fn redirect(path: &RequestPath, query: Option<&str>) -> Response<Body> {
+    let mut location = path.as_directory();
+    if let Some(query) = query {
+        location.push('?');
+        location.push_str(query);
+    }
+    let mut response = pages::error(StatusCode::MOVED_PERMANENTLY);
+    match HeaderValue::from_str(&location) {
+        Ok(location) => response.headers_mut().insert(LOCATION, location),
+        Err(_) => return pages::error(StatusCode::BAD_REQUEST),
+    };
+    response
+}
+
+/// By the name's ending; text is taken for UTF-8, as it nearly always is.
+fn content_type(name: &PathBuf) -> HeaderValue {
+    let guessed = mime_guess::from_path(name).first_raw().unwrap_or("application/octet-stream");
+    if guessed.starts_with("text/") {
+        let with_charset = format!("{guessed}; charset=utf-8");
+        return HeaderValue::from_str(&with_charset).unwrap_or(HeaderValue::from_static("text/plain"));
+    }
+    HeaderValue::from_static(guessed)
+}
+
+/// Whether what is inside gets shorter by gzip; pictures, films and archives have had the like already.
+fn is_worth_compressing(status: StatusCode, _: Version, headers: &HeaderMap, _: &http::Extensions) -> bool {
+    let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+    let length = text(CONTENT_LENGTH).and_then(|length| length.parse::<u64>().ok());
+    let kind = text(CONTENT_TYPE).unwrap_or_default();
+    let kind = kind.split(';').next().unwrap_or_default();
+    let is_text = kind.starts_with("text/")
+        || kind.ends_with("+xml")
+        || kind.ends_with("+json")
+        || matches!(
+            kind,
+            "application/json"
+                | "application/javascript"
+                | "application/xml"
+                | "application/wasm"
+                | "application/manifest+json"
+        );
+    status == StatusCode::OK && is_text && length.is_some_and(|length| length >= WORTH_COMPRESSING)
+}
+
+/// What is compressed on the way is not the same bytes each time: its tag may not vouch for that (RFC 9110 §8.8.1).
+fn weaken(headers: &mut HeaderMap) {
+    let Some(tag) = headers.get(ETAG).filter(|tag| !tag.as_bytes().starts_with(b"W/")) else { return };
+    let weak = [b"W/", tag.as_bytes()].concat();
+    if let Ok(weak) = HeaderValue::from_bytes(&weak) {
+        headers.insert(ETAG, weak);
+    }
+}
+
+/// Whether the client named gzip, and not to refuse it (RFC 9110 §12.5.3).
+fn takes_gzip(headers: &HeaderMap) -> bool {
+    elements(headers, ACCEPT_ENCODING)
+        .any(|(coding, is_refused)| matches!(&*coding, "gzip" | "x-gzip" | "*") && !is_refused)
+}
+
+/// Whether the client wants a listing as JSON: it says so, and does not ask for HTML as browsers do.
+fn wants_json(headers: &HeaderMap) -> bool {
+    let accepts = |kind: &str| elements(headers, ACCEPT).any(|(named, refused)| named == kind && !refused);
+    accepts("application/json") && !accepts("text/html")
+}
+
+/// The elements of a list with weights, in small letters, and whether each has the weight zero.
+fn elements(headers: &HeaderMap, name: header::HeaderName) -> impl Iterator<Item = (String, bool)> {
+    let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).map(|element| {
+        let mut parts = element.split(';').map(str::trim);
+        let named = parts.next().unwrap_or_default().to_ascii_lowercase();
+        let weight = parts.find_map(|part| part.strip_prefix("q=").or_else(|| part.strip_prefix("Q=")));
+        let is_refused = weight.is_some_and(|weight| weight.parse::<f32>().is_ok_and(|weight| weight <= 0.0));
+        (named, is_refused)
+    })
+}
