@@ -401,19 +401,6 @@ async fn a_file_that_becomes_shorter_is_noticed_by_the_client() {
 }
 
 #[tokio::test]
-async fn permissions_are_the_files() {
-    use std::os::unix::fs::PermissionsExt;
-    let site = site();
-    std::fs::set_permissions(site.path().join("digits.bin"), std::fs::Permissions::from_mode(0)).unwrap();
-    if std::fs::File::open(site.path().join("digits.bin")).is_ok() {
-        println!("SKIP permissions_are_the_files: this user may read everything");
-        return;
-    }
-    let server = Server::start(site.path(), &[]).await;
-    assert_eq!(server.get("/digits.bin", "").await.status, 403);
-}
-
-#[tokio::test]
 async fn the_access_log_has_a_line_for_each_request() {
     let site = site();
     let log = site.path().join(".log");

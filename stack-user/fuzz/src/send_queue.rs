@@ -215,7 +215,7 @@ impl World {
         assert_eq!(self.queue.lost(), sum(Mark::Lost));
         assert_eq!(self.queue.sacked(), sum(Mark::Sacked));
         assert_eq!(self.queue.in_flight(), sum(Mark::InFlight));
-        assert_eq!(self.queue.bytes(), self.model.iter().map(|plain| plain.len).sum());
+        assert_eq!(self.queue.bytes(), self.model.iter().map(|plain| plain.len).sum::<usize>());
     }
 }
 

@@ -186,6 +186,6 @@ fn a_syn_that_comes_before_ours_was_sent_is_offered_what_the_pool_bears() {
     let (answer, _) = s.poll().expect("SYN with ACK");
     assert!(usize::from(answer.window) < buffer);
     s.inject(seg(".").seq(0).ack(0));
-    assert_eq!(s.connection.info().receive_window, answer.window.into());
+    assert_eq!(s.connection.info().receive_window, usize::from(answer.window));
     s.finish();
 }

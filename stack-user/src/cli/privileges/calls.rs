@@ -43,7 +43,7 @@ impl Profile {
     pub(super) fn calls(self) -> impl Iterator<Item = Call> {
         let added: &[fn() -> Vec<Call>] = match self {
             Self::Client => &[writing_files],
-            Self::Server => &[],
+            Self::Server => &[below_a_directory],
             Self::Relay => &[kernel_sockets],
             Self::Daemon => &[kernel_sockets, writing_files],
         };
@@ -202,6 +202,12 @@ fn reading_files() -> Vec<Call> {
     ]);
     calls.push(when(libc::SYS_openat, &[is(2, (libc::O_ACCMODE | libc::O_CREAT | libc::O_TRUNC) as u64, 0)]));
     calls
+}
+
+/// Paths that the kernel keeps below a directory. Its flags are where no filter sees them; what may be written is up to
+/// the user that the process is.
+fn below_a_directory() -> Vec<Call> {
+    any(&[libc::SYS_openat2])
 }
 
 /// Files that come and go: what was fetched, logs, a control socket.

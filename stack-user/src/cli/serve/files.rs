@@ -43,6 +43,11 @@ impl Files {
         Self { tree: Arc::new(tree), gzip, not_found: Arc::new(not_found) }
     }
 
+    /// Whether the root can be looked into.
+    pub(super) fn check(&self) -> std::io::Result<()> {
+        self.tree.check()
+    }
+
     /// The answer, compressed if that is wanted and worth its while.
     pub(super) async fn answer<B: Send + 'static>(self, request: Request<B>) -> Response<Body> {
         let request = request.map(|_| ());

@@ -37,6 +37,7 @@ use super::{
         access_log::{AccessLog, Format, Writer},
     },
     network::{Listener, Network},
+    privileges::Profile,
     service::Service,
     stopped, tls,
 };
@@ -87,6 +88,8 @@ async fn serve<N: Network>(
             None if options.tls => Some(generated_tls(options, &listeners, &diagnostics)?),
             None => None,
         };
+        network.give_up_privileges(Profile::Server)?;
+        check_again(&files, options, network.becomes_another_user())?;
         let server = HttpServer { limits: limits(options), tls, log, tally: Arc::default() };
         let service = Service::new(options.max_connections as usize);
         if !options.quiet {
@@ -127,6 +130,16 @@ fn files(options: &ServeOptions) -> Result<Files, Failure> {
         .ok_or_else(|| Failure::Usage(format!("--error-page {} is not below DIR", options.error_page)))?;
     tracing::info!(target: STORY, "{} is open", tree.place().display());
     Ok(Files::new(tree, !options.no_gzip, error_page))
+}
+
+/// Whoever the process is now: can it look into the directory?
+fn check_again(files: &Files, options: &ServeOptions, is_another: bool) -> Result<(), Failure> {
+    let remedy =
+        if is_another { ": xstack --user NAME serve … runs as a user who may read it" } else { "" };
+    files.check().map_err(|error| Failure::Directory {
+        path: options.directory.clone(),
+        source: std::io::Error::new(error.kind(), format!("{error}{remedy}")),
+    })
 }
 
 fn given_tls(options: &ServeOptions) -> Result<Option<TlsAcceptor>, Failure> {

@@ -134,8 +134,16 @@ impl Tree {
             return Err(Errno::ENOTDIR.into());
         }
         let tree = Self { root, place, rules };
-        tree.resolve(Path::new("."), OFlag::O_RDONLY | OFlag::O_DIRECTORY)?;
+        tree.check()?;
         Ok(tree)
+    }
+
+    /// Makes sure that the directory can be looked into, by whom the process is now.
+    pub(super) fn check(&self) -> io::Result<()> {
+        // Names may be looked up by those who may not list them: that is enough for files whose names are known.
+        let flags = if self.rules.listing { OFlag::O_RDONLY } else { OFlag::O_PATH };
+        self.resolve(Path::new("."), flags | OFlag::O_DIRECTORY)?;
+        Ok(())
     }
 
     /// Where it really is.
