@@ -32,8 +32,8 @@ pub trait Network: Send + Sync + 'static {
     /// As the sockets': `AddrInUse`, `AddrNotAvailable`.
     fn listen(&self, local: SocketAddr) -> impl Future<Output = io::Result<Self::Listener>> + Send;
 
-    /// Whether [giving up privileges](Self::give_up_privileges) will change the process's user: files that are to belong
-    /// to whoever started it are opened before.
+    /// Whether [giving up privileges](Self::give_up_privileges) changes the process's user, or has changed it: files that
+    /// are to belong to whoever started it are opened before.
     fn becomes_another_user(&self) -> bool {
         false
     }

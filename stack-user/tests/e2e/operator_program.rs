@@ -17,6 +17,9 @@ status=0
 "$XSTACK" --program pinned:/sys/fs/bpf/xstack curl --silent --show-error http://example.com/ || status=$?
 # It is the operator's program: xstack must have left it there.
 ip link show xs0 | grep -q prog/xdp || { echo "the program is gone" >&2; status=99; }
+# Without any capability by then, it has taken its claim out of the operator's map.
+left=$(bpftool -j map dump pinned /sys/fs/bpf/xstack/CLAIMS)
+[ "$left" = "[]" ] || { echo "there is still $left" >&2; status=98; }
 xdp-loader unload xs0 --all >&2
 exit $status
 "#;
@@ -24,7 +27,7 @@ exit $status
 #[test]
 fn xstack_works_through_a_program_that_xdp_loader_pinned() {
     let test = "xstack_works_through_a_program_that_xdp_loader_pinned";
-    let Some(lab) = TestLab::with_servers(test, &["xdp-loader", "curl"]) else { return };
+    let Some(lab) = TestLab::with_servers(test, &["xdp-loader", "bpftool", "curl"]) else { return };
     assert!(Path::new(OBJECT).exists(), "{OBJECT} is missing");
     let expected = lab.real_curl("http://example.com/");
     let mut command = lab.on(Host::Host, "sh");

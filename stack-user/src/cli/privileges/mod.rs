@@ -56,9 +56,9 @@ impl Privileges {
         Ok(Self { identity, filter: options.seccomp })
     }
 
-    /// Whether the process will be another user.
+    /// Whether the process will be another user, or is one already by this.
     pub fn changes_user(&self) -> bool {
-        self.identity.is_some() && user::is_root()
+        self.identity.is_some()
     }
 
     /// Gives it all up, in every thread that there is, and makes sure that it is gone. Without effect when it is gone
@@ -67,7 +67,7 @@ impl Privileges {
     /// # Errors
     /// [`Failure::Privileges`]: the process must not go on then, as it may have kept some.
     pub fn give_up(&self, profile: Profile) -> Result<(), Failure> {
-        if let Some(identity) = self.identity.filter(|_| self.changes_user()) {
+        if let Some(identity) = self.identity.filter(|_| user::is_root()) {
             become_user(identity)?;
         }
         drop_capabilities().map_err(|error| refused("dropping the capabilities", error))?;

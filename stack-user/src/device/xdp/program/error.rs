@@ -132,6 +132,11 @@ pub enum ProgramError {
         /// What was said.
         reason: String,
     },
+    /// The capabilities are gone, and the kernel wants one for every change.
+    #[error(
+        "this kernel lets nobody without CAP_BPF change what an XDP program is told, not even who has the map open: it          needs Linux 5.19 for that, or `sysctl kernel.unprivileged_bpf_disabled=0`; without either, give all addresses          at the start"
+    )]
+    MapPrivilege,
     /// The object lacks a map.
     #[error("the built-in XDP object has no map {name}: rebuild it by `cargo xtask build-ebpf`")]
     NoMap {
@@ -209,7 +214,10 @@ impl ProgramError {
     }
 
     pub(super) fn map(source: MapError) -> Self {
-        Self::Map { reason: whole_story(&source) }
+        match os_error(&source) {
+            Some(libc::EPERM) => Self::MapPrivilege,
+            _ => Self::Map { reason: whole_story(&source) },
+        }
     }
 }
 
@@ -266,6 +274,7 @@ fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn
 #[cfg(test)]
 mod tests {
     use super::*;
+    use aya::sys::SyscallError;
 
     #[test]
     fn a_long_verifier_log_becomes_a_line() {
@@ -283,5 +292,15 @@ mod tests {
         let error = Outer(io::Error::from_raw_os_error(libc::EPERM));
         assert_eq!(os_error(&error), Some(libc::EPERM));
         assert_eq!(whole_story(&error).matches("not permitted").count(), 1);
+    }
+
+    #[test]
+    fn an_older_kernel_that_refuses_a_change_is_told_as_such() {
+        let refused = |errno| {
+            let io_error = io::Error::from_raw_os_error(errno);
+            ProgramError::map(SyscallError { call: "bpf_map_update_elem", io_error }.into()).to_string()
+        };
+        assert!(refused(libc::EPERM).contains("5.19") && refused(libc::EPERM).contains("CAP_BPF"));
+        assert!(refused(libc::ENOSPC).contains("bpf_map_update_elem"));
     }
 }
