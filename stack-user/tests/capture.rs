@@ -3,7 +3,11 @@
 use std::{collections::VecDeque, process::Command};
 
 use stack_user::{
-    device::{Device, Umem, capture::Capture, memory},
+    device::{
+        Device, Umem,
+        capture::{Capture, Recorder},
+        memory,
+    },
     frame::FramePool,
     time::{Duration, Instant},
     wire::checksum::checksum,
@@ -34,7 +38,8 @@ fn tshark_reads_what_was_captured() {
     let (device, far) = memory::tap(memory::Options::default());
     let mut umem = Umem::on_heap(8).expect("memory");
     let epoch = Duration::from_secs(1_700_000_000);
-    let mut capture = Capture::create(Box::new(device), &path, "xs-capture", epoch).expect("a new file");
+    let recorder = Recorder::create(&path, "xs-capture", epoch).expect("a new file");
+    let mut capture = Capture::new(Box::new(device), &recorder);
 
     let bytes = echo_request(1);
     let mut frame = umem.allocate().expect("a chunk").into_tx();
@@ -43,7 +48,7 @@ fn tshark_reads_what_was_captured() {
     capture.tx_burst(Instant::from_nanos(123_456_789), &mut umem, &mut VecDeque::from([frame]));
     assert!(far.send(&echo_request(2)));
     capture.rx_burst(Instant::from_nanos(987_654_321), &mut umem, &mut Vec::new());
-    drop(capture);
+    drop((capture, recorder));
 
     let fields =
         ["frame.time_epoch", "frame.packet_flags_direction", "frame.len", "ip.src", "ip.checksum.status"];

@@ -1,21 +1,22 @@
 //! From wishes to a running stack: interface, program, rings, address.
 
+mod queues;
+
 use std::{
     net::{IpAddr, Ipv4Addr},
     path::PathBuf,
     str::FromStr,
-    time::SystemTime,
 };
+
+use tokio::runtime::Handle;
 
 use super::{Besides, Stack};
 use crate::{
     device::{
-        Device,
-        capture::Capture,
-        fault::{Fault, FaultSpec},
+        fault::FaultSpec,
         interface::{self, Interface, InterfaceError},
         xdp::{
-            self, Mode, OpenError,
+            Mode, OpenError,
             program::{Program, ProgramError},
         },
     },
@@ -26,7 +27,7 @@ use crate::{
     },
     rng::Rng,
     runtime::{Clock, Life, LifeError},
-    stack::{self, AddressEvent},
+    stack::AddressEvent,
     tcp,
     telemetry::STORY,
     time::Duration,
@@ -135,6 +136,7 @@ pub struct Builder {
     faults: Option<FaultSpec>,
     tcp: tcp::Config,
     state_directory: Option<PathBuf>,
+    drivers: Vec<Handle>,
 }
 
 /// Why a stack did not start.
@@ -308,6 +310,15 @@ impl Builder {
         self
     }
 
+    /// The runtimes that drive the shards, in turn: the first one the first shard, and so on. For runtimes of one thread each,
+    /// so that a shard and the tasks of its [handle](Stack::on_shard) share a thread. Without any, it is the one that the stack is
+    /// started on.
+    #[must_use]
+    pub fn drivers(mut self, runtimes: Vec<Handle>) -> Self {
+        self.drivers = runtimes;
+        self
+    }
+
     /// Starts the stack: attaches the program, binds the queues, claims the address.
     ///
     /// Whatever was changed on the host is undone when the last handle of the stack is dropped, when this fails, and
@@ -330,28 +341,18 @@ impl Builder {
             tracing::warn!("using the slower generic mode: {reason}");
         }
         tracing::info!(target: STORY, "{}", program.describe());
-        let options = xdp::Options { copying: self.mode.copying(program.is_generic()), ..Default::default() };
-        let queues = interface.queues(self.queue);
         self.warn_of_lost_frames(&interface);
-        let (device, umem, bound) = xdp::open(&interface.name, &queues, &options)?;
-        tracing::info!(target: STORY, "AF_XDP sockets bound to {}: {bound}", interface.name);
         // Every queue is bound before an address is claimed: frames on an unbound one would be lost.
-        for (queue, socket) in device.sockets() {
-            program.bind_socket(queue, socket)?;
-        }
+        let queues = self.bind(&interface, &mut program)?;
         interface.wait_for_carrier(CARRIER_TIMEOUT).await?;
 
         let clock = life.as_ref().map_or_else(Clock::new, Life::clock);
-        let device = self.wrap(Box::new(device), &interface, clock)?;
-        let mut stack = stack::Stack::new(clock.now(), interface.mac, self.vlan, umem, rng);
-        stack.set_tcp_config(self.tcp.clone());
-        if let Some(life) = &life {
-            stack.set_secret(life.key().clone());
-        }
+        let shards = self.shards(queues, &interface, clock, life.as_ref(), &mut rng)?;
         // Damage that was asked for is not the link's.
         let remedy = interface.partial_checksum_remedy().filter(|_| self.faults.is_none());
-        let besides = Besides { program: Some(program), checksum_remedy: remedy, life, ..Besides::default() };
-        let stack = Stack::start(vec![(stack, device)], clock, besides).map_err(StartError::Wait)?;
+        let drivers = self.drivers.clone();
+        let besides = Besides { drivers, program: Some(program), checksum_remedy: remedy, life };
+        let stack = Stack::start(shards, clock, besides).map_err(StartError::Wait)?;
         let address = self.claim_one(&stack, &network, &candidates).await?;
         tracing::info!(target: STORY, "address {address} claimed on {} ({})", interface.name, interface.mac);
         self.greet_gateway(&stack, &network);
@@ -412,28 +413,6 @@ impl Builder {
                 Candidates::new(network.prefix, &in_use, rng.fork()).collect()
             }
         }
-    }
-
-    fn wrap(
-        &self,
-        device: Box<dyn Device>,
-        interface: &Interface,
-        clock: Clock,
-    ) -> Result<Box<dyn Device>, StartError> {
-        // The capture is next to the NIC: it shows what really was on the wire, faults included.
-        let device: Box<dyn Device> = match &self.capture {
-            None => device,
-            Some(path) => {
-                let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-                let epoch = since_1970.saturating_sub(clock.now() - crate::time::Instant::ZERO);
-                let capture = Capture::create(device, path, &interface.name, epoch);
-                Box::new(capture.map_err(|source| StartError::Capture { path: path.clone(), source })?)
-            }
-        };
-        Ok(match &self.faults {
-            None => device,
-            Some(faults) => Box::new(Fault::new(device, *faults)),
-        })
     }
 
     /// Claims the first of the candidates that nobody has.

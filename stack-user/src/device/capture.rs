@@ -9,6 +9,7 @@ use std::{
     io::{self, BufWriter, Write},
     os::fd::OwnedFd,
     path::Path,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use pcap_file::{
@@ -49,43 +50,42 @@ enum Direction {
 /// Records every frame that is received from, or given to, the device behind it.
 pub struct Capture {
     device: Box<dyn Device>,
-    /// `None` once it could not be written.
-    file: Option<PcapNgWriter<BufWriter<Box<dyn Write + Send>>>>,
-    /// The wall-clock time, since 1970, of [`Instant::ZERO`].
-    epoch: Duration,
-    /// When what is in the buffer must be in the file, if there is anything.
-    flush_at: Option<Instant>,
+    recorder: Recorder,
     /// The bytes of frames that are offered to the device, and their lengths.
     offered: Vec<u8>,
     offered_lens: Vec<usize>,
     recorded: u64,
 }
 
-impl Capture {
+/// What the queues of one NIC record to.
+struct Recording {
+    /// `None` once it could not be written.
+    file: Option<PcapNgWriter<BufWriter<Box<dyn Write + Send>>>>,
+    /// The wall-clock time, since 1970, of [`Instant::ZERO`].
+    epoch: Duration,
+    /// When what is in the buffer must be in the file, if there is anything.
+    flush_at: Option<Instant>,
+}
+
+/// A capture file, for all queues of one NIC.
+#[derive(Clone)]
+pub struct Recorder(Arc<Mutex<Recording>>);
+
+impl Recorder {
     /// Records to a new file; one of that name is overwritten. `epoch` is the wall-clock time, since 1970, of
     /// [`Instant::ZERO`].
     ///
     /// # Errors
     /// When the file can't be created or written.
-    pub fn create(
-        device: Box<dyn Device>,
-        file: &Path,
-        interface: &str,
-        epoch: Duration,
-    ) -> io::Result<Self> {
-        Self::to_writer(device, Box::new(fs::File::create(file)?), interface, epoch)
+    pub fn create(file: &Path, interface: &str, epoch: Duration) -> io::Result<Self> {
+        Self::to_writer(Box::new(fs::File::create(file)?), interface, epoch)
     }
 
     /// Records to anything that takes bytes.
     ///
     /// # Errors
     /// When the file's header can't be written.
-    pub fn to_writer(
-        device: Box<dyn Device>,
-        writer: Box<dyn Write + Send>,
-        interface: &str,
-        epoch: Duration,
-    ) -> io::Result<Self> {
+    pub fn to_writer(writer: Box<dyn Write + Send>, interface: &str, epoch: Duration) -> io::Result<Self> {
         let buffer = BufWriter::with_capacity(BUFFER_SIZE, writer);
         let mut file = PcapNgWriter::new(buffer).map_err(io_error)?;
         let description = InterfaceDescriptionBlock {
@@ -98,22 +98,27 @@ impl Capture {
         };
         file.write_pcapng_block(description).map_err(io_error)?;
         file.get_mut().flush()?;
-        Ok(Self {
-            device,
-            file: Some(file),
-            epoch,
-            flush_at: None,
-            offered: Vec::new(),
-            offered_lens: Vec::new(),
-            recorded: 0,
-        })
+        Ok(Self(Arc::new(Mutex::new(Recording { file: Some(file), epoch, flush_at: None }))))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Recording> {
+        // Whoever panicked has left at most half a frame in the file.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Capture {
+    /// Records what passes a device.
+    pub fn new(device: Box<dyn Device>, recorder: &Recorder) -> Self {
+        let recorder = recorder.clone();
+        Self { device, recorder, offered: Vec::new(), offered_lens: Vec::new(), recorded: 0 }
     }
 
     /// Copies the frames that the device has room for: once it has them, their bytes are no longer ours to read.
     fn copy_offered(&mut self, umem: &Umem, frames: &VecDeque<TxFrame>) {
         self.offered.clear();
         self.offered_lens.clear();
-        if self.file.is_none() {
+        if self.recorder.lock().file.is_none() {
             return;
         }
         for frame in frames.iter().take(self.device.tx_room()) {
@@ -124,7 +129,14 @@ impl Capture {
     }
 
     fn record(&mut self, now: Instant, direction: Direction, bytes: &[u8]) {
-        let Some(file) = &mut self.file else { return };
+        self.recorded += u64::from(self.recorder.lock().record(now, direction, bytes));
+    }
+}
+
+impl Recording {
+    /// Returns whether the frame is recorded.
+    fn record(&mut self, now: Instant, direction: Direction, bytes: &[u8]) -> bool {
+        let Some(file) = &mut self.file else { return false };
         let packet = EnhancedPacketBlock {
             interface_id: 0,
             timestamp: self.epoch + now.since(Instant::ZERO),
@@ -133,9 +145,9 @@ impl Capture {
             options: vec![EnhancedPacketOption::Flags(direction as u32)],
         };
         let result = file.write_pcapng_block(packet).map(|_| ()).map_err(io_error);
-        self.recorded += 1;
         self.flush_at.get_or_insert(now + FLUSH_AFTER);
         self.stop_on_error(result);
+        self.file.is_some()
     }
 
     fn flush(&mut self) {
@@ -155,7 +167,7 @@ impl Capture {
 
     fn stop_on_error(&mut self, result: io::Result<()>) {
         if let Err(error) = result {
-            tracing::warn!(%error, recorded = self.recorded, "the capture file can't be written: recording ends here");
+            tracing::warn!(%error, "the capture file can't be written: recording ends here");
             self.file = None;
             self.flush_at = None;
         }
@@ -164,7 +176,7 @@ impl Capture {
 
 impl Device for Capture {
     fn rx_burst(&mut self, now: Instant, umem: &mut Umem, frames: &mut Vec<RxFrame>) -> usize {
-        self.flush_if_due(now);
+        self.recorder.lock().flush_if_due(now);
         let before = frames.len();
         let received = self.device.rx_burst(now, umem, frames);
         for frame in frames.iter().skip(before) {
@@ -190,7 +202,7 @@ impl Device for Capture {
             rest = next;
         }
         (self.offered, self.offered_lens) = (bytes, lens);
-        self.flush_if_due(now);
+        self.recorder.lock().flush_if_due(now);
     }
 
     fn completions(&mut self, umem: &mut Umem, done: &mut Vec<CompletedFrame>) {
@@ -198,13 +210,13 @@ impl Device for Capture {
     }
 
     fn poll_timeout(&self) -> Option<Instant> {
-        [self.flush_at, self.device.poll_timeout()].into_iter().flatten().min()
+        [self.recorder.lock().flush_at, self.device.poll_timeout()].into_iter().flatten().min()
     }
 
     fn before_sleep(&mut self) -> bool {
         let has_more = self.device.before_sleep();
         if !has_more {
-            self.flush();
+            self.recorder.lock().flush();
         }
         has_more
     }
@@ -230,7 +242,7 @@ impl Device for Capture {
 
 impl Drop for Capture {
     fn drop(&mut self) {
-        self.flush();
+        self.recorder.lock().flush();
     }
 }
 
@@ -288,8 +300,8 @@ mod tests {
         let (device, far) = memory::tap(memory::Options { ring_size, ..Default::default() });
         let file = File::default();
         let epoch = Duration::from_secs(1_700_000_000);
-        let capture =
-            Capture::to_writer(Box::new(device), Box::new(file.clone()), "xs-a", epoch).expect("the header");
+        let recorder = Recorder::to_writer(Box::new(file.clone()), "xs-a", epoch).expect("the header");
+        let capture = Capture::new(Box::new(device), &recorder);
         Rig { capture, far, umem: Umem::on_heap(8).expect("memory"), file }
     }
 
@@ -374,12 +386,27 @@ mod tests {
     }
 
     #[test]
+    fn queues_of_one_nic_record_to_one_file() {
+        let mut rig = rig(8);
+        let (device, far) = memory::tap(memory::Options::default());
+        let mut other = Capture::new(Box::new(device), &rig.capture.recorder);
+        let mut umem = Umem::on_heap(8).expect("memory");
+        rig.send(Instant::ZERO, &[b"one"]);
+        assert!(far.send(b"two"));
+        other.rx_burst(Instant::from_millis(1), &mut umem, &mut Vec::new());
+        drop(other);
+        let frames: Vec<_> =
+            rig.recorded().into_iter().map(|(direction, _, bytes)| (direction, bytes)).collect();
+        assert_eq!(frames, [(2, b"one".to_vec()), (1, b"two".to_vec())]);
+    }
+
+    #[test]
     fn a_full_disk_ends_the_capture_and_not_the_transfer() {
         let mut rig = rig(8);
         *rig.file.is_full.lock().expect("lock") = true;
         rig.send(Instant::ZERO, &[b"one"]);
         assert!(!rig.capture.before_sleep());
-        assert!(rig.capture.file.is_none());
+        assert!(rig.capture.recorder.lock().file.is_none());
         assert!(rig.send(Instant::ZERO, &[b"two"]).is_empty());
         assert_eq!(rig.far.waiting(), 2);
     }

@@ -15,5 +15,6 @@ pub mod link;
 pub mod neighbour;
 pub mod reassembly;
 pub mod route;
+pub mod rss;
 pub mod token_bucket;
 pub mod udp;

@@ -36,7 +36,7 @@ mod timers;
 mod trace;
 mod udp;
 
-use std::{collections::VecDeque, net::IpAddr};
+use std::{collections::VecDeque, net::IpAddr, sync::Arc};
 
 pub use address::AddressEvent;
 pub use connect::ConnectError;
@@ -52,7 +52,7 @@ pub use udp::{UdpBindError, UdpSendError};
 
 use crate::{
     frame::{FramePool, RxFrame},
-    net::{icmp::Responder, link::Link, neighbour, reassembly, route::Route, udp::Sockets},
+    net::{icmp::Responder, link::Link, neighbour, reassembly, route::Route, rss::Rss, udp::Sockets},
     rng::Rng,
     tcp::{EphemeralPorts, SecretKey},
     telemetry::{DropCounters, DropReason},
@@ -94,6 +94,8 @@ pub struct Stack<P> {
     /// What is handled just now was passed on, and stays.
     takes_in: bool,
     hand_overs: HandOvers,
+    /// How the NIC spreads segments over its queues, and which of them is ours.
+    placement: Option<(Arc<Rss>, u32)>,
 }
 
 impl<P: FramePool> Stack<P> {
@@ -126,6 +128,7 @@ impl<P: FramePool> Stack<P> {
             letters: siblings::Letters::default(),
             takes_in: false,
             hand_overs: HandOvers::default(),
+            placement: None,
         }
     }
 
@@ -179,6 +182,11 @@ impl<P: FramePool> Stack<P> {
     /// ours: to be called before there is a connection.
     pub fn set_secret(&mut self, key: SecretKey) {
         self.secret = key;
+    }
+
+    /// Has connections choose ports whose answers come to this `queue` of the NIC, as far as it is one that any come to.
+    pub fn place(&mut self, rss: Arc<Rss>, queue: u32) {
+        self.placement = rss.uses(queue).then_some((rss, queue));
     }
 
     /// How connections are configured unless they are configured otherwise.

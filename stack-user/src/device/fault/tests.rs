@@ -4,7 +4,10 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    device::{capture::Capture, memory},
+    device::{
+        capture::{Capture, Recorder},
+        memory,
+    },
     time::Duration,
 };
 
@@ -277,7 +280,8 @@ proptest! {
         let spec = format!("{rate}burst={burst},loss={loss},reorder={reorder},dup={dup},corrupt={corrupt},delay={delay}ms,seed={seed}");
         let spec: FaultSpec = spec.parse().expect("a spec");
         let capture = |device| {
-            Capture::to_writer(device, Box::new(std::io::sink()), "xs-a", Duration::ZERO).expect("a header")
+            let recorder = Recorder::to_writer(Box::new(std::io::sink()), "xs-a", Duration::ZERO);
+            Capture::new(device, &recorder.expect("a header"))
         };
         let device: Box<dyn Device> = if capture_inside {
             Box::new(Fault::new(Box::new(capture(Box::new(device))), spec))

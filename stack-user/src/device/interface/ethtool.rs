@@ -5,12 +5,23 @@ use std::{
     os::fd::{AsRawFd, OwnedFd},
 };
 
+use super::RxHash;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
 const SIOCETHTOOL: libc::c_ulong = 0x8946;
 const ETHTOOL_GDRVINFO: u32 = 0x03;
 const ETHTOOL_GCHANNELS: u32 = 0x3c;
 const ETHTOOL_GFLAGS: u32 = 0x25;
+const ETHTOOL_GRXFH: u32 = 0x29;
+const ETHTOOL_GRSSH: u32 = 0x46;
+/// `TCP_V4_FLOW`.
+const TCP_V4: u32 = 1;
+/// `RXH_IP_SRC`, `RXH_IP_DST`, `RXH_L4_B_0_1` and `RXH_L4_B_2_3`: both addresses and both ports.
+const FOUR_TUPLE: u64 = 0xf << 4;
+/// `ETH_RSS_HASH_TOP`; drivers that know no other say nothing.
+const TOEPLITZ: u8 = 1;
+/// Words of an indirection table and a key that we take. The largest tables that drivers have are a quarter of that.
+const RSS_WORDS: usize = 8192;
 /// `ETH_FLAG_RXVLAN`: tags are taken off what is received.
 const RXVLAN: u32 = 1 << 8;
 
@@ -44,6 +55,59 @@ struct Flags {
     flags: u32,
 }
 
+/// The first members of `struct ethtool_rxnfc`, which are all for this command.
+#[repr(C)]
+struct HashedFields {
+    command: u32,
+    flow_type: u32,
+    data: u64,
+}
+
+/// `struct ethtool_rxfh` with room for what follows it: the table, then the key.
+#[repr(C)]
+struct FlowHash {
+    command: u32,
+    rss_context: u32,
+    /// Words of the table, and bytes of the key: what is there, and how much of it we want, all or nothing.
+    indir_size: u32,
+    key_size: u32,
+    hfunc: u8,
+    input_xfrm: u8,
+    reserved: [u8; 6],
+    config: [u32; RSS_WORDS],
+}
+
+impl FlowHash {
+    fn new() -> Box<Self> {
+        Box::new(Self {
+            command: ETHTOOL_GRSSH,
+            rss_context: 0,
+            indir_size: 0,
+            key_size: 0,
+            hfunc: 0,
+            input_xfrm: 0,
+            reserved: [0; 6],
+            config: [0; RSS_WORDS],
+        })
+    }
+
+    /// Whether the table and the key have room.
+    fn fits(&self) -> bool {
+        let words = u64::from(self.indir_size) + u64::from(self.key_size.div_ceil(4));
+        self.indir_size > 0 && self.key_size > 0 && words <= RSS_WORDS as u64
+    }
+
+    /// The key and the table, if the hash is the one that we know.
+    fn read(&self) -> Option<RxHash> {
+        if !self.fits() || !matches!(self.hfunc, 0 | TOEPLITZ) || self.input_xfrm != 0 {
+            return None;
+        }
+        let (table, rest) = self.config.split_at_checked(self.indir_size as usize)?;
+        let key = rest.iter().flat_map(|word| word.to_ne_bytes()).take(self.key_size as usize);
+        Some(RxHash { key: key.collect(), table: table.to_vec() })
+    }
+}
+
 /// A command's structure, which starts with the command's number.
 ///
 /// # Safety
@@ -56,6 +120,11 @@ unsafe impl Request for DriverInfo {}
 unsafe impl Request for Channels {}
 // SAFETY: as above.
 unsafe impl Request for Flags {}
+// SAFETY: as above: the kernel takes the short form for this command.
+unsafe impl Request for HashedFields {}
+// SAFETY: as above. The kernel writes the table and the key if their sizes are those that it has, which are sent only if
+// `fits` says that there is room.
+unsafe impl Request for FlowHash {}
 
 /// The driver's name.
 pub(super) fn driver(interface: &str) -> Option<String> {
@@ -76,6 +145,22 @@ pub(super) fn rx_queues(interface: &str, index: u32) -> u32 {
 pub(super) fn strips_vlan_tags(interface: &str) -> bool {
     let mut flags = Flags { command: ETHTOOL_GFLAGS, flags: 0 };
     ask(interface, &mut flags).is_some_and(|()| flags.flags & RXVLAN != 0)
+}
+
+/// How received TCP segments are spread over the queues, if the driver tells and it is by their four-tuple.
+pub(super) fn rx_hash(interface: &str) -> Option<RxHash> {
+    let mut fields = HashedFields { command: ETHTOOL_GRXFH, flow_type: TCP_V4, data: 0 };
+    // A driver that does not say hashes what all hash.
+    if ask(interface, &mut fields).is_some() && fields.data != FOUR_TUPLE {
+        return None;
+    }
+    let mut hash = FlowHash::new();
+    ask(interface, &mut *hash)?;
+    if !hash.fits() {
+        return None;
+    }
+    ask(interface, &mut *hash)?;
+    hash.read()
 }
 
 /// What `/sys` says, if it is about this interface: it may be mounted for another network namespace.
@@ -104,4 +189,43 @@ fn ask<R: Request>(interface: &str, request: &mut R) -> Option<()> {
     // SAFETY: `message` names the interface with a zero at the end, and points to a structure that `Request` vouches for.
     let result = unsafe { libc::ioctl(socket.as_raw_fd(), SIOCETHTOOL as _, &raw mut message) };
     (result == 0).then_some(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_structures_are_as_long_as_the_kernels() {
+        assert_eq!(std::mem::offset_of!(FlowHash, config), 24);
+        assert_eq!(size_of::<HashedFields>(), 16);
+    }
+
+    #[test]
+    fn the_key_follows_the_table_and_only_toeplitz_is_understood() {
+        let mut hash = FlowHash::new();
+        assert_eq!(hash.read(), None, "a driver without either");
+        (hash.indir_size, hash.key_size, hash.hfunc) = (3, 6, TOEPLITZ);
+        hash.config[..5].copy_from_slice(&[
+            0,
+            1,
+            2,
+            u32::from_ne_bytes([0x6d, 0x5a, 0x56, 0xda]),
+            u32::from_ne_bytes([0x25, 0x5b, 0xff, 0xff]),
+        ]);
+        let expected = RxHash { key: vec![0x6d, 0x5a, 0x56, 0xda, 0x25, 0x5b], table: vec![0, 1, 2] };
+        assert_eq!(hash.read(), Some(expected));
+        hash.input_xfrm = 1;
+        assert_eq!(hash.read(), None, "symmetric");
+        (hash.input_xfrm, hash.hfunc) = (0, 2);
+        assert_eq!(hash.read(), None, "XOR");
+        (hash.hfunc, hash.indir_size) = (0, RSS_WORDS as u32);
+        assert_eq!(hash.read(), None, "no room for the key");
+    }
+
+    #[test]
+    fn an_interface_that_has_no_hash_says_so() {
+        assert_eq!(rx_hash("lo"), None);
+        assert_eq!(rx_hash("a-name-that-is-too-long-for-linux"), None);
+    }
 }

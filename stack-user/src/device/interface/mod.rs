@@ -60,6 +60,15 @@ pub struct Peer {
     pub name: Option<String>,
 }
 
+/// How a NIC chooses the queue of a received segment: by Toeplitz's hash.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RxHash {
+    /// The hash's key.
+    pub key: Vec<u8>,
+    /// The queues, by the low bits of the hash.
+    pub table: Vec<u32>,
+}
+
 /// An address and the network that it is in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Network {
@@ -222,6 +231,12 @@ impl Interface {
     pub fn queues(&self, only: Option<u32>) -> Vec<u32> {
         let all = || (0..ethtool::rx_queues(&self.name, self.index)).collect();
         only.map_or_else(all, |queue| vec![queue])
+    }
+
+    /// How received TCP segments are spread over the queues, if the driver tells and it is by Toeplitz's hash of addresses
+    /// and ports.
+    pub fn rx_hash(&self) -> Option<RxHash> {
+        ethtool::rx_hash(&self.name)
     }
 
     /// Whether the interface takes the VLAN tag off a frame before an XDP program sees it, which then can't tell

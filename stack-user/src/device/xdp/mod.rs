@@ -40,11 +40,14 @@ pub const RING_SIZE: u32 = 1024;
 /// memory that can't be swapped: 16 MB a queue as it is.
 pub const CHUNKS_PER_QUEUE: u32 = 4096;
 
-/// Chunks in a UMEM, however many queues share it.
+/// Chunks of all queues of a NIC together.
 ///
 /// Lower, and the queues of a NIC that has dozens get less than a burst each to receive into; higher, and such a NIC
 /// takes a server's memory for queues that are mostly idle: this is 256 MB.
 pub const CHUNKS_MAX: u32 = 65_536;
+
+/// Chunks in a UMEM at least: with fewer than a few bursts, a queue can't receive while it sends.
+const MIN_CHUNKS: u32 = 256;
 
 /// How the NIC is to be driven: `--mode`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -128,6 +131,14 @@ pub struct Options {
     pub chunks_per_queue: u32,
 }
 
+impl Options {
+    /// Chunks for each of so many queues that are opened one by one, each with a UMEM of its own.
+    pub fn chunks_for_each_of(queues: usize) -> u32 {
+        let share = u32::try_from(queues).ok().and_then(|queues| CHUNKS_MAX.checked_div(queues));
+        share.unwrap_or(0).clamp(MIN_CHUNKS, CHUNKS_PER_QUEUE)
+    }
+}
+
 impl Default for Options {
     fn default() -> Self {
         Self { copying: Copying::default(), ring_size: RING_SIZE, chunks_per_queue: CHUNKS_PER_QUEUE }
@@ -141,6 +152,18 @@ pub struct Bound {
     pub zero_copy: bool,
     /// The NIC's queues that we are bound to.
     pub queues: Vec<u32>,
+}
+
+impl Bound {
+    /// What the queues of a NIC are bound as together.
+    pub fn all<'a>(each: impl IntoIterator<Item = &'a Self>) -> Self {
+        let mut all = Self { zero_copy: true, queues: Vec::new() };
+        for bound in each {
+            all.zero_copy &= bound.zero_copy;
+            all.queues.extend(&bound.queues);
+        }
+        all
+    }
 }
 
 impl fmt::Display for Bound {
@@ -193,15 +216,14 @@ fn open_umem(queues: usize, ring_size: QueueSize, chunks_per_queue: u32) -> Resu
         .comp_queue_size(ring_size)
         .build()
         .map_err(|_| OpenError::NotOurUmem)?;
-    raise_locked_memory(bytes);
+    raise_locked_memory();
     Umem::shared(chunks, config).map_err(|source| OpenError::umem(source, bytes))
 }
 
-/// Allows ourselves as much locked memory as we may: the kernel counts a UMEM's pages. If it is not enough,
+/// Allows ourselves as much locked memory as we may: the kernel counts the pages of all UMEMs. If it is not enough,
 /// registering them fails and says so.
-fn raise_locked_memory(bytes: u64) {
+fn raise_locked_memory() {
     if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_MEMLOCK)
-        && soft < bytes
         && soft < hard
     {
         let _ = setrlimit(Resource::RLIMIT_MEMLOCK, hard, hard);
@@ -257,5 +279,16 @@ mod tests {
     fn what_was_bound_is_told_in_a_line() {
         let bound = Bound { zero_copy: false, queues: vec![0, 1] };
         assert_eq!(bound.to_string(), "copy, queues 0,1");
+        let other = Bound { zero_copy: true, queues: vec![2] };
+        assert_eq!(Bound::all([&bound, &other]).to_string(), "copy, queues 0,1,2");
+        assert_eq!(Bound::all([&other]), other);
+    }
+
+    #[test]
+    fn many_queues_share_what_there_is() {
+        let share = Options::chunks_for_each_of;
+        assert_eq!((share(1), share(16)), (CHUNKS_PER_QUEUE, CHUNKS_PER_QUEUE));
+        assert!(share(64) * 64 <= CHUNKS_MAX && share(64) == 1024);
+        assert_eq!((share(0), share(4096)), (MIN_CHUNKS, MIN_CHUNKS));
     }
 }

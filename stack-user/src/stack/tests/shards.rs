@@ -493,6 +493,30 @@ fn a_four_tuple_is_used_once_on_all_shards_together() {
 }
 
 #[test]
+fn a_connection_chooses_a_port_whose_answers_come_to_its_own_queue() {
+    let key = (0..40).map(|n| (n * 37 + 11) as u8).collect();
+    let rss = Arc::new(crate::net::rss::Rss::new(key, vec![0, 1, 2, 1]).expect("a table"));
+    let mut farm = Farm::new();
+    for (queue, shard) in farm.shards.iter_mut().enumerate() {
+        shard.place(Arc::clone(&rss), queue as u32);
+    }
+    for number in (0..3).cycle().take(60) {
+        let (_, local) = farm.shards[number].tcp_connect(farm.now, to(B, 90)).expect("a port");
+        assert_eq!(rss.queue_of(local, to(B, 90)), Some(number as u32));
+        // A port that was asked for is taken as it is.
+        let wish = local.port().wrapping_add(1).max(1024);
+        let _ = farm.shards[number].tcp_connect_with(farm.now, wish, to(B, 91), None).expect("that port");
+    }
+    farm.run(50, |_| Some(0));
+    // Where no port leads, any will do.
+    farm.shards[0].place(rss, 7);
+    farm.shards[0].tcp_connect(farm.now, to(B, 90)).expect("a port");
+    let constant = Arc::new(crate::net::rss::Rss::new(vec![0; 40], vec![1, 0]).expect("a table"));
+    farm.shards[0].place(constant, 0);
+    farm.shards[0].tcp_connect(farm.now, to(B, 90)).expect("a port");
+}
+
+#[test]
 fn what_only_one_shard_has_is_found_from_every_queue() {
     let mut farm = Farm::new();
     let listener = farm.shards[1].tcp_listen(farm.now, to(A, 80), 5).expect("a listener");
