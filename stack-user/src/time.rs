@@ -6,45 +6,70 @@
 pub use core::time::Duration;
 use core::{
     fmt,
+    num::NonZeroU64,
     ops::{Add, AddAssign, Sub},
 };
 
 /// A point in time: nanoseconds since an origin that only the clock's owner knows. Lasts for 584 years.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct Instant(u64);
+///
+/// One more is stored, so that an `Option` takes no more room.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Instant(NonZeroU64);
 
 impl Instant {
     /// The clock's origin.
-    pub const ZERO: Self = Self(0);
+    pub const ZERO: Self = Self(NonZeroU64::MIN);
 
     /// `nanos` nanoseconds after the origin.
     pub const fn from_nanos(nanos: u64) -> Self {
-        Self(nanos)
+        Self(NonZeroU64::MIN.saturating_add(nanos))
     }
 
     /// `micros` microseconds after the origin.
     pub const fn from_micros(micros: u64) -> Self {
-        Self(micros.saturating_mul(1_000))
+        Self::from_nanos(micros.saturating_mul(1_000))
     }
 
     /// `millis` milliseconds after the origin.
     pub const fn from_millis(millis: u64) -> Self {
-        Self(millis.saturating_mul(1_000_000))
+        Self::from_nanos(millis.saturating_mul(1_000_000))
     }
 
     /// Nanoseconds since the origin.
     pub const fn as_nanos(self) -> u64 {
-        self.0
+        self.0.get() - 1
     }
 
     /// Whole milliseconds since the origin.
     pub const fn as_millis(self) -> u64 {
-        self.0 / 1_000_000
+        self.as_nanos() / 1_000_000
     }
 
     /// Time from `earlier` to here; zero when `earlier` is later.
     pub const fn since(self, earlier: Self) -> Duration {
-        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+        Duration::from_nanos(self.0.get().saturating_sub(earlier.0.get()))
+    }
+}
+
+/// A duration in half of the room that [`Duration`] takes: whole nanoseconds, up to 584 years, and [`Duration::MAX`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Nanos(NonZeroU64);
+
+impl From<Duration> for Nanos {
+    fn from(duration: Duration) -> Self {
+        Self(NonZeroU64::MIN.saturating_add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)))
+    }
+}
+
+impl From<Nanos> for Duration {
+    fn from(Nanos(nanos): Nanos) -> Self {
+        if nanos == NonZeroU64::MAX { Self::MAX } else { Self::from_nanos(nanos.get() - 1) }
+    }
+}
+
+impl Default for Instant {
+    fn default() -> Self {
+        Self::ZERO
     }
 }
 
@@ -79,7 +104,8 @@ impl fmt::Debug for Instant {
 
 impl fmt::Display for Instant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{:06}s", self.0 / 1_000_000_000, self.0 / 1_000 % 1_000_000)
+        let nanos = self.as_nanos();
+        write!(f, "{}.{:06}s", nanos / 1_000_000_000, nanos / 1_000 % 1_000_000)
     }
 }
 
@@ -88,11 +114,21 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_is_optional_takes_no_more_room() {
+        assert_eq!(size_of::<Option<Instant>>(), 8);
+        assert_eq!(size_of::<Option<Nanos>>(), 8);
+        for duration in [Duration::ZERO, Duration::from_nanos(1_234_567_891), Duration::MAX] {
+            assert_eq!(Duration::from(Nanos::from(duration)), duration);
+        }
+    }
+
+    #[test]
     fn arithmetic_saturates() {
         let t = Instant::from_millis(1_500);
         assert_eq!(t + Duration::from_millis(250), Instant::from_millis(1_750));
         assert_eq!(Instant::ZERO - t, Duration::ZERO);
         assert_eq!(t + Duration::MAX, Instant::from_nanos(u64::MAX));
+        assert_eq!(Instant::from_millis(u64::MAX).as_nanos(), u64::MAX - 1);
         assert_eq!(t.to_string(), "1.500000s");
     }
 }
