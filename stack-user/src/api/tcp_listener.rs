@@ -110,7 +110,7 @@ impl TcpListener {
                 core.waiters.wait_to_accept(listener, cx);
                 return Poll::Pending;
             };
-            let local = core.stack.tcp(id).map_or(self.local, crate::tcp::Connection::local);
+            let local = core.stack.tcp(id).map_or(self.local, |connection| connection.local());
             Poll::Ready(Ok((TcpStream::accepted(self.stack.home(position), id, local, remote), remote)))
         });
         if accepted.is_ready() {

@@ -127,7 +127,7 @@ impl TcpStream {
 
     /// What the protocol knows of the connection, in the manner of Linux' `TCP_INFO`. `None` when it has ended.
     pub fn info(&self) -> Option<tcp::Info> {
-        self.stack.shard().with(|core, _| core.stack.tcp(self.id).map(tcp::Connection::info))
+        self.stack.shard().with(|core, _| core.stack.tcp(self.id).map(|connection| connection.info()))
     }
 
     /// Whether small writes are sent at once.
@@ -143,8 +143,10 @@ impl TcpStream {
 
     /// Why the connection failed, if it did (`SO_ERROR`). Asking does not take the error away: reading tells it, too.
     pub fn error(&self) -> Option<io::Error> {
-        let error =
-            self.stack.shard().with(|core, _| core.stack.tcp(self.id).and_then(tcp::Connection::error));
+        let error = self
+            .stack
+            .shard()
+            .with(|core, _| core.stack.tcp(self.id).and_then(|connection| connection.error()));
         error.map(io::Error::from)
     }
 

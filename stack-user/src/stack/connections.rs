@@ -12,7 +12,7 @@ use super::{
 use crate::{
     frame::FramePool,
     rng::Rng,
-    tcp::{Connection, State, trace::Record},
+    tcp::{Connection, Idle, State, View, idle::Configs, trace::Record},
     telemetry::STORY,
     time::Instant,
 };
@@ -26,15 +26,20 @@ pub(super) struct Connections {
     /// Connections that may have something to send, each once.
     ready: VecDeque<TcpId>,
     generation: u32,
+    /// What those that rest are configured as.
+    configs: Configs,
+    resting: usize,
     /// Rows that are not [finished](is_finished).
     unfinished: usize,
     /// What happened to connections that somebody listens in to.
     traces: Traces,
 }
 
+/// A connection is kept as it is while something happens, and as an [`Idle`] one while it rests: one of the two is there.
 #[derive(Debug)]
 struct Row {
-    connection: Connection,
+    awake: Option<Box<Connection>>,
+    idle: Option<Box<Idle>>,
     generation: u32,
     /// Is in `ready`.
     is_ready: bool,
@@ -52,6 +57,8 @@ impl Connections {
             timers: TimerWheel::new(now),
             ready: VecDeque::new(),
             generation: 0,
+            configs: Configs::default(),
+            resting: 0,
             unfinished: 0,
             traces: Traces::default(),
         }
@@ -68,38 +75,61 @@ impl Connections {
         let flow = Flow { local: connection.local(), remote: connection.remote() };
         let told = connection.state();
         tracing::info!(target: STORY, "TCP {} → {}: {told}", flow.local, flow.remote);
-        let row = self.rows.insert(Row { connection, generation, is_ready: false, is_held: true, told });
-        let id = TcpId { row: row as u32, generation };
+        let awake = Some(Box::new(connection));
+        let row =
+            self.rows.insert(Row { awake, idle: None, generation, is_ready: false, is_held: true, told });
         self.unfinished += 1;
-        self.demux.insert(flow, id);
-        id
+        let rows = &self.rows;
+        self.demux.insert(&flow, row as u32, |other| other != row as u32 && is_of(rows, other, &flow));
+        TcpId { row: row as u32, generation }
     }
 
     pub(super) fn find(&self, flow: &Flow) -> Option<TcpId> {
-        self.demux.find(flow)
+        let row = self.demux.find(flow, |row| is_of(&self.rows, row, flow))?;
+        self.rows.get(row as usize).map(|Row { generation, .. }| TcpId { row, generation: *generation })
     }
 
     pub(super) fn is_in_use(&self, flow: &Flow) -> bool {
-        self.demux.contains(flow)
+        self.find(flow).is_some()
     }
 
-    pub(super) fn get(&self, id: TcpId) -> Option<&Connection> {
-        self.row(id).map(|row| &row.connection)
+    pub(super) fn contains(&self, id: TcpId) -> bool {
+        self.row(id).is_some()
+    }
+
+    /// The connection, to look at.
+    pub(super) fn get(&self, id: TcpId) -> Option<View<'_>> {
+        self.row(id).and_then(Row::view)
+    }
+
+    /// Its two ends.
+    pub(super) fn flow(&self, id: TcpId) -> Option<Flow> {
+        self.row(id).and_then(Row::flow)
     }
 
     /// The connection, to work on. Whoever does calls [`worked_on`](Self::worked_on) afterwards.
     pub(super) fn get_mut(&mut self, id: TcpId) -> Option<&mut Connection> {
         let row = self.rows.get_mut(id.index()).filter(|row| row.generation == id.generation)?;
-        Some(&mut row.connection)
+        if let Some(idle) = row.idle.take() {
+            self.resting -= 1;
+            row.awake = Some(Box::new(idle.resume()));
+        }
+        row.awake.as_deref_mut()
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = (TcpId, &Connection)> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = (TcpId, View<'_>)> {
         let id = |row: usize, generation| TcpId { row: row as u32, generation };
-        self.rows.iter().map(move |(row, r)| (id(row, r.generation), &r.connection))
+        self.rows.iter().filter_map(move |(row, r)| Some((id(row, r.generation), r.view()?)))
     }
 
     pub(super) fn ids(&self) -> Vec<TcpId> {
-        self.iter().map(|(id, _)| id).collect()
+        let id = |(row, r): (usize, &Row)| TcpId { row: row as u32, generation: r.generation };
+        self.rows.iter().map(id).collect()
+    }
+
+    /// How many there are, and how many of them rest.
+    pub(super) fn count(&self) -> (usize, usize) {
+        (self.rows.len(), self.resting)
     }
 
     /// Whether a connection is left that its peer still expects something of.
@@ -130,8 +160,10 @@ impl Connections {
     /// As [`worked_on`](Self::worked_on), when the connection has just said that it has nothing (more) to send.
     fn settle<P: FramePool>(&mut self, id: TcpId, pool: &mut P, events: &mut VecDeque<Event>) {
         let Some(row) = self.rows.get_mut(id.index()) else { return };
+        // Nothing was done with one that rests.
+        let Some(connection) = row.awake.as_deref_mut() else { return };
         let (mut readable, mut writable) = (false, false);
-        while let Some(event) = row.connection.poll_event() {
+        while let Some(event) = connection.poll_event() {
             readable |= event.is_readable();
             writable |= event.is_writable();
             if event.is_report() {
@@ -141,16 +173,15 @@ impl Connections {
         if readable || writable {
             events.push_back(Event::Tcp { id, readable, writable });
         }
-        if row.connection.is_listened_to() {
-            self.traces.take_from(id, &mut row.connection);
+        if connection.is_listened_to() {
+            self.traces.take_from(id, connection);
         }
-        let state = row.connection.state();
+        let state = connection.state();
         if state == State::Closed && row.told == State::TimeWait {
             // Both have finished; that a table owns its TIME-WAIT now, or that it is over, is no news.
             row.told = state;
         }
         if state != row.told {
-            let connection = &row.connection;
             tracing::info!(
                 target: STORY,
                 "TCP {} → {}: {} → {state}", connection.local(), connection.remote(), row.told,
@@ -161,15 +192,13 @@ impl Connections {
             }
             row.told = state;
         }
-        match row.connection.poll_timeout() {
-            Some(deadline) => self.timers.arm(id.index(), deadline),
-            None => self.timers.cancel(id.index()),
-        }
-        if row.connection.is_closed() {
+        self.timers.set(id.index(), earlier(connection.poll_timeout(), connection.rests_at()));
+        if connection.is_closed() {
             // Its port is free again, and a segment that still comes is for no connection (RFC 9293 §3.10.7.1).
-            let flow = Flow { local: row.connection.local(), remote: row.connection.remote() };
-            self.demux.remove(&flow, id);
-            if !row.is_held {
+            let flow = Flow { local: connection.local(), remote: connection.remote() };
+            let is_held = row.is_held;
+            self.demux.remove(&flow, id.row);
+            if !is_held {
                 self.remove(id, pool);
             }
         }
@@ -177,8 +206,10 @@ impl Connections {
 
     fn remove<P: FramePool>(&mut self, id: TcpId, pool: &mut P) {
         let mut row = self.rows.remove(id.index());
-        self.timers.cancel(id.index());
-        row.connection.release_all(pool);
+        self.timers.set(id.index(), None);
+        if let Some(connection) = &mut row.awake {
+            connection.release_all(pool);
+        }
     }
 
     /// The oldest record of a connection that somebody listens in to.
@@ -217,11 +248,33 @@ impl Connections {
         }
     }
 
-    /// A connection whose timer is due.
+    /// A connection whose timer is due. Those that have nothing to do any more are put to rest on the way.
     pub(super) fn pop_due(&mut self, now: Instant) -> Option<TcpId> {
-        let row = self.timers.pop_due(now)?;
-        let generation = self.rows.get(row)?.generation;
-        Some(TcpId { row: row as u32, generation })
+        while let Some(key) = self.timers.pop_due(now) {
+            let Some(row) = self.rows.get_mut(key) else { continue };
+            let Some(connection) =
+                row.awake.as_deref().filter(|c| c.poll_timeout().is_none_or(|at| at > now))
+            else {
+                return Some(TcpId { row: key as u32, generation: row.generation });
+            };
+            let again = match connection.rests_at() {
+                Some(at) if at > now => Some(at),
+                // It will be looked at again when it has had its say.
+                _ if row.is_ready => None,
+                // If it does not rest now, it waits for something other than time.
+                _ => match connection.rest(now, &mut self.configs) {
+                    Some(idle) => {
+                        (row.awake, row.idle) = (None, Some(Box::new(idle)));
+                        self.resting += 1;
+                        None
+                    }
+                    None => None,
+                },
+            };
+            let next = row.poll_timeout();
+            self.timers.set(key, earlier(next, again));
+        }
+        None
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
@@ -231,6 +284,37 @@ impl Connections {
     fn row(&self, id: TcpId) -> Option<&Row> {
         self.rows.get(id.index()).filter(|row| row.generation == id.generation)
     }
+}
+
+impl Row {
+    fn view(&self) -> Option<View<'_>> {
+        match (&self.awake, &self.idle) {
+            (Some(connection), _) => Some(View::Whole(connection)),
+            (None, Some(idle)) => Some(View::Resumed(Box::new(Idle::clone(idle).resume()))),
+            (None, None) => None,
+        }
+    }
+
+    fn flow(&self) -> Option<Flow> {
+        match (&self.awake, &self.idle) {
+            (Some(connection), _) => Some(Flow { local: connection.local(), remote: connection.remote() }),
+            (None, Some(idle)) => Some(Flow { local: idle.local(), remote: idle.remote() }),
+            (None, None) => None,
+        }
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        let awake = self.awake.as_ref().and_then(|connection| connection.poll_timeout());
+        awake.or_else(|| self.idle.as_ref().and_then(|idle| idle.poll_timeout()))
+    }
+}
+
+fn is_of(rows: &Slab<Row>, row: u32, flow: &Flow) -> bool {
+    rows.get(row as usize).and_then(Row::flow).as_ref() == Some(flow)
+}
+
+fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+    one.into_iter().chain(other).min()
 }
 
 /// Records that wait to be taken. Fewer, and who looks once per burst of frames misses some; more, and one that has

@@ -1,18 +1,21 @@
 //! From a segment's addresses and ports to its connection, in O(1).
 
-use std::{collections::HashMap, hash::BuildHasher, net::SocketAddr};
+use std::{hash::BuildHasher, net::SocketAddr};
 
+use hashbrown::HashTable;
 use siphasher::sip::SipHasher13;
 
-use super::{TcpId, siblings::Membership};
+use super::siblings::Membership;
 use crate::rng::Rng;
 
-/// The connections by their four-tuple.
+/// The rows of connections by their four-tuple, which is kept in the row only. So an entry takes eight bytes, and whoever
+/// looks one up says which row is the right one.
 ///
 /// The hash is keyed: a peer that chooses its ports can't make entries collide.
 #[derive(Debug)]
 pub(super) struct Demux {
-    flows: HashMap<Flow, TcpId, Keyed>,
+    entries: HashTable<Entry>,
+    key: Keyed,
     siblings: Option<Membership>,
 }
 
@@ -23,9 +26,16 @@ pub(super) struct Flow {
     pub(super) remote: SocketAddr,
 }
 
+/// A row, and half of its flow's hash: enough to find its place anew when the table grows, without a look at the row.
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    hash: u32,
+    row: u32,
+}
+
 impl Demux {
     pub(super) fn new(rng: &mut Rng) -> Self {
-        Self { flows: HashMap::with_hasher(Keyed::new(rng)), siblings: None }
+        Self { entries: HashTable::new(), key: Keyed::new(rng), siblings: None }
     }
 
     /// Others are told of what comes in from now on.
@@ -33,30 +43,47 @@ impl Demux {
         self.siblings = Some(siblings.clone());
     }
 
-    pub(super) fn find(&self, flow: &Flow) -> Option<TcpId> {
-        self.flows.get(flow).copied()
+    /// The row of a flow: the one that `is_it`.
+    pub(super) fn find(&self, flow: &Flow, is_it: impl Fn(u32) -> bool) -> Option<u32> {
+        let hash = self.hash(flow);
+        self.entries.find(spread(hash), |entry| entry.hash == hash && is_it(entry.row)).map(|entry| entry.row)
     }
 
-    pub(super) fn contains(&self, flow: &Flow) -> bool {
-        self.flows.contains_key(flow)
-    }
-
-    pub(super) fn insert(&mut self, flow: Flow, id: TcpId) {
-        let is_new = self.flows.insert(flow, id).is_none();
-        if let Some(siblings) = self.siblings.as_ref().filter(|_| is_new) {
-            let _reserved = siblings.enter(&flow);
+    /// Puts a flow in the place of the one that `is_it`, if there is one, or in a new place.
+    pub(super) fn insert(&mut self, flow: &Flow, row: u32, is_it: impl Fn(u32) -> bool) {
+        let hash = self.hash(flow);
+        let known = self.entries.find_mut(spread(hash), |entry| entry.hash == hash && is_it(entry.row));
+        if let Some(entry) = known {
+            entry.row = row;
+            return;
+        }
+        self.entries.insert_unique(spread(hash), Entry { hash, row }, |entry| spread(entry.hash));
+        if let Some(siblings) = &self.siblings {
+            let _reserved = siblings.enter(flow);
         }
     }
 
-    /// Forgets a flow, unless it has become another connection's.
-    pub(super) fn remove(&mut self, flow: &Flow, id: TcpId) {
-        if self.find(flow) == Some(id) {
-            self.flows.remove(flow);
+    /// Forgets a flow, unless it has become another row's.
+    pub(super) fn remove(&mut self, flow: &Flow, row: u32) {
+        let hash = self.hash(flow);
+        let is_it = |entry: &Entry| entry.hash == hash && entry.row == row;
+        if let Ok(entry) = self.entries.find_entry(spread(hash), is_it) {
+            entry.remove();
             if let Some(siblings) = &self.siblings {
                 siblings.leave(flow);
             }
         }
     }
+
+    fn hash(&self, flow: &Flow) -> u32 {
+        let hash = self.key.hash_one(flow);
+        (hash ^ hash >> 32) as u32
+    }
+}
+
+/// The table takes the place from the low bits, and seven bits to compare from the high ones.
+fn spread(hash: u32) -> u64 {
+    u64::from(hash) << 32 | u64::from(hash)
 }
 
 /// A keyed hash.

@@ -62,7 +62,7 @@ impl<P: FramePool> Stack<P> {
     pub fn handle_completion(&mut self, now: Instant, frame: CompletedFrame) {
         let owner = self.owners.get_mut(frame.chunk() as usize).and_then(Option::take);
         match owner {
-            Some(Owner { id, retained: Some(key) }) if self.connections.get(id).is_some() => {
+            Some(Owner { id, retained: Some(key) }) if self.connections.contains(id) => {
                 if let Some(connection) = self.connections.get_mut(id) {
                     connection.handle_completion(now, &mut self.pool, frame, key);
                 }

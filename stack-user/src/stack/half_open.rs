@@ -53,6 +53,11 @@ impl SynQueue {
         self.siblings = Some(siblings.clone());
     }
 
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.rows.len()
+    }
+
     /// Whether there is no room for another.
     pub(super) fn is_full(&self) -> bool {
         self.rows.len() >= self.limit

@@ -47,6 +47,7 @@ use half_open::SynQueue;
 pub use handover::{HandOvers, unite};
 use listeners::Listeners;
 pub use passive::{ListenError, ListenerInfo};
+pub use tcp::TcpCounts;
 use time_wait::TimeWaits;
 pub use udp::{UdpBindError, UdpSendError};
 

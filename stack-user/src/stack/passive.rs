@@ -7,8 +7,8 @@ use crate::{
     frame::{FramePool, RxFrame},
     net::route::Route,
     tcp::{
-        Arrival, Connection, HalfOpen, Knock, Revisit, Segment, SeqNumber, Unreachable, on_segment_in_listen,
-        segment, syn_cookie,
+        Arrival, Connection, HalfOpen, Knock, Revisit, Segment, SeqNumber, Unreachable, View,
+        on_segment_in_listen, segment, syn_cookie,
     },
     telemetry::{DropReason, STORY},
     time::Instant,
@@ -103,8 +103,8 @@ impl<P: FramePool> Stack<P> {
     pub fn tcp_accept(&mut self, _now: Instant, id: ListenerId) -> Option<(TcpId, SocketAddr)> {
         let listener = self.listeners.get_mut(id)?;
         while let Some(id) = listener.pop() {
-            if let Some(connection) = self.connections.get(id) {
-                return Some((id, connection.remote()));
+            if let Some(flow) = self.connections.flow(id) {
+                return Some((id, flow.remote));
             }
         }
         None
@@ -144,7 +144,7 @@ impl<P: FramePool> Stack<P> {
     }
 
     /// All connections, for statistics.
-    pub fn tcp_connections(&self) -> impl Iterator<Item = (TcpId, &Connection)> {
+    pub fn tcp_connections(&self) -> impl Iterator<Item = (TcpId, View<'_>)> {
         self.connections.iter()
     }
 

@@ -8,7 +8,7 @@ use crate::{
     net::token_bucket::{TokenBucket, UncertainLimit},
     rng::Rng,
     tcp::{
-        self, Connection, Reserved, SeqNumber, Unreachable, ack::ChallengeBudget, payload::Payload,
+        self, Connection, Reserved, SeqNumber, Unreachable, View, ack::ChallengeBudget, payload::Payload,
         segment::Segment,
     },
     time::{Duration, Instant},
@@ -38,9 +38,30 @@ impl Limits {
     }
 }
 
+/// How much TCP has to remember, for statistics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TcpCounts {
+    /// Connections, of whatever state but the following.
+    pub connections: usize,
+    /// Those among them that rest: nothing is in flight, to be read or to be sent, and they take little memory.
+    pub resting: usize,
+    /// SYNs whose senders have not answered yet.
+    pub half_open: usize,
+    /// Connections in TIME-WAIT.
+    pub time_wait: usize,
+}
+
 impl<P: FramePool> Stack<P> {
+    /// How many connections there are.
+    pub fn tcp_counts(&self) -> TcpCounts {
+        let (connections, resting) = self.connections.count();
+        let (half_open, time_wait) = (self.half_open.len(), self.time_waits.len());
+        TcpCounts { connections, resting, half_open, time_wait }
+    }
+
     /// A connection, to look at.
-    pub fn tcp(&self, id: TcpId) -> Option<&Connection> {
+    pub fn tcp(&self, id: TcpId) -> Option<View<'_>> {
         self.connections.get(id)
     }
 

@@ -85,6 +85,11 @@ impl TimeWaits {
         self.siblings = Some(siblings.clone());
     }
 
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.rows.len()
+    }
+
     pub(super) fn insert(&mut self, now: Instant, flow: &Flow, entry: TimeWait, lasts: Duration) {
         self.remove(flow);
         if self.rows.len() >= self.limit {

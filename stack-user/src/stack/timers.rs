@@ -82,6 +82,14 @@ impl TimerWheel {
         }
     }
 
+    /// Makes `key` due at `deadline`, or never.
+    pub(super) fn set(&mut self, key: usize, deadline: Option<Instant>) {
+        match deadline {
+            Some(deadline) => self.arm(key, deadline),
+            None => self.cancel(key),
+        }
+    }
+
     /// Takes out a key that is due at `now`, if there is one.
     pub(super) fn pop_due(&mut self, now: Instant) -> Option<usize> {
         let target = now.as_nanos() >> TICK_SHIFT;

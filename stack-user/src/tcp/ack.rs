@@ -37,6 +37,16 @@ impl Default for AckState {
 }
 
 impl AckState {
+    /// Segments that are still acknowledged at once, if nothing is due.
+    pub(super) fn rest(&self) -> Option<u8> {
+        (!self.due).then_some(self.quick_left)
+    }
+
+    /// Goes on after a rest.
+    pub(super) fn resume(quick_left: u8) -> Self {
+        Self { due: false, quick_left }
+    }
+
     /// Data came in order; `unacknowledged` bytes have not been acknowledged yet. Every second full segment is
     /// (RFC 9293 §3.8.6.3, SHLD-19).
     pub fn on_data(&mut self, unacknowledged: usize, mss: usize) -> Urgency {
@@ -77,6 +87,11 @@ const CHALLENGES: u32 = 10;
 const CHALLENGE_WINDOW: Duration = Duration::from_secs(5);
 
 impl ChallengeLimit {
+    /// When those that were sent do not count any more.
+    pub(super) fn ends(&self) -> Instant {
+        if self.count == 0 { Instant::ZERO } else { self.window_start + CHALLENGE_WINDOW }
+    }
+
     /// Whether one more may be sent; if so it counts.
     pub fn allow(&mut self, now: Instant) -> bool {
         if now.since(self.window_start) >= CHALLENGE_WINDOW {

@@ -9,7 +9,7 @@ use super::{Connection, config::Config, seq::SeqNumber, window};
 use crate::{
     frame::FramePool,
     tcp::payload::under_pressure,
-    time::{Duration, Instant},
+    time::{Duration, Instant, Nanos},
 };
 
 /// The receive window never promises more than this part of the pool's chunks. A peer that fills its window while a
@@ -126,6 +126,44 @@ impl ReceiverRtt {
             self.smoothed = Some(self.smoothed.map_or(rtt, |smoothed| smoothed.min(rtt)));
         }
         self.window = Some((now, edge));
+    }
+}
+
+/// The sizes in less room, for a connection that rests. Their bounds are those of the configuration.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rest {
+    receive: u32,
+    send: u32,
+    copied: u32,
+    space: u32,
+    since: Option<Instant>,
+    smoothed: Option<Nanos>,
+    window: Option<(Instant, SeqNumber)>,
+}
+
+impl Autotune {
+    /// All that it knows, unless a size is beyond 4 GiB.
+    pub(super) fn rest(&self) -> Option<Rest> {
+        let Self { receive, send, copied, since, space, rtt } = self;
+        Some(Rest {
+            receive: receive.size.try_into().ok()?,
+            send: send.size.try_into().ok()?,
+            copied: (*copied).try_into().ok()?,
+            space: (*space).try_into().ok()?,
+            since: *since,
+            smoothed: rtt.smoothed.map(Nanos::from),
+            window: rtt.window,
+        })
+    }
+
+    /// Goes on after a rest.
+    pub(super) fn resume(config: &Config, rest: Rest) -> Self {
+        let Rest { receive, send, copied, space, since, smoothed, window } = rest;
+        let mut autotune = Self::new(config);
+        (autotune.receive.size, autotune.send.size) = (receive as usize, send as usize);
+        (autotune.copied, autotune.space, autotune.since) = (copied as usize, space as usize, since);
+        autotune.rtt = ReceiverRtt { smoothed: smoothed.map(Duration::from), window };
+        autotune
     }
 }
 

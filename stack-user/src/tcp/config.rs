@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// The choices, with defaults that suit a client on the internet.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// Bytes that are left free in front of the TCP header in each frame, for IP and Ethernet. Default: 34, IPv4 in
     /// untagged Ethernet.

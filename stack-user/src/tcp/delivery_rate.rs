@@ -76,6 +76,17 @@ pub struct DeliveryRate {
     shown: Option<(u64, bool)>,
 }
 
+/// All there is to remember while nothing is in flight.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rest {
+    /// C.delivered.
+    pub(super) delivered: u64,
+    /// C.app_limited.
+    pub(super) app_limited_until: Option<u64>,
+    /// The rate to be shown.
+    pub(super) shown: Option<(u64, bool)>,
+}
+
 /// A segment that was delivered.
 #[derive(Clone, Copy, Debug)]
 struct Latest {
@@ -102,6 +113,18 @@ impl DeliveryRate {
     /// the oldest, it has no delay of ACKs in it.
     pub fn rtt(&self) -> Option<Duration> {
         self.rtt
+    }
+
+    /// What is left of it; `None` in the middle of an ACK.
+    pub(super) fn rest(&self) -> Option<Rest> {
+        let Self { present: Stamp { delivered, .. }, app_limited_until, latest, rtt: _, shown } = *self;
+        latest.is_none().then_some(Rest { delivered, app_limited_until, shown })
+    }
+
+    /// Goes on after a rest.
+    pub(super) fn resume(Rest { delivered, app_limited_until, shown }: Rest) -> Self {
+        let present = Stamp { delivered, ..Stamp::default() };
+        Self { present, app_limited_until, shown, ..Self::default() }
     }
 
     /// A segment of `len` sequence numbers is sent while `in_flight` are on their way, and `lost` have been lost so far

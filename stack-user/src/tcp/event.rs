@@ -47,7 +47,7 @@ impl Event {
 }
 
 /// Events that wait.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Events {
     connected: bool,
     readable: bool,
@@ -73,6 +73,11 @@ impl Events {
             Event::Failed(error) => self.failed = Some(error),
             Event::Closed => self.closed = true,
         }
+    }
+
+    /// Whether none waits.
+    pub(super) fn is_empty(&self) -> bool {
+        *self == Self::default()
     }
 
     pub(super) fn pop(&mut self) -> Option<Event> {

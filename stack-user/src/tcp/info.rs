@@ -121,7 +121,7 @@ pub struct Info {
 }
 
 /// Counters for [`Info`].
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Counts {
     pub(super) segments_sent: u64,
     pub(super) segments_received: u64,

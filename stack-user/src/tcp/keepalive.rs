@@ -53,6 +53,21 @@ impl Silence {
     pub(super) fn probe_is_due(&self) -> bool {
         self.due
     }
+
+    /// When the peer was last heard of.
+    pub(super) fn heard(&self) -> Instant {
+        self.heard
+    }
+
+    /// The same, if it has not been asked since.
+    pub(super) fn rest(&self) -> Option<Instant> {
+        (self.unanswered == 0 && !self.due).then_some(self.heard)
+    }
+
+    /// Goes on after a rest.
+    pub(super) fn resume(heard: Instant) -> Self {
+        Self { heard, ..Self::default() }
+    }
 }
 
 impl Connection {

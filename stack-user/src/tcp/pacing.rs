@@ -105,6 +105,32 @@ impl Pacer {
     }
 }
 
+/// A bucket that nobody has poured into for longer than RTO.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rest {
+    level: u64,
+    at: Instant,
+}
+
+impl Pacer {
+    /// Until when nothing may leave, if that is still to come.
+    pub(super) fn held_until(&self) -> Instant {
+        self.held_until.unwrap_or_default()
+    }
+
+    /// What there is to remember when nothing is held: after a pause longer than RTO, a burst is
+    /// [allowed](Self::allow_burst) anew.
+    pub(super) fn rest(&self) -> Rest {
+        let Self { level, at, free: _, held_until: _ } = *self;
+        Rest { level, at }
+    }
+
+    /// Goes on after a rest.
+    pub(super) fn resume(Rest { level, at }: Rest) -> Self {
+        Self { level, at, ..Self::default() }
+    }
+}
+
 impl Connection {
     /// Whether data may be sent now, as far as pacing is concerned. If not, the timer tells when.
     pub(super) fn pacing_allows(&mut self, now: Instant) -> bool {

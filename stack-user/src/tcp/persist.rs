@@ -6,7 +6,7 @@ use crate::time::Duration;
 const MAX_INTERVAL: Duration = Duration::from_secs(60);
 
 /// How many probes went out since the window was last open, and whether one is due.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct Persist {
     probes: u32,
     due: bool,
@@ -44,6 +44,11 @@ impl Persist {
     /// Whether the peer was asked by a segment that it had no room for. Answers yes once.
     pub fn take_asked(&mut self) -> bool {
         core::mem::take(&mut self.asked)
+    }
+
+    /// Whether nothing has been asked since the window was last open.
+    pub(super) fn is_at_rest(&self) -> bool {
+        *self == Self::default()
     }
 
     /// The window opened.

@@ -103,6 +103,33 @@ impl Pmtud {
         }
     }
 
+    /// The largest packet that has arrived, if nothing else is known of the path: all as at first.
+    pub(super) fn rest(&self) -> Option<u32> {
+        let Self {
+            mode: _,
+            mtu,
+            high,
+            high_failed,
+            phase,
+            probe,
+            lost_probes,
+            timeouts,
+            arrived,
+            unconfirmed,
+        } = *self;
+        let is_plain = (mtu, high, high_failed) == (usize::MAX, usize::MAX, false)
+            && matches!(phase, Search::Complete(None))
+            && probe.is_none()
+            && (lost_probes, timeouts, unconfirmed) == (0, 0, None);
+        arrived.try_into().ok().filter(|_| is_plain)
+    }
+
+    /// Goes on after a rest in which nothing else was known than what had arrived.
+    pub(super) fn resume(mode: PathMtuProbing, arrived: u32) -> Self {
+        let (mtu, phase) = (usize::MAX, Search::Complete(None));
+        Self { mtu, phase, arrived: arrived as usize, ..Self::new(mode) }
+    }
+
     /// PLPMTU; `usize::MAX` while nothing is known to be less than our link's.
     pub fn mtu(&self) -> usize {
         self.mtu

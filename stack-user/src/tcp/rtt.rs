@@ -1,6 +1,6 @@
 //! Round-trip time and retransmission time-out (RFC 6298).
 
-use crate::time::Duration;
+use crate::time::{Duration, Nanos};
 
 /// Before the first sample (RFC 6298 §2.1).
 const INITIAL_RTO: Duration = Duration::from_secs(1);
@@ -141,6 +141,58 @@ impl RttEstimator {
     /// The latest sample, once there was one.
     pub fn latest(&self) -> Option<Duration> {
         self.smoothed.map(|_| self.latest)
+    }
+}
+
+/// An estimator in less room, for a connection that rests.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rest {
+    samples: Samples,
+    backoff: u8,
+    fresh: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Samples {
+    None { base_rto: Nanos },
+    Some { srtt: Nanos, rttvar: Nanos, latest: Nanos, min: Nanos },
+}
+
+impl RttEstimator {
+    /// All that it knows.
+    pub(super) fn rest(&self) -> Rest {
+        let Self { smoothed, latest, min, base_rto, backoff, fresh } = *self;
+        let samples = match smoothed {
+            None => Samples::None { base_rto: base_rto.into() },
+            Some((srtt, rttvar)) => Samples::Some {
+                srtt: srtt.into(),
+                rttvar: rttvar.into(),
+                latest: latest.into(),
+                min: min.into(),
+            },
+        };
+        Rest { samples, backoff: backoff as u8, fresh }
+    }
+
+    /// Goes on after a rest.
+    pub(super) fn resume(rest: Rest) -> Self {
+        let (backoff, fresh) = (rest.backoff.into(), rest.fresh);
+        match rest.samples {
+            Samples::None { base_rto } => {
+                Self { base_rto: base_rto.into(), backoff, fresh, ..Self::default() }
+            }
+            Samples::Some { srtt, rttvar, latest, min } => {
+                let (srtt, rttvar) = (srtt.into(), rttvar.into());
+                Self {
+                    smoothed: Some((srtt, rttvar)),
+                    latest: latest.into(),
+                    min: min.into(),
+                    base_rto: base_rto(srtt, rttvar),
+                    backoff,
+                    fresh,
+                }
+            }
+        }
     }
 }
 

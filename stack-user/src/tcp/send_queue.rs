@@ -150,6 +150,11 @@ impl Entry {
 }
 
 impl SendQueue {
+    /// All up to that stream offset was sent, and is acknowledged.
+    pub(super) fn resume(end: u64) -> Self {
+        Self { end, ..Self::default() }
+    }
+
     /// Bytes of payload, sent or not.
     pub fn bytes(&self) -> usize {
         self.bytes

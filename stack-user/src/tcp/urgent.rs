@@ -16,6 +16,13 @@ pub(super) struct Urgent {
     sent: u64,
 }
 
+impl Urgent {
+    /// Whether it tells nothing any more when all up to these stream offsets has been acknowledged, and read.
+    pub(super) fn is_over(&self, acknowledged: u64, read: u64) -> bool {
+        self.sent <= acknowledged && self.received <= read
+    }
+}
+
 impl Connection {
     /// How many bytes are still to be read, or to come, up to the end of urgent data; 0 if there is none (RFC 9293
     /// §3.8.5, MUST-33). [`Event::Urgent`] tells when it grows.

@@ -63,7 +63,7 @@ impl Default for UserTimeoutLimits {
 }
 
 /// What a connection has agreed on.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct UserTimeoutState {
     /// The application has chosen, so the peer has no say: CHANGEABLE is false (RFC 5482 §3.1).
     pub(super) is_chosen: bool,

@@ -18,6 +18,7 @@ mod half_open;
 mod handshake;
 mod hystart;
 mod icmp;
+mod idle;
 mod keepalive;
 mod listening;
 mod loss;

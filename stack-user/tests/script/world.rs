@@ -57,7 +57,9 @@ pub(crate) struct World {
     busy: [Instant; 2],
     /// Segments on their way, by when they arrive and in which order they were sent: to whom, and their bytes.
     on_wire: BTreeMap<(Instant, u64), (usize, Vec<u8>)>,
-    sequence: u64,
+    pub(crate) sequence: u64,
+    /// The applications don't close when they have written all.
+    pub(crate) stays_open: bool,
     /// Changes the options of SYNs, as old firewalls do.
     pub(crate) middlebox: fn(&mut Options),
 }
@@ -117,6 +119,7 @@ impl World {
             busy: [Instant::ZERO; 2],
             on_wire: BTreeMap::new(),
             sequence: 0,
+            stays_open: false,
             middlebox: |_| {},
         }
     }
@@ -170,7 +173,11 @@ impl World {
                 Err(_) => break,
             }
         }
-        if end.sent == end.to_send.len() && !end.shut && end.connection.state().is_synchronized() {
+        if !self.stays_open
+            && end.sent == end.to_send.len()
+            && !end.shut
+            && end.connection.state().is_synchronized()
+        {
             end.shut = true;
             end.connection.shutdown_write(self.now);
         }

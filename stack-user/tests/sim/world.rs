@@ -9,7 +9,7 @@ use std::{
 use stack_user::{
     rng::Rng,
     stack::{ConnectError, Event, TcpId},
-    tcp::{Connection, Info},
+    tcp::{Info, View},
     time::{Duration, Instant},
 };
 
@@ -492,7 +492,7 @@ impl World {
     pub(crate) fn tell(&self) {
         for (number, session) in self.sessions.iter().enumerate() {
             for side in [0, 1] {
-                let info = self.connection(number, side).map(Connection::info);
+                let info = self.connection(number, side).map(|connection| connection.info());
                 eprintln!("session {number}, side {side}: {:#?}\n{info:#?}", session.sides[side]);
             }
         }
@@ -507,7 +507,7 @@ impl World {
     }
 
     /// The connection of a side, if its stack still has it.
-    pub(crate) fn connection(&self, session: usize, side: usize) -> Option<&Connection> {
+    pub(crate) fn connection(&self, session: usize, side: usize) -> Option<View<'_>> {
         let side = self.sessions[session].sides[side].as_ref()?;
         if side.end == Some(End::HostGone) {
             return None;

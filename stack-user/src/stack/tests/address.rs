@@ -38,7 +38,7 @@ fn rfc5227_a_lost_address_ends_its_connections() {
     assert_eq!(link.a.address_state(), Some(AddressEvent::Claimed), "defended once");
     receive(&mut link.a, link.now, &bytes);
     assert_eq!(link.a.address_state(), Some(AddressEvent::Lost { mac: intruder }));
-    let error = link.a.tcp(id).and_then(crate::tcp::Connection::error);
+    let error = link.a.tcp(id).and_then(|c| c.error());
     assert_eq!(error, Some(Error::AddressLost), "the reason, not what we did about it");
     link.run(Duration::from_secs(5));
     link.a.tcp_close(link.now, id);

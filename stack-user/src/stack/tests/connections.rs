@@ -7,7 +7,7 @@ fn rfc9293_3_10_7_1_a_syn_for_no_listener_is_refused() {
     let mut link = Link::new();
     let (id, _) = link.a.tcp_connect(link.now, to(B, 80)).expect("a connection");
     link.run(Duration::from_millis(10));
-    assert_eq!(link.a.tcp(id).and_then(crate::tcp::Connection::error), Some(Error::Refused));
+    assert_eq!(link.a.tcp(id).and_then(|c| c.error()), Some(Error::Refused));
     assert_eq!(link.b.drops().get(DropReason::TcpNoConnection), 1);
     let told = std::iter::from_fn(|| link.a.poll_event());
     assert!(told.into_iter().any(|event| event == Event::Tcp { id, readable: true, writable: true }));
@@ -28,7 +28,7 @@ fn a_connection_that_was_let_go_is_not_found_by_its_old_number() {
     assert_eq!(first.index(), second.index(), "the row is used again");
     assert!(link.a.tcp(first).is_none());
     link.a.tcp_abort(link.now, first);
-    assert_eq!(link.a.tcp(second).map(crate::tcp::Connection::state), Some(State::SynSent));
+    assert_eq!(link.a.tcp(second).map(|c| c.state()), Some(State::SynSent));
     link.a.tcp_close(link.now, second);
     link.run(Duration::from_millis(10));
     link.assert_no_frame_is_missing();
@@ -59,7 +59,7 @@ fn rfc9293_3_10_7_1_a_segment_for_a_connection_that_has_failed_is_answered_with_
     let (id, _) = link.a.tcp_connect(link.now, to(B, 80)).expect("a connection");
     link.run(Duration::from_millis(10));
     let local = link.a.tcp(id).expect("held").local();
-    assert_eq!(link.a.tcp(id).and_then(crate::tcp::Connection::error), Some(Error::Refused));
+    assert_eq!(link.a.tcp(id).and_then(|c| c.error()), Some(Error::Refused));
     link.protocols();
     let late = segment_to(&link.a, 80, local.port());
     receive(&mut link.a, link.now, &late);

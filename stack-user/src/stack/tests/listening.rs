@@ -1,7 +1,6 @@
 //! Servers: from a SYN to a connection that is accepted.
 
 use super::*;
-use crate::tcp::Connection;
 
 /// A listens on port 80.
 fn listening(backlog: usize) -> (Link, ListenerId) {
@@ -11,7 +10,7 @@ fn listening(backlog: usize) -> (Link, ListenerId) {
 }
 
 fn state(stack: &Stack<Umem>, id: TcpId) -> Option<State> {
-    stack.tcp(id).map(Connection::state)
+    stack.tcp(id).map(|c| c.state())
 }
 
 /// RFC 9293 §3.10.1; RFC 4987 §3.5.
@@ -59,7 +58,7 @@ fn a_listener_has_its_address_alone() {
     let (client, _) = link.b.tcp_connect(now, to(A, 80)).expect("a connection");
     link.run(Duration::from_millis(20));
     let (server, _) = link.a.tcp_accept(link.now, id).expect("on all addresses is on this one");
-    assert_eq!(link.a.tcp(server).map(Connection::local), Some(to(A, 80)));
+    assert_eq!(link.a.tcp(server).map(|c| c.local()), Some(to(A, 80)));
     assert_eq!(state(&link.b, client), Some(State::Established));
 }
 
@@ -82,7 +81,7 @@ fn connections_that_nobody_accepted_are_reset_with_their_listener() {
     link.run(Duration::from_millis(20));
     link.a.tcp_unlisten(link.now, listener);
     link.run(Duration::from_millis(20));
-    assert_eq!(link.b.tcp(client).and_then(Connection::error), Some(Error::Reset));
+    assert_eq!(link.b.tcp(client).and_then(|c| c.error()), Some(Error::Reset));
     link.b.tcp_close(link.now, client);
     assert_eq!(link.a.tcp_connections().count(), 0);
     link.assert_no_frame_is_missing();

@@ -16,7 +16,7 @@ fn living() -> (Link, ListenerId) {
 fn connected(link: &mut Link, listener: ListenerId, within: Duration) -> TcpId {
     let (client, _) = link.a.tcp_connect_with(link.now, PORT, to(B, 80), None).expect("a connection");
     link.run(within);
-    assert_eq!(link.a.tcp(client).map(crate::tcp::Connection::state), Some(State::Established));
+    assert_eq!(link.a.tcp(client).map(|c| c.state()), Some(State::Established));
     link.b.tcp_accept(link.now, listener).expect("a connection").0
 }
 
@@ -37,7 +37,7 @@ fn a_peer_that_has_the_old_connection_takes_a_new_one_at_once_rfc9293_3_5_1() {
     let old = connected(&mut link, listener, Duration::from_millis(20));
     restart(&mut link, 50);
     connected(&mut link, listener, Duration::from_millis(20));
-    assert_eq!(link.b.tcp(old).and_then(crate::tcp::Connection::error), Some(Error::Reset));
+    assert_eq!(link.b.tcp(old).and_then(|c| c.error()), Some(Error::Reset));
 }
 
 /// RFC 6191 §2 and RFC 6528 §3: sequence numbers and timestamps go on across lives, whatever the rest of the randomness is.
@@ -67,5 +67,5 @@ fn what_a_peer_sends_to_an_earlier_life_is_reset_rfc9293_3_10_7_1() {
     restart(&mut link, 50);
     link.b.tcp_write(link.now, old, b"are you there?").expect("writes");
     link.run(Duration::from_millis(20));
-    assert_eq!(link.b.tcp(old).and_then(crate::tcp::Connection::error), Some(Error::Reset));
+    assert_eq!(link.b.tcp(old).and_then(|c| c.error()), Some(Error::Reset));
 }

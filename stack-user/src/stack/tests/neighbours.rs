@@ -51,7 +51,7 @@ fn a_neighbour_that_does_not_answer_fails_what_waits_for_it() {
     let (socket, _) = link.a.udp_bind(0).expect("a socket");
     link.a.udp_send_to(link.now, socket, to(nobody, 53), b"hello").expect("sent");
     link.run(Duration::from_millis(3_500));
-    let error = link.a.tcp(id).and_then(crate::tcp::Connection::error);
+    let error = link.a.tcp(id).and_then(|c| c.error());
     assert_eq!(error, Some(Error::Unreachable(Unreachable::NoNeighbour)));
     let failed = RecvError::Network(NetworkError::HostUnreachable { remote: to(nobody, 53) });
     assert_eq!(link.a.udp_recv_from(socket, &mut [0; 10]), Err(failed));

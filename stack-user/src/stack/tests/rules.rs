@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    tcp::{self, Connection},
+    tcp,
     wire::{checksum::Sum, icmpv4, tcp::Flags},
 };
 
@@ -95,10 +95,10 @@ fn listening_disturbs_no_connection_of_the_same_port_must_41_must_42() {
     let mut link = Link::new();
     link.is_up = false;
     let (id, local) = link.a.tcp_connect(link.now, to(B, 80)).expect("a connection");
-    assert_eq!(link.a.tcp(id).map(Connection::state), Some(State::SynSent));
+    assert_eq!(link.a.tcp(id).map(|c| c.state()), Some(State::SynSent));
     let listener = link.a.tcp_listen(link.now, local, 5);
     assert!(listener.is_ok(), "while a connection with this port is in SYN-SENT");
-    assert_eq!(link.a.tcp(id).map(Connection::state), Some(State::SynSent));
+    assert_eq!(link.a.tcp(id).map(|c| c.state()), Some(State::SynSent));
     assert_eq!(link.a.tcp_listen(link.now, local, 5), Err(ListenError::InUse(local)), "or it is an error");
 }
 
@@ -112,11 +112,7 @@ fn a_passive_open_may_name_the_local_address_must_43() {
         link.b.tcp_connect(link.now, to(A, port)).expect("a connection");
         link.run(Duration::from_millis(20));
         let (id, _) = link.a.tcp_accept(link.now, listener).expect("accepted");
-        assert_eq!(
-            link.a.tcp(id).map(Connection::local),
-            Some(to(A, port)),
-            "bound to the one that was asked"
-        );
+        assert_eq!(link.a.tcp(id).map(|c| c.local()), Some(to(A, port)), "bound to the one that was asked");
     }
 }
 
@@ -163,8 +159,8 @@ fn an_icmp_error_reaches_the_connection_that_it_quotes_must_54() {
     let error = icmp_error(unreachable, &first_syn.expect("its SYN"));
     let bytes = datagram(&link, ipv4::Header::new(B, A, protocol::ICMPV4, error.len() as u16), &error);
     receive(&mut link.a, link.now, &bytes);
-    assert_eq!(link.a.tcp(one).and_then(Connection::error), Some(Error::Refused));
-    assert_eq!(link.a.tcp(other).and_then(Connection::error), None);
+    assert_eq!(link.a.tcp(one).and_then(|c| c.error()), Some(Error::Refused));
+    assert_eq!(link.a.tcp(other).and_then(|c| c.error()), None);
 }
 
 #[test]
@@ -250,5 +246,5 @@ fn excessive_retransmission_is_reported_and_the_first_hop_looked_after_must_20_m
     assert!(asked.count() >= 2, "whether B is still there");
     let report = Event::TcpReport { id, report: tcp::Event::Stalled };
     assert_eq!(std::iter::from_fn(|| link.a.poll_event()).filter(|event| *event == report).count(), 1);
-    assert_eq!(link.a.tcp(id).map(Connection::state), Some(State::Established), "R1 is not the end");
+    assert_eq!(link.a.tcp(id).map(|c| c.state()), Some(State::Established), "R1 is not the end");
 }

@@ -139,7 +139,7 @@ fn the_first_shard_claims_defends_and_answers_and_the_others_use_the_address() {
     // The peer asks on the third queue, and the first shard answers.
     let (client, _) = farm.peer.tcp_connect(farm.now, to(A, 9)).expect("a connection");
     farm.run(10, |_| Some(2));
-    assert_eq!(farm.peer.tcp(client).and_then(crate::tcp::Connection::error), Some(Error::Refused));
+    assert_eq!(farm.peer.tcp(client).and_then(|c| c.error()), Some(Error::Refused));
     let answered = |(number, frame): &(usize, Vec<u8>)| (*number, flags(frame).is_some());
     let answers: Vec<_> = farm.seen.iter().map(answered).filter(|answer| *answer != (0, false)).collect();
     assert_eq!(answers, [(2, true)], "the reset is that of the shard where the SYN came in");
@@ -160,7 +160,7 @@ fn when_the_address_is_lost_all_shards_lose_it_at_once() {
     }
     farm.work();
     assert!(farm.shards.iter().all(|shard| shard.address().is_none()));
-    assert_eq!(farm.shards[1].tcp(server).and_then(crate::tcp::Connection::error), Some(Error::AddressLost));
+    assert_eq!(farm.shards[1].tcp(server).and_then(|c| c.error()), Some(Error::AddressLost));
     farm.seen.clear();
     farm.run(20, |_| Some(1));
     assert!(farm.seen.is_empty(), "nothing more is said from it");
@@ -226,7 +226,7 @@ fn a_syn_that_is_sent_again_and_takes_another_queue_opens_no_second_connection()
     farm.peer_is_deaf = false;
     farm.run(2_500, &mut steer);
     assert!(syns >= 2, "{syns}");
-    assert_eq!(farm.peer.tcp(client).map(crate::tcp::Connection::state), Some(State::Established));
+    assert_eq!(farm.peer.tcp(client).map(|c| c.state()), Some(State::Established));
     let accepted = farm.accept(&listeners);
     assert!(matches!(accepted[..], [(1, _)]), "{accepted:?}");
     assert!(farm.shards.iter().all(|shard| shard.tcp_listeners().all(|(_, info)| info.half_open == 0)));
@@ -247,7 +247,7 @@ fn the_ack_of_a_cookie_may_take_another_queue_rfc4987_3_6() {
     let (client, _) = farm.peer.tcp_connect(farm.now, to(A, 80)).expect("a connection");
     let is_syn = |frame: &[u8]| flags(frame).is_some_and(|flags| flags.contains(Flags::SYN));
     farm.run(10, |frame| Some(if is_syn(frame) { 0 } else { 2 }));
-    assert_eq!(farm.peer.tcp(client).map(crate::tcp::Connection::state), Some(State::Established));
+    assert_eq!(farm.peer.tcp(client).map(|c| c.state()), Some(State::Established));
     let accepted = farm.accept(&listeners);
     let [(2, server)] = accepted[..] else { panic!("on the queue of its ACK: {accepted:?}") };
     farm.peer.tcp_write(farm.now, client, b"hello").expect("room");
@@ -307,7 +307,7 @@ fn an_icmp_error_finds_the_shard_of_the_flow_that_it_quotes() {
     refused.emit(&mut error[ethernet::LEN + ipv4::LEN..]);
     receive(&mut farm.shards[0], farm.now, &error);
     farm.work();
-    let told = farm.shards[1].tcp(client).and_then(crate::tcp::Connection::error);
+    let told = farm.shards[1].tcp(client).and_then(|c| c.error());
     assert_eq!(told, Some(Error::Unreachable(Unreachable::Protocol)), "from {local}");
     assert_eq!(farm.drops(DropReason::IcmpUnmatched), 0);
     // About a flow that nobody has, it is nobody's.
@@ -405,7 +405,7 @@ fn what_comes_for_a_shard_that_is_stuck_waits_within_a_bound_and_the_others_go_o
     assert!((1_900..2_900).contains(&lost), "{lost} of 3000");
     let (new, _) = farm.peer.tcp_connect(farm.now, to(A, 80)).expect("a connection");
     farm.run(20, |_| Some(0));
-    assert_eq!(farm.peer.tcp(new).map(crate::tcp::Connection::state), Some(State::Established));
+    assert_eq!(farm.peer.tcp(new).map(|c| c.state()), Some(State::Established));
     farm.stuck = None;
     farm.run(3_000, in_turn());
     let mut buf = [0; 100];
@@ -525,7 +525,7 @@ fn what_only_one_shard_has_is_found_from_every_queue() {
     let (asker, _) = farm.peer.udp_bind(0).expect("a socket");
     farm.peer.udp_send_to(farm.now, asker, to(A, 53), b"question").expect("sent");
     farm.run(20, |_| Some(2));
-    assert_eq!(farm.peer.tcp(client).map(crate::tcp::Connection::state), Some(State::Established));
+    assert_eq!(farm.peer.tcp(client).map(|c| c.state()), Some(State::Established));
     assert!(farm.shards[1].tcp_accept(farm.now, listener).is_some());
     assert!(farm.shards[1].udp_recv_from(socket, &mut [0; 10]).is_ok());
     farm.shards[1].tcp_unlisten(farm.now, listener);
@@ -533,7 +533,7 @@ fn what_only_one_shard_has_is_found_from_every_queue() {
     let (refused, _) = farm.peer.tcp_connect(farm.now, to(A, 80)).expect("a connection");
     farm.peer.udp_send_to(farm.now, asker, to(A, 53), b"question").expect("sent");
     farm.run(20, |_| Some(2));
-    assert_eq!(farm.peer.tcp(refused).and_then(crate::tcp::Connection::error), Some(Error::Refused));
+    assert_eq!(farm.peer.tcp(refused).and_then(|c| c.error()), Some(Error::Refused));
     assert_eq!(farm.shards[2].drops().get(DropReason::UdpNoSocket), 1, "told by the shard that was asked");
 }
 

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::stack::demux::Flow;
-use crate::tcp::{Connection, options::Timestamps};
+use crate::tcp::options::Timestamps;
 
 /// B connects to A's port 80; A closes, then B: A is in TIME-WAIT. B's address is returned.
 fn finished(link: &mut Link) -> (ListenerId, SocketAddr) {
@@ -56,7 +56,7 @@ fn what_was_received_can_be_read_after_time_wait_has_begun() {
     let mut buf = [0; 100];
     assert_eq!(link.a.tcp_read(link.now, server, &mut buf), Ok(6));
     assert_eq!(link.a.tcp_read(link.now, server, &mut buf), Ok(0), "the end");
-    assert_eq!(link.a.tcp(server).and_then(Connection::error), None);
+    assert_eq!(link.a.tcp(server).and_then(|c| c.error()), None);
     link.a.tcp_close(link.now, server);
     assert!(link.a.tcp(server).is_none());
     link.assert_no_frame_is_missing();
@@ -172,5 +172,5 @@ fn rfc6191_2_when_ports_run_out_those_in_time_wait_are_used_again_after_a_second
     let (again, second) = link.a.tcp_connect(link.now, to(B, 80)).expect("a connection");
     assert_eq!(second, local);
     link.run(Duration::from_millis(20));
-    assert_eq!(link.a.tcp(again).map(Connection::state), Some(State::Established));
+    assert_eq!(link.a.tcp(again).map(|c| c.state()), Some(State::Established));
 }

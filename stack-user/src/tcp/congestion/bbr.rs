@@ -52,7 +52,7 @@ const LOSS_THRESHOLD_PERCENT: u64 = 2;
 const MIN_PIPE_SEGMENTS: usize = 4;
 
 /// BBRv3.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Bbr {
     mss: usize,
     cwnd: usize,

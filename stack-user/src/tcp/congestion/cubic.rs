@@ -9,7 +9,7 @@
 //! IEEE 754 fixes, so that a run repeats itself on every machine.
 
 use super::{
-    Acked, CongestionControl, Signal, initial_window, shrink_with_mss,
+    Acked, CongestionControl, Rest, Signal, initial_window, shrink_with_mss,
     slow_start::{Growth, SlowStart},
 };
 use crate::time::{Duration, Instant};
@@ -36,7 +36,7 @@ const MAX_GROWTH: f64 = 1.5;
 const MIN_SSTHRESH: usize = 2;
 
 /// RFC 9438.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Cubic {
     mss: usize,
     slow_start: SlowStart,
@@ -229,6 +229,18 @@ impl CongestionControl for Cubic {
         self.now.cwnd = self.mss as f64;
         self.now.epoch = None;
         self.slow_start.on_timeout();
+    }
+
+    fn rest(&self) -> Option<Rest> {
+        let State { cwnd, ssthresh, w_max, cwnd_prior, ref epoch } = self.now;
+        let is_plain = self.before.is_none() && epoch.is_none() && w_max == 0.0 && cwnd_prior == 0.0;
+        let rest = Rest::of(self.mss, self.cwnd(), ssthresh, self.slow_start.rest()?)?;
+        (is_plain && f64::from(rest.cwnd) == cwnd).then_some(rest)
+    }
+
+    fn resume(&mut self, rest: &Rest) {
+        self.now.cwnd = rest.cwnd.into();
+        self.slow_start = SlowStart::resume(rest.round_min_rtt);
     }
 }
 

@@ -78,6 +78,16 @@ impl HyStart {
         }
     }
 
+    /// currentRoundMinRTT, if the connection rests and that is all there is to remember: the next ACK begins a round.
+    pub(super) fn rest(&self) -> Option<Option<Duration>> {
+        self.css.is_none().then_some(self.this_round)
+    }
+
+    /// Goes on after a rest.
+    pub(super) fn resume(round_min_rtt: Option<Duration>) -> Self {
+        Self { this_round: round_min_rtt, ..Self::default() }
+    }
+
     /// RFC 9406 §4.2: at the start of each round. Returns whether CSS has lasted long enough.
     fn next_round(&mut self) -> bool {
         self.last_round = self.this_round.take();

@@ -8,12 +8,15 @@
 //! that are not used (RFC 7661) lie around the algorithms, so that a new one has them without doing anything.
 
 mod hystart;
+mod rest;
 mod slow_start;
 #[cfg(test)]
 pub(super) mod testing;
 mod validation;
 
 use core::{fmt, str::FromStr};
+
+pub use rest::Rest;
 
 use super::delivery_rate::Sample;
 use crate::time::{Duration, Instant};
@@ -177,7 +180,7 @@ pub enum Signal {
 /// business (RFC 9937), and [`on_ack`](Self::on_ack) is not called; after a time-out the window grows again (slow
 /// start). Others have a model of the path that [`on_delivered`](Self::on_delivered) feeds at all times; they say so by
 /// [`is_reduced_by_loss`](Self::is_reduced_by_loss).
-pub trait CongestionControl: fmt::Debug + Send {
+pub trait CongestionControl: BoxClone + fmt::Debug + Send {
     /// The algorithm's name for statistics, as Linux calls it.
     fn name(&self) -> &'static str;
 
@@ -229,6 +232,33 @@ pub trait CongestionControl: fmt::Debug + Send {
     /// The rate to send at, in bytes per second, if the algorithm knows better than a window per round trip.
     fn pacing_rate(&self) -> Option<u64> {
         None
+    }
+
+    /// What there is to remember while all is acknowledged and nothing is sent, if that is little. If it is `None`, the
+    /// controller is kept as it is.
+    fn rest(&self) -> Option<Rest> {
+        None
+    }
+
+    /// Goes on where a controller like this one had come to [`rest`](Self::rest).
+    fn resume(&mut self, _rest: &Rest) {}
+}
+
+/// Makes another of the same: whoever looks at a connection that rests looks at a copy.
+pub trait BoxClone {
+    /// A copy.
+    fn boxed(&self) -> Box<dyn CongestionControl>;
+}
+
+impl<T: CongestionControl + Clone + 'static> BoxClone for T {
+    fn boxed(&self) -> Box<dyn CongestionControl> {
+        Box::new(self.clone())
+    }
+}
+
+impl Clone for Box<dyn CongestionControl> {
+    fn clone(&self) -> Self {
+        (**self).boxed()
     }
 }
 

@@ -1,7 +1,7 @@
 //! Slow start and congestion avoidance (RFC 5681), as NewReno uses them (RFC 6582).
 
 use super::{
-    Acked, CongestionControl, Signal, initial_window, shrink_with_mss,
+    Acked, CongestionControl, Rest, Signal, initial_window, shrink_with_mss,
     slow_start::{Growth, SlowStart},
 };
 use crate::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use crate::time::{Duration, Instant};
 const MIN_SSTHRESH: usize = 2;
 
 /// RFC 5681.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Reno {
     mss: usize,
     cwnd: usize,
@@ -140,6 +140,17 @@ impl CongestionControl for Reno {
     fn restart_from_one_segment(&mut self) {
         self.cwnd = self.mss;
         self.slow_start.on_timeout();
+    }
+
+    fn rest(&self) -> Option<Rest> {
+        let is_plain = self.before.is_none() && self.bytes_acked == 0;
+        let round_min_rtt = self.slow_start.rest().filter(|_| is_plain)?;
+        Rest::of(self.mss, self.cwnd, self.ssthresh, round_min_rtt)
+    }
+
+    fn resume(&mut self, rest: &Rest) {
+        self.cwnd = rest.cwnd as usize;
+        self.slow_start = SlowStart::resume(rest.round_min_rtt);
     }
 }
 

@@ -4,6 +4,7 @@ use super::{
     Acked,
     hystart::{HyStart, Verdict},
 };
+use crate::time::{Duration, Nanos};
 
 /// How many segments one ACK may open the window by, in the first slow start: L of RFC 9406 §4.3. With pacing there is
 /// no bound, since what the ACK sets free does not leave at once.
@@ -49,6 +50,17 @@ impl SlowStart {
             Verdict::Conservative { divisor } => Growth { bytes: full / divisor, done: false },
             Verdict::Done => Growth { bytes: 0, done: true },
         }
+    }
+
+    /// What [`HyStart::rest`] says, if a next slow start would be a usual one.
+    pub(super) fn rest(&self) -> Option<Option<Nanos>> {
+        let round_min_rtt = self.hystart.rest().filter(|_| !self.after_timeout)?;
+        Some(round_min_rtt.map(Nanos::from))
+    }
+
+    /// Goes on after a rest.
+    pub(super) fn resume(round_min_rtt: Option<Nanos>) -> Self {
+        Self { hystart: HyStart::resume(round_min_rtt.map(Duration::from)), after_timeout: false }
     }
 
     fn limit(&self, acked: &Acked, ssthresh: usize) -> usize {

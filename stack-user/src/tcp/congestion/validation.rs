@@ -8,7 +8,7 @@
 //!
 //! All of this lies around an algorithm, and no algorithm knows of it.
 
-use super::{Acked, CongestionControl, Delivered, Signal};
+use super::{Acked, CongestionControl, Delivered, Rest, Signal, rest::Validation};
 use crate::time::{Duration, Instant};
 
 /// The non-validated period (RFC 7661 §4.4.3): how long a window is kept that is not used.
@@ -19,7 +19,7 @@ const MIN_SAMPLING_PERIOD: Duration = Duration::from_secs(1);
 const SAMPLING_ROUNDS: u32 = 3;
 
 /// An algorithm whose window has to be used to grow and to stay.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Validated {
     inner: Box<dyn CongestionControl>,
     /// What is set free by a window leaves spread over the round trip.
@@ -35,7 +35,7 @@ pub(super) struct Validated {
 }
 
 /// A round trip.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Round {
     acked: usize,
     /// The window when it began, which is what could have been acknowledged.
@@ -43,7 +43,7 @@ struct Round {
 }
 
 /// pipeACK (RFC 7661 §4.2): the most that was acknowledged in any round trip of the sampling period.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct PipeAck {
     /// The most of the present and of the last period. Between them they cover one period at least, and two at most.
     present: Option<usize>,
@@ -194,6 +194,34 @@ impl CongestionControl for Validated {
 
     fn pacing_rate(&self) -> Option<u64> {
         self.inner.pacing_rate()
+    }
+
+    fn rest(&self) -> Option<Rest> {
+        let small = |bytes: Option<usize>| bytes.map(u32::try_from).transpose().ok();
+        let Self { inner, paced: _, pipe_ack, round, unused_since, lost_unvalidated, last_ack } = self;
+        let round = match round {
+            Some(round) => Some((round.acked.try_into().ok()?, round.cwnd.try_into().ok()?)),
+            None => None,
+        };
+        let validation = Validation {
+            present: small(pipe_ack.present)?,
+            last: small(pipe_ack.last)?,
+            started: pipe_ack.started,
+            round,
+            unused_since: *unused_since,
+            last_ack: *last_ack,
+        };
+        let rest = inner.rest().filter(|_| !lost_unvalidated)?;
+        Some(Rest { validation, ..rest })
+    }
+
+    fn resume(&mut self, rest: &Rest) {
+        let Validation { present, last, started, round, unused_since, last_ack } = rest.validation;
+        let large = |bytes: u32| bytes as usize;
+        self.inner.resume(rest);
+        self.pipe_ack = PipeAck { present: present.map(large), last: last.map(large), started };
+        self.round = round.map(|(acked, cwnd)| Round { acked: large(acked), cwnd: large(cwnd) });
+        (self.unused_since, self.last_ack) = (unused_since, last_ack);
     }
 }
 

@@ -4,7 +4,7 @@ use super::Recovery;
 use crate::time::Duration;
 
 /// Since the connection was opened.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Counts {
     /// Sequence numbers.
     pub(super) delivered: u64,

@@ -27,6 +27,11 @@ impl Losses {
         }
     }
 
+    /// Whether all that was found to be lost has been told.
+    pub(super) fn are_told(&self) -> bool {
+        self.latest.is_none()
+    }
+
     /// Sequence numbers that were lost so far.
     pub(super) fn total(&self) -> u64 {
         self.total

@@ -19,6 +19,7 @@ mod order;
 mod prr;
 mod rack;
 mod reduction;
+mod rest;
 mod scoreboard;
 #[cfg(test)]
 mod tests;
@@ -34,6 +35,7 @@ use order::Order;
 use prr::{Delivery, Prr};
 use rack::{Rack, RoundTrip};
 use reduction::Losses;
+pub use rest::Rest;
 use scoreboard::Scoreboard;
 use tlp::{ProbeAck, Tlp};
 use undo::Undo;

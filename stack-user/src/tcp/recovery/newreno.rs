@@ -3,7 +3,7 @@
 use super::DUP_THRESH;
 
 /// Duplicate ACKs since SND.UNA moved.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct NewReno {
     duplicates: usize,
     /// Segments that were outstanding when the first of them came: there can't be more of them, whatever is sent since

@@ -26,6 +26,11 @@ pub(super) struct Order {
 }
 
 impl Order {
+    /// Nothing is in flight, and so many transmissions count as having been.
+    pub(super) fn resume(transmissions: u64) -> Self {
+        Self { transmissions, ..Self::default() }
+    }
+
     /// The segment that starts at `start` is sent; returns the number of this transmission, from 1 on.
     pub(super) fn on_transmit(&mut self, queue: &SendQueue, start: u64) -> u64 {
         self.transmissions += 1;

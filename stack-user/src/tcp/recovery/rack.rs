@@ -28,25 +28,25 @@ pub(super) struct RoundTrip {
 #[derive(Debug)]
 pub(super) struct Rack {
     /// RACK.rtt: the round trip of the segment that was sent last among those that have arrived.
-    rtt: Duration,
+    pub(super) rtt: Duration,
     /// RACK.xmit_ts and RACK.end_seq in one: the number of that segment's transmission.
-    delivered: u64,
+    pub(super) delivered: u64,
     /// The same of what the present ACK tells, before it counts.
-    latest: Option<(u64, Instant)>,
+    pub(super) latest: Option<(u64, Instant)>,
     /// RACK.fack: the highest stream offset that has arrived.
-    fack: u64,
+    pub(super) fack: u64,
     /// RACK.reordering_seen.
-    reordering_seen: bool,
+    pub(super) reordering_seen: bool,
     /// RACK.reo_wnd.
-    reo_wnd: Duration,
+    pub(super) reo_wnd: Duration,
     /// RACK.reo_wnd_mult.
-    steps: u32,
+    pub(super) steps: u32,
     /// RACK.reo_wnd_persist.
-    persist: u32,
+    pub(super) persist: u32,
     /// RACK.dsack_round: the window has grown in the round trip that ends there.
-    dsack_round: Option<u64>,
+    pub(super) dsack_round: Option<u64>,
     /// It has grown with the present ACK: should that end a recovery, it was none without a DSACK.
-    has_grown: bool,
+    pub(super) has_grown: bool,
 }
 
 impl Default for Rack {

@@ -28,6 +28,11 @@ pub(super) struct Scoreboard {
 }
 
 impl Scoreboard {
+    /// Nothing is in flight, and so many segments were once marked as lost.
+    pub(super) fn resume(marked: u64) -> Self {
+        Self { marked, ..Self::default() }
+    }
+
     /// The peer has `block` (RFC 2018 §5); `delivered` is told of each segment for which that is new. Segments that the block covers
     /// in part are not marked. Blocks that are not of the outstanding data change nothing.
     pub(super) fn sack(

@@ -14,7 +14,7 @@ const MAX_ACK_DELAY: Duration = Duration::from_millis(200);
 const MIN_PTO: Duration = Duration::from_millis(10);
 
 /// The state of RFC 8985 §7.1.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Tlp {
     /// TLP.end_seq: SND.NXT after the probe whose ACK we wait for.
     end: Option<u64>,

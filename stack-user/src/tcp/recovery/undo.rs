@@ -6,7 +6,7 @@
 use crate::time::Instant;
 
 /// What was sent again since the last reduction.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Undo {
     /// A reduction that may be undone.
     armed: bool,

@@ -8,7 +8,7 @@ use crate::time::{Duration, Instant};
 const PERIOD: u64 = 5;
 
 /// BBR.extra_acked.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Aggregation {
     since: Instant,
     acked: u64,

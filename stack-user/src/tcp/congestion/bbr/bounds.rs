@@ -36,7 +36,7 @@ impl Bounds {
 
 /// What the last round trip has delivered, and whether anything of it was lost (§5.5.10.3). It is a round trip of its
 /// own: it begins with the first loss.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Latest {
     /// BBR.bw_latest.
     pub(super) bw: u64,

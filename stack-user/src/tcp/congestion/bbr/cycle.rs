@@ -33,7 +33,7 @@ enum AckPhase {
     Stopping,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Cycle {
     ack_phase: AckPhase,
     /// BBR.is_bw_probe_sample: what is acknowledged was sent in REFILL or UP, and was not too much so far.

@@ -22,7 +22,7 @@ struct Measured {
 }
 
 /// BBR.min_rtt and BBR.probe_rtt_min_delay: the shortest round trips of ten and of five seconds.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct MinRtt {
     min: Option<Measured>,
     recent: Option<Measured>,
@@ -60,7 +60,7 @@ impl MinRtt {
 }
 
 /// A stay in ProbeRTT.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct ProbeRtt {
     /// BBR.probe_rtt_done_stamp: when it may end, once little enough is in flight.
     done_at: Option<Instant>,

@@ -3,7 +3,7 @@
 
 use super::super::Delivered;
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Rounds {
     count: u64,
     /// The present ACK begins one.
