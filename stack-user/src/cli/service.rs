@@ -73,8 +73,11 @@ impl Service {
     {
         loop {
             let next = async {
+                // Room is waited for and not held: a listener to which nobody comes must not take it from the others.
+                drop(self.room.acquire().await.map_err(io::Error::other)?);
+                let accepted = listener.accept().await?;
                 let room = Arc::clone(&self.room).acquire_owned().await.map_err(io::Error::other)?;
-                Ok((room, listener.accept().await?))
+                Ok((room, accepted))
             };
             let accepted: io::Result<_> = tokio::select! {
                 () = self.stopping.cancelled() => return Ok(()),
@@ -160,6 +163,22 @@ mod tests {
         drop(first);
         second.read_exact(&mut [0]).await.expect("is served in turn");
         assert_eq!((service.active(), service.accepted()), (1, 2));
+    }
+
+    #[tokio::test]
+    async fn a_listener_to_which_nobody_comes_takes_no_room_from_the_others() {
+        let service = Service::new(1);
+        let (quiet, _) = listener().await;
+        let (busy, local) = listener().await;
+        for listener in [quiet, busy] {
+            let accepting = service.clone();
+            tokio::spawn(async move { accepting.accept(listener, |stream, _| echo(stream)).await });
+        }
+        tokio::task::yield_now().await;
+        let mut client = TcpStream::connect(local).await.expect("connects");
+        client.write_all(b"1").await.expect("writes");
+        let served = tokio::time::timeout(Duration::from_secs(5), client.read_exact(&mut [0])).await;
+        served.expect("there is room").expect("is served");
     }
 
     #[tokio::test]
