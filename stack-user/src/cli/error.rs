@@ -50,7 +50,7 @@ exits! {
     Send = 55, "the connection failed while sending";
     Receive = 56, "the connection failed while receiving";
     Certificate = 58, "a certificate, or its key, cannot be used";
-    Listen = 102, "an address and port cannot be listened on";
+    Listen = 102, "an address and port, or a socket, cannot be listened on";
     Privileges = 125, "root or a capability could not be given up, and nothing was done";
     Interrupted = 130, "stopped by Ctrl-C (SIGINT)";
     Terminated = 143, "stopped by SIGTERM";
@@ -225,6 +225,9 @@ pub enum Failure {
         /// What is in the way.
         reason: String,
     },
+    /// Where a relay was to listen it can't, or not any more.
+    #[error("{0}")]
+    Relay(String),
     /// `--max-redirs`.
     #[error("Maximum ({max}) redirects followed")]
     TooManyRedirects {
@@ -274,7 +277,7 @@ impl Failure {
             Self::Write { .. } | Self::BinaryToTerminal | Self::NoRemoteName => Exit::Write,
             Self::ReadFile { .. } | Self::Directory { .. } => Exit::Read,
             Self::Certificate { .. } => Exit::Certificate,
-            Self::Listen { .. } => Exit::Listen,
+            Self::Listen { .. } | Self::Relay(_) => Exit::Listen,
             Self::Interface(_) => Exit::Interface,
             Self::Privileges { .. } => Exit::Privileges,
             Self::TooManyRedirects { .. } => Exit::TooManyRedirects,
@@ -370,6 +373,7 @@ mod tests {
             (Failure::ReadFile { path: "x".into(), source: io() }, 26),
             (Failure::Directory { path: "x".into(), source: io() }, 26),
             (Failure::Certificate { path: "x".into(), reason: text() }, 58),
+            (Failure::Relay(text()), 102),
             (Failure::Listen { local: ([0; 4], 80).into(), source: io() }, 102),
             (Failure::ResolveTimedOut { elapsed_ms: 1 }, 28),
             (Failure::ConnectTimedOut { elapsed_ms: 1 }, 28),

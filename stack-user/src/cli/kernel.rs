@@ -5,9 +5,11 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
+use nix::sys::socket::{setsockopt, sockopt};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::network::{ConnectError, Connection, Listener, Network, ResolveError};
+use crate::tcp::KeepAlive;
 
 /// The sockets and the resolver of this host.
 #[derive(Clone, Copy, Debug, Default)]
@@ -57,6 +59,23 @@ pub fn connect_error(error: &io::Error) -> ConnectError {
 impl Connection for TcpStream {
     fn reset(self) {
         let _ = self.set_zero_linger();
+    }
+
+    fn local_addr(&self) -> Option<SocketAddr> {
+        Self::local_addr(self).ok()
+    }
+
+    fn set_keepalive(&self, keepalive: KeepAlive) {
+        let seconds = |time: std::time::Duration| u32::try_from(time.as_secs()).unwrap_or(u32::MAX).max(1);
+        // A system that refuses one of them keeps its own.
+        let _ = setsockopt(self, sockopt::TcpKeepIdle, &seconds(keepalive.idle));
+        let _ = setsockopt(self, sockopt::TcpKeepInterval, &seconds(keepalive.interval));
+        let _ = setsockopt(self, sockopt::TcpKeepCount, &keepalive.probes);
+        let _ = setsockopt(self, sockopt::KeepAlive, &true);
+    }
+
+    fn failure(&self) -> Option<io::Error> {
+        self.take_error().ok().flatten()
     }
 }
 

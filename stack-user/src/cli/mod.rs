@@ -8,6 +8,7 @@ pub mod console;
 pub mod curl;
 pub mod date;
 pub mod error;
+pub mod forward;
 pub mod global;
 pub mod http_server;
 pub mod kernel;
@@ -15,6 +16,7 @@ pub mod logging;
 pub mod network;
 pub mod ours;
 pub mod privileges;
+pub mod relay;
 pub mod serve;
 pub mod service;
 pub mod tls;
@@ -56,6 +58,8 @@ pub enum Command {
     Curl(Box<curl::CurlOptions>),
     /// Serve the files of a directory over HTTP, with ranges, listings, gzip and TLS
     Serve(Box<serve::ServeOptions>),
+    /// Pass connections on between our stack and the kernel's, in either direction
+    Forward(Box<forward::ForwardOptions>),
 }
 
 impl Command {
@@ -64,6 +68,7 @@ impl Command {
         match self {
             Self::Curl(options) => options.verbose,
             Self::Serve(options) => options.verbose,
+            Self::Forward(options) => options.relay.verbose,
         }
     }
 }
@@ -125,6 +130,7 @@ pub async fn run<N: Network>(
     match command {
         Command::Curl(options) => curl::run(*options, console, open, stop).await,
         Command::Serve(options) => serve::run(*options, console, open, stop).await,
+        Command::Forward(options) => forward::run(*options, console, open, stop).await,
     }
 }
 

@@ -11,6 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::error::Failure;
 use super::privileges::Profile;
+use crate::tcp::KeepAlive;
 
 /// A TCP/IP stack, as far as an application sees it.
 pub trait Network: Send + Sync + 'static {
@@ -64,6 +65,19 @@ pub trait Connection: AsyncRead + AsyncWrite + Unpin + Send + 'static {
     fn reset(self)
     where
         Self: Sized;
+
+    /// Our end's address, if it has one.
+    fn local_addr(&self) -> Option<SocketAddr> {
+        None
+    }
+
+    /// Has a silent peer asked from time to time whether it is still there, where that is possible.
+    fn set_keepalive(&self, _keepalive: KeepAlive) {}
+
+    /// Why it failed, if it did: for those who have read to the end of its stream, and would not hear of it otherwise.
+    fn failure(&self) -> Option<io::Error> {
+        None
+    }
 }
 
 /// In memory there are no resets: the other end sees that this one is gone.

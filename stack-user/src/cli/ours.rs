@@ -19,6 +19,7 @@ use crate::{
     api::{self, Resolver, Stack, TcpListener, TcpStream},
     device::interface,
     net::acd::Schedule,
+    tcp::KeepAlive,
     telemetry::STORY,
     time::Duration,
 };
@@ -146,6 +147,18 @@ impl Network for OurNetwork {
 impl Connection for TcpStream {
     fn reset(self) {
         self.set_zero_linger();
+    }
+
+    fn local_addr(&self) -> Option<SocketAddr> {
+        Some(Self::local_addr(self))
+    }
+
+    fn set_keepalive(&self, keepalive: KeepAlive) {
+        Self::set_keepalive(self, Some(keepalive));
+    }
+
+    fn failure(&self) -> Option<io::Error> {
+        self.error()
     }
 }
 

@@ -9,6 +9,7 @@ use super::options::Override;
 use super::target::Origin;
 use crate::cli::error::Failure;
 use crate::cli::network::{ConnectError, Network, ResolveError};
+use crate::cli::relay::dial::share;
 use crate::telemetry::STORY;
 
 /// curl's own limit on connecting. Less gives up on hosts behind slow links, more keeps scripts waiting for nothing.
@@ -66,14 +67,4 @@ async fn addresses<N: Network>(
         Some(address) => Ok(vec![address]),
         None => network.resolve(&origin.host).await,
     }
-}
-
-/// When to give up on an address that is followed by others: half of what is left, so that a first address which
-/// swallows every packet leaves time for the second, and the last one gets all the rest.
-fn share(deadline: Instant, addresses_left: usize) -> Instant {
-    if addresses_left <= 1 {
-        return deadline;
-    }
-    let now = Instant::now();
-    now + deadline.saturating_duration_since(now) / 2
 }

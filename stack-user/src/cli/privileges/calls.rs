@@ -234,6 +234,10 @@ fn kernel_sockets() -> Vec<Call> {
         libc::SYS_recvmmsg,
         libc::SYS_splice,
         libc::SYS_pipe2,
+        // A socket file goes with its listener.
+        libc::SYS_unlinkat,
+        #[cfg(target_arch = "x86_64")]
+        libc::SYS_unlink,
     ]);
     calls.push(when(libc::SYS_socketpair, &[is(0, INT, libc::AF_UNIX as u64)]));
     for family in [libc::AF_INET, libc::AF_INET6, libc::AF_UNIX] {
