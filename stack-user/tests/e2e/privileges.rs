@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
 use crate::support::{Host, Running, TestLab, XSTACK, assert_same_bytes, run_for};
@@ -105,6 +106,40 @@ fn capabilities_of_the_file_do_instead_of_root_and_are_gone_after_it() {
 }
 
 #[test]
+fn a_server_has_nothing_left_and_reads_what_its_user_may() {
+    let test = "a_server_has_nothing_left_and_reads_what_its_user_may";
+    let Some(lab) = TestLab::with_servers(test, &["curl"]) else { return };
+    let directory = tempfile::tempdir().unwrap();
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    for (name, mode) in [("everybody", 0o644), ("root", 0o600)] {
+        fs::write(directory.path().join(name), name).unwrap();
+        fs::set_permissions(directory.path().join(name), fs::Permissions::from_mode(mode)).unwrap();
+    }
+    let mut command = lab.on(Host::Host, XSTACK);
+    command.args(["--address", "10.77.0.77/24", "--user", "4711:4712", "serve", "--quiet"]);
+    let mut server = Running::start(command.arg(directory.path()).stdout(Stdio::null()));
+    let ask = |name: &str| {
+        let url = format!("http://10.77.0.77/{name}");
+        let written = ["--write-out", "%{http_code}", "--max-time", "5", &url];
+        let mut command = lab.on(Host::Peer, "curl");
+        let output = command.arg("--silent").args(written).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while ask("everybody") != "everybody200" {
+        assert!(Instant::now() < deadline && !server.has_ended(), "nothing is served");
+        sleep(Duration::from_millis(50));
+    }
+    assert!(!ask("root").starts_with("root"), "what only root may read is served");
+    for thread in threads_of(&server) {
+        thread.expect_nothing_left(4711, 4712);
+    }
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.finish().status.code(), Some(0));
+    assert!(!lab.has_program());
+}
+
+#[test]
 fn what_root_asked_for_is_written_where_only_root_may() {
     let test = "what_root_asked_for_is_written_where_only_root_may";
     let Some(lab) = TestLab::with_servers(test, &["curl"]) else { return };
@@ -158,8 +193,12 @@ fn threads_while_receiving(command: &mut Command) -> Vec<Thread> {
         assert!(Instant::now() < deadline && !transfer.has_ended(), "nothing was received");
         sleep(Duration::from_millis(10));
     }
-    // Whatever runs it replaces itself by it, so it has the child's number.
-    let tasks = fs::read_dir(format!("/proc/{}/task", transfer.id())).unwrap();
+    threads_of(&transfer)
+}
+
+/// Whatever runs xstack replaces itself by it, so it has the child's number.
+fn threads_of(running: &Running) -> Vec<Thread> {
+    let tasks = fs::read_dir(format!("/proc/{}/task", running.id())).unwrap();
     let threads: Vec<_> = tasks
         .map(|task| fs::read_to_string(task.unwrap().path().join("status")).unwrap())
         .map(|status| Thread { name: status.lines().next().unwrap()["Name:\t".len()..].to_owned(), status })
