@@ -9,12 +9,16 @@ mod datagrams;
 mod in_place;
 #[path = "api/names.rs"]
 mod names;
+#[path = "api/options.rs"]
+mod options;
 #[path = "api/quic.rs"]
 mod quic;
 #[path = "api/shards.rs"]
 mod shards;
 #[path = "api/streams.rs"]
 mod streams;
+#[path = "api/waiting.rs"]
+mod waiting;
 
 use std::{
     collections::VecDeque,

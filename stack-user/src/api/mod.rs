@@ -10,6 +10,8 @@ mod error;
 mod in_place;
 mod incoming;
 mod lookup;
+mod options;
+mod readiness;
 mod resolver;
 mod shards;
 mod split;

@@ -2,7 +2,7 @@
 //! are to the kernel's stack.
 
 use std::{
-    io::{self, IoSlice},
+    io::{self, IoSlice, IoSliceMut},
     mem,
     net::SocketAddr,
     pin::Pin,
@@ -10,9 +10,9 @@ use std::{
     task::{Context, Poll},
 };
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf, Ready};
 
-use super::TcpStream;
+use super::{Chunk, Room, TcpStream};
 
 /// The half that reads, borrowed: see [`TcpStream::split`].
 #[derive(Debug)]
@@ -67,6 +67,14 @@ impl OwnedWriteHalf {
         Self { stream, closes_on_drop: true }
     }
 
+    /// The stream that they are halves of.
+    ///
+    /// # Errors
+    /// The halves, if they are of two streams.
+    pub fn reunite(self, read: OwnedReadHalf) -> Result<TcpStream, ReuniteError> {
+        read.reunite(self)
+    }
+
     /// Drops the half, and leaves our direction open until the other half is dropped, too.
     pub fn forget(mut self) {
         self.closes_on_drop = false;
@@ -102,12 +110,36 @@ macro_rules! halves {
                 self.$stream.readable().await
             }
 
+            /// As [`TcpStream::poll_peek`].
+            ///
+            /// # Errors
+            /// As there.
+            pub fn poll_peek(&mut self, cx: &Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+                self.$stream.poll_peek(cx, buf)
+            }
+
             /// As [`TcpStream::try_read`].
             ///
             /// # Errors
             /// As there.
             pub fn try_read(&self, buf: &mut [u8]) -> io::Result<usize> {
                 self.$stream.try_read(buf)
+            }
+
+            /// As [`TcpStream::try_read_vectored`].
+            ///
+            /// # Errors
+            /// As there.
+            pub fn try_read_vectored(&self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+                self.$stream.try_read_vectored(bufs)
+            }
+
+            /// As [`TcpStream::read_chunk`].
+            ///
+            /// # Errors
+            /// As there.
+            pub async fn read_chunk(&self) -> io::Result<Option<Chunk>> {
+                self.$stream.read_chunk().await
             }
         }
 
@@ -126,6 +158,22 @@ macro_rules! halves {
             /// As there.
             pub fn try_write(&self, buf: &[u8]) -> io::Result<usize> {
                 self.$stream.try_write(buf)
+            }
+
+            /// As [`TcpStream::try_write_vectored`].
+            ///
+            /// # Errors
+            /// As there.
+            pub fn try_write_vectored(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+                self.$stream.try_write_vectored(bufs)
+            }
+
+            /// As [`TcpStream::reserve`].
+            ///
+            /// # Errors
+            /// As there.
+            pub async fn reserve(&self) -> io::Result<Room<'_>> {
+                self.$stream.reserve().await
             }
         }
 
@@ -152,7 +200,7 @@ macro_rules! halves {
                 cx: &mut Context<'_>,
                 bufs: &[IoSlice<'_>],
             ) -> Poll<io::Result<usize>> {
-                self.$stream.poll_write_vectored_shared(cx, bufs)
+                self.$stream.poll_write_bufs(Some(cx), bufs)
             }
 
             fn is_write_vectored(&self) -> bool {
@@ -170,6 +218,14 @@ macro_rules! halves {
     )*};
     (@addresses $half:ty, $stream:tt) => {
         impl $half {
+            /// As [`TcpStream::ready`].
+            ///
+            /// # Errors
+            /// As there.
+            pub async fn ready(&self, interest: Interest) -> io::Result<Ready> {
+                self.$stream.ready(interest).await
+            }
+
             /// Our end's address.
             pub fn local_addr(&self) -> SocketAddr {
                 self.$stream.local_addr()
@@ -180,22 +236,16 @@ macro_rules! halves {
                 self.$stream.peer_addr()
             }
         }
+
+        impl AsRef<TcpStream> for $half {
+            fn as_ref(&self) -> &TcpStream {
+                &self.$stream
+            }
+        }
     };
 }
 
 halves! {
     ReadHalf<'_>, WriteHalf<'_>, 0;
     OwnedReadHalf, OwnedWriteHalf, stream;
-}
-
-impl AsRef<TcpStream> for OwnedReadHalf {
-    fn as_ref(&self) -> &TcpStream {
-        &self.stream
-    }
-}
-
-impl AsRef<TcpStream> for OwnedWriteHalf {
-    fn as_ref(&self) -> &TcpStream {
-        &self.stream
-    }
 }

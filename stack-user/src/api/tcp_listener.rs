@@ -7,8 +7,8 @@ use std::{
     task::{Context, Poll},
 };
 
-use super::{PORT_ATTEMPTS, Stack, TcpStream, shards::Turn};
-use crate::{stack::ListenerId, tcp::Config};
+use super::{PORT_ATTEMPTS, Stack, TcpStream, options::Linger, shards::Turn};
+use crate::{stack::ListenerId, tcp::Config, time::Duration};
 
 /// Established connections that wait to be accepted, as in `std` and tokio. Fewer, and a burst of clients has to send
 /// its last ACK twice; more, and clients wait for a program that can't keep up.
@@ -27,6 +27,8 @@ pub struct TcpListener {
     ids: Box<[ListenerId]>,
     turn: Turn,
     local: SocketAddr,
+    /// What accepted streams start with.
+    linger: Option<Duration>,
 }
 
 impl TcpListener {
@@ -79,10 +81,16 @@ impl TcpListener {
                 }
             }
         }
-        Ok(Self { stack: stack.clone(), ids: ids.into(), turn: Turn::default(), local })
+        Ok(Self { stack: stack.clone(), ids: ids.into(), turn: Turn::default(), local, linger: None })
     }
 
-    /// Where it listens.
+    /// Accepted streams linger so long when they are closed.
+    pub(super) fn lingering(mut self, linger: Option<Duration>) -> Self {
+        self.linger = linger;
+        self
+    }
+
+    /// Where it listens. It needs no `io::Result`, as tokio's does: a listener knows that for all its life.
     pub fn local_addr(&self) -> SocketAddr {
         self.local
     }
@@ -111,7 +119,8 @@ impl TcpListener {
                 return Poll::Pending;
             };
             let local = core.stack.tcp(id).map_or(self.local, |connection| connection.local());
-            Poll::Ready(Ok((TcpStream::accepted(self.stack.home(position), id, local, remote), remote)))
+            let (home, linger) = (self.stack.home(position), Linger::new(self.linger));
+            Poll::Ready(Ok((TcpStream::accepted(home, id, local, remote, linger), remote)))
         });
         if accepted.is_ready() {
             self.turn.pass_on();

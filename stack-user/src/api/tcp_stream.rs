@@ -13,20 +13,24 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{
     Stack,
+    options::Linger,
     shards::Home,
     split::{OwnedReadHalf, OwnedWriteHalf, ReadHalf, WriteHalf},
 };
 use crate::{
+    runtime::Core,
     stack::{ListenError, TcpId},
-    tcp::{self, Config},
-    time::{Duration, Instant},
+    tcp::{self, Config, Connection},
+    time::Instant,
 };
 
 /// A TCP connection: what `tokio::net::TcpStream` is to the kernel's stack.
 ///
 /// Reading copies once, from the frames that arrived to the caller's buffer; writing copies once, into the frame that
 /// is sent and retransmitted from. Dropping the stream closes the connection in order: what was written is still
-/// delivered, and the stack keeps the connection until its peer has confirmed that.
+/// delivered, and the stack keeps the connection until its peer has confirmed that; [`close`](Self::close) waits for it.
+///
+/// Several tasks may wait for one stream; all of them are woken.
 #[derive(Debug)]
 pub struct TcpStream {
     /// Where the connection is, for all its life.
@@ -34,6 +38,7 @@ pub struct TcpStream {
     id: TcpId,
     local: SocketAddr,
     remote: SocketAddr,
+    linger: Linger,
 }
 
 impl TcpStream {
@@ -51,7 +56,7 @@ impl TcpStream {
             core.running()?;
             io::Result::Ok(core.stack.tcp_connect(now, remote)?)
         })?;
-        Self { stack, id, local, remote }.connected().await
+        Self { stack, id, local, remote, linger: Linger::default() }.connected().await
     }
 
     /// Opens a connection from a chosen local end.
@@ -60,6 +65,7 @@ impl TcpStream {
         local: Option<SocketAddr>,
         remote: SocketAddr,
         config: Config,
+        linger: Linger,
     ) -> io::Result<Self> {
         let stack = stack.next_home();
         let (id, local) = stack.shard().with(|core, now| {
@@ -72,7 +78,7 @@ impl TcpStream {
             let port = local.map_or(0, |local| local.port());
             io::Result::Ok(core.stack.tcp_connect_with(now, port, remote, Some(&config))?)
         })?;
-        Self { stack, id, local, remote }.connected().await
+        Self { stack, id, local, remote, linger }.connected().await
     }
 
     /// Waits for the handshake.
@@ -83,11 +89,17 @@ impl TcpStream {
     }
 
     /// A connection that a listener has accepted.
-    pub(super) fn accepted(stack: Home, id: TcpId, local: SocketAddr, remote: SocketAddr) -> Self {
-        Self { stack, id, local, remote }
+    pub(super) fn accepted(
+        stack: Home,
+        id: TcpId,
+        local: SocketAddr,
+        remote: SocketAddr,
+        linger: Linger,
+    ) -> Self {
+        Self { stack, id, local, remote, linger }
     }
 
-    /// Our end's address.
+    /// Our end's address. It needs no `io::Result`, as tokio's does: a stream knows its ends for all its life.
     pub fn local_addr(&self) -> SocketAddr {
         self.local
     }
@@ -95,124 +107,6 @@ impl TcpStream {
     /// The peer's address.
     pub fn peer_addr(&self) -> SocketAddr {
         self.remote
-    }
-
-    /// Sends small writes at once (`TCP_NODELAY`) instead of waiting for the ACK of what is on its way, or not any more.
-    pub fn set_nodelay(&self, nodelay: bool) {
-        self.stack.shard().with(|core, _| core.stack.tcp_set_nodelay(self.id, nodelay));
-    }
-
-    /// Marks what is sent from now on with a Differentiated Services Codepoint, six bits (the upper ones of `IP_TOS`).
-    pub fn set_dscp(&self, dscp: u8) {
-        self.stack.shard().with(|core, _| core.stack.tcp_set_dscp(self.id, dscp));
-    }
-
-    /// Asks a silent peer from time to time whether it is there (`SO_KEEPALIVE` with `TCP_KEEPIDLE`, `TCP_KEEPINTVL` and
-    /// `TCP_KEEPCNT`), or not any more. By default it is not asked. When it does not answer, reading fails with `TimedOut`.
-    pub fn set_keepalive(&self, keepalive: Option<tcp::KeepAlive>) {
-        self.stack.shard().with(|core, now| core.stack.tcp_set_keepalive(now, self.id, keepalive));
-    }
-
-    /// How long what was written may stay without the peer's acknowledgement before the connection fails with `TimedOut`
-    /// (`TCP_USER_TIMEOUT`). The default is five minutes.
-    pub fn set_user_timeout(&self, timeout: Duration) {
-        self.stack.shard().with(|core, now| core.stack.tcp_set_user_timeout(now, self.id, timeout));
-    }
-
-    /// Dropping the stream from now on resets the connection at once, and gives up what was not delivered (`SO_LINGER`
-    /// with a time of 0). Otherwise dropping never waits, and delivers in the background.
-    pub fn set_zero_linger(&self) {
-        self.stack.shard().with(|core, _| core.stack.tcp_set_zero_linger(self.id, true));
-    }
-
-    /// What the protocol knows of the connection, in the manner of Linux' `TCP_INFO`. `None` when it has ended.
-    pub fn info(&self) -> Option<tcp::Info> {
-        self.stack.shard().with(|core, _| core.stack.tcp(self.id).map(|connection| connection.info()))
-    }
-
-    /// Whether small writes are sent at once.
-    ///
-    /// # Errors
-    /// `NotConnected` when the connection has ended.
-    pub fn nodelay(&self) -> io::Result<bool> {
-        self.stack.shard().with(|core, _| {
-            let connection = core.stack.tcp(self.id).ok_or(io::ErrorKind::NotConnected)?;
-            Ok(connection.nodelay())
-        })
-    }
-
-    /// Why the connection failed, if it did (`SO_ERROR`). Asking does not take the error away: reading tells it, too.
-    pub fn error(&self) -> Option<io::Error> {
-        let error = self
-            .stack
-            .shard()
-            .with(|core, _| core.stack.tcp(self.id).and_then(|connection| connection.error()));
-        error.map(io::Error::from)
-    }
-
-    /// Waits for bytes to read, and copies them to `buf` without taking them: the next read gets them again. 0 is the end of
-    /// the stream, or an empty `buf`. Cancel safe.
-    ///
-    /// # Errors
-    /// As reading.
-    pub async fn peek(&self, buf: &mut [u8]) -> io::Result<usize> {
-        poll_fn(|cx| self.poll_peek(cx, buf)).await
-    }
-
-    /// [`peek`](Self::peek) for those who poll themselves.
-    ///
-    /// # Errors
-    /// As reading.
-    pub fn poll_peek(&self, cx: &Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
-        self.poll_input(Some(cx), |stack, _, id| stack.tcp_peek(id, buf))
-    }
-
-    /// Waits until reading would not wait: something has come, the stream has ended, or the connection has failed. Cancel
-    /// safe. One task at a time may wait for a stream to become readable, and one for it to become writable.
-    ///
-    /// # Errors
-    /// Why the stack stopped, if it did.
-    pub async fn readable(&self) -> io::Result<()> {
-        poll_fn(|cx| {
-            let peeked = self.poll_input(Some(cx), |stack, _, id| stack.tcp_peek(id, &mut []));
-            peeked.map(|_| self.stack.shard().with(|core, _| core.running()).map_err(io::Error::from))
-        })
-        .await
-    }
-
-    /// Waits until writing would not wait: there is room, or the connection has ended. Cancel safe. Somebody else may have
-    /// taken the room when [`try_write`](Self::try_write) asks for it.
-    ///
-    /// # Errors
-    /// Why the stack stopped, if it did.
-    pub async fn writable(&self) -> io::Result<()> {
-        poll_fn(|cx| {
-            self.stack.shard().with(|core, now| {
-                core.running()?;
-                if core.stack.tcp_is_writable(now, self.id) {
-                    return Poll::Ready(Ok(()));
-                }
-                core.waiters.wait_to_write(self.id, cx);
-                Poll::Pending
-            })
-        })
-        .await
-    }
-
-    /// Reads what is there, without waiting. 0 is the end of the stream, or an empty `buf`.
-    ///
-    /// # Errors
-    /// `WouldBlock` when nothing has come; otherwise as reading.
-    pub fn try_read(&self, buf: &mut [u8]) -> io::Result<usize> {
-        at_once(self.poll_input(None, |stack, now, id| stack.tcp_read(now, id, buf)))
-    }
-
-    /// Writes what there is room for, without waiting, and returns how many bytes.
-    ///
-    /// # Errors
-    /// `WouldBlock` when there is no room; otherwise as writing.
-    pub fn try_write(&self, buf: &[u8]) -> io::Result<usize> {
-        at_once(self.poll_output(None, |stack, now, id| stack.tcp_write(now, id, buf)))
     }
 
     /// One half to read and one to write, for as long as the stream is borrowed.
@@ -246,10 +140,30 @@ impl TcpStream {
 }
 
 /// The protocols of a shard.
-type Protocols = crate::stack::Stack<crate::device::Umem>;
+pub(super) type Protocols = crate::stack::Stack<crate::device::Umem>;
 
 /// What streams and their halves have in common: all take the stream by a shared reference.
 impl TcpStream {
+    /// Works on the connection.
+    pub(super) fn with<T>(&self, work: impl FnOnce(&mut Core, Instant, TcpId) -> T) -> T {
+        self.stack.shard().with(|core, now| work(core, now, self.id))
+    }
+
+    /// Looks at the connection.
+    ///
+    /// # Errors
+    /// Why the stack stopped, if it did; `NotConnected` when the connection has ended.
+    pub(super) fn look<T>(&self, look: impl FnOnce(&Connection) -> T) -> io::Result<T> {
+        self.with(|core, _, id| match core.stack.tcp(id) {
+            Some(connection) => Ok(look(&connection)),
+            None => Err(core.running().map_or_else(io::Error::from, |()| io::ErrorKind::NotConnected.into())),
+        })
+    }
+
+    pub(super) fn linger_time(&self) -> &Linger {
+        &self.linger
+    }
+
     /// Reads by `read`. Without a context nobody is woken.
     pub(super) fn poll_input(
         &self,
@@ -303,13 +217,13 @@ impl TcpStream {
         self.poll_output(Some(cx), |stack, now, id| stack.tcp_write(now, id, buf))
     }
 
-    /// All buffers in one go, so that they share segments.
-    pub(super) fn poll_write_vectored_shared(
+    /// All buffers in one go, so that they share segments. Without a context nobody is woken.
+    pub(super) fn poll_write_bufs(
         &self,
-        cx: &Context<'_>,
+        cx: Option<&Context<'_>>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.poll_output(Some(cx), |stack, now, id| {
+        self.poll_output(cx, |stack, now, id| {
             let mut written = 0;
             for buf in bufs.iter().filter(|buf| !buf.is_empty()) {
                 let n = match stack.tcp_write(now, id, buf) {
@@ -347,13 +261,6 @@ impl TcpStream {
     }
 }
 
-fn at_once(result: Poll<io::Result<usize>>) -> io::Result<usize> {
-    match result {
-        Poll::Ready(result) => result,
-        Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
-    }
-}
-
 impl AsyncRead for TcpStream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         self.poll_read_shared(cx, buf)
@@ -370,7 +277,7 @@ impl AsyncWrite for TcpStream {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.poll_write_vectored_shared(cx, bufs)
+        self.poll_write_bufs(Some(cx), bufs)
     }
 
     fn is_write_vectored(&self) -> bool {

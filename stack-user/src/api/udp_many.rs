@@ -57,7 +57,7 @@ impl UdpSocket {
 
     /// A Differentiated Services Codepoint, six bits (the upper ones of `IP_TOS`). Default: 0.
     pub fn set_dscp(&self, dscp: u8) {
-        self.fields().dscp.store(dscp & 0x3f, Ordering::Relaxed);
+        self.fields().dscp.store(dscp & IpFields::MAX_DSCP, Ordering::Relaxed);
     }
 
     /// The Differentiated Services Codepoint of the packets.

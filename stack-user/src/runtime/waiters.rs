@@ -1,16 +1,22 @@
 //! Which tasks wait for which connection, socket or address.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     task::{Context, Waker},
 };
 
 use crate::stack::{Event, ListenerId, TcpId, UdpId};
 
+/// Tasks beyond the first that wait for one direction of a connection. Fewer, and programs that read one connection by that
+/// many tasks wake each other up in turn; more, and tasks that have given up are remembered for longer.
+const MORE_WAIT: usize = 16;
+
 /// The wakers of a shard. Those of connections are indexed like the stack's own table, so a wake-up costs no search.
 #[derive(Debug, Default)]
 pub struct Waiters {
     tcp: Vec<TcpWaiters>,
+    /// Further tasks that wait for a row of `tcp`: there seldom are any.
+    more: HashMap<(usize, Direction), VecDeque<Waker>>,
     /// Several tasks may receive from one socket.
     udp: HashMap<UdpId, Vec<Waker>>,
     /// Several tasks may accept from one listener.
@@ -27,15 +33,43 @@ struct TcpWaiters {
     write: Option<Waker>,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Direction {
+    Read,
+    Write,
+}
+
 impl Waiters {
     /// The task wants to know when the connection has something to read, or has ended.
     pub fn wait_to_read(&mut self, id: TcpId, cx: &Context<'_>) {
-        store(&mut self.tcp_row(id).read, cx);
+        let displaced = store(&mut self.tcp_row(id).read, cx);
+        self.keep(id, Direction::Read, displaced);
     }
 
     /// The task wants to know when the connection can be written to, or has ended.
     pub fn wait_to_write(&mut self, id: TcpId, cx: &Context<'_>) {
-        store(&mut self.tcp_row(id).write, cx);
+        let displaced = store(&mut self.tcp_row(id).write, cx);
+        self.keep(id, Direction::Write, displaced);
+    }
+
+    /// Whoever waited before still does, unless it has given up, which nobody tells.
+    fn keep(&mut self, id: TcpId, direction: Direction, displaced: Option<Waker>) {
+        let Some(waker) = displaced else { return };
+        let more = self.more.entry((id.index(), direction)).or_default();
+        if more.iter().any(|other| other.will_wake(&waker)) {
+            return;
+        }
+        if more.len() >= MORE_WAIT {
+            // It asks again if it is still there.
+            self.woken.extend(more.pop_front());
+        }
+        more.push_back(waker);
+    }
+
+    fn wake_more(&mut self, id: TcpId, direction: Direction) {
+        if !self.more.is_empty() {
+            self.woken.extend(self.more.remove(&(id.index(), direction)).into_iter().flatten());
+        }
     }
 
     /// The task wants to know when the socket has a datagram.
@@ -70,6 +104,12 @@ impl Waiters {
                     self.woken.extend(readable.then(|| row.read.take()).flatten());
                     self.woken.extend(writable.then(|| row.write.take()).flatten());
                 }
+                if readable {
+                    self.wake_more(id, Direction::Read);
+                }
+                if writable {
+                    self.wake_more(id, Direction::Write);
+                }
             }
             Event::Udp { id } => {
                 self.woken.extend(self.udp.remove(&id).into_iter().flatten());
@@ -87,6 +127,7 @@ impl Waiters {
     pub(super) fn wake_all(&mut self) {
         let connections = self.tcp.iter_mut().flat_map(|row| [row.read.take(), row.write.take()]);
         self.woken.extend(connections.flatten());
+        self.woken.extend(self.more.drain().flat_map(|(_, waiting)| waiting));
         self.woken.extend(self.udp.drain().flat_map(|(_, waiting)| waiting));
         self.woken.extend(self.listeners.drain().flat_map(|(_, waiting)| waiting));
         self.woken.append(&mut self.other);
@@ -108,10 +149,10 @@ fn add(waiting: &mut Vec<Waker>, cx: &Context<'_>) {
     }
 }
 
-/// The task waits, in place of whichever did before: a connection has one reader and one writer.
-fn store(place: &mut Option<Waker>, cx: &Context<'_>) {
+/// The task waits. Returns another one that did before.
+fn store(place: &mut Option<Waker>, cx: &Context<'_>) -> Option<Waker> {
     match place {
-        Some(waker) => waker.clone_from(cx.waker()),
-        None => *place = Some(cx.waker().clone()),
+        Some(waker) if waker.will_wake(cx.waker()) => None,
+        _ => place.replace(cx.waker().clone()),
     }
 }

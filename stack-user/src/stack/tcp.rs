@@ -165,6 +165,11 @@ impl<P: FramePool> Stack<P> {
         self.work_on(id, |connection, _| connection.set_dscp(dscp));
     }
 
+    /// Chooses the time to live of a connection's packets: see [`Connection::set_hop_limit`].
+    pub fn tcp_set_hop_limit(&mut self, id: TcpId, hop_limit: u8) {
+        self.work_on(id, |connection, _| connection.set_hop_limit(hop_limit));
+    }
+
     /// Asks a silent peer from time to time whether it is there: see [`Connection::set_keepalive`].
     pub fn tcp_set_keepalive(&mut self, now: Instant, id: TcpId, keepalive: Option<tcp::KeepAlive>) {
         self.work_on(id, |connection, _| connection.set_keepalive(now, keepalive));

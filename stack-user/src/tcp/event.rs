@@ -19,7 +19,8 @@ pub enum Event {
     Unreachable(Unreachable),
     /// The same data, or SYN, went out [R1](super::R1) times more and was not acknowledged (RFC 9293 §3.8.3, SHLD-9).
     Stalled,
-    /// There is room to write, after `write` had said [`WouldBlock`](super::WriteError::WouldBlock).
+    /// There is room to write, after `write` had said [`WouldBlock`](super::WriteError::WouldBlock); or the peer has all that
+    /// was written, and our FIN.
     Writable,
     /// The peer sends no more: after what is there, `read` returns 0.
     PeerClosed,

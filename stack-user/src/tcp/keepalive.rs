@@ -71,6 +71,11 @@ impl Silence {
 }
 
 impl Connection {
+    /// Whether and how a silent peer is asked.
+    pub fn keepalive(&self) -> Option<KeepAlive> {
+        self.config.keepalive
+    }
+
     /// Asks a silent peer from time to time whether it is there, or not any more (RFC 9293 §3.8.4, MUST-24).
     pub fn set_keepalive(&mut self, now: Instant, keepalive: Option<KeepAlive>) {
         self.config.keepalive = keepalive;

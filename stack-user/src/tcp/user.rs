@@ -133,6 +133,16 @@ impl Connection {
         self.config.dscp = dscp;
     }
 
+    /// The Differentiated Services Codepoint of what is sent.
+    pub fn dscp(&self) -> u8 {
+        self.config.dscp & IpFields::MAX_DSCP
+    }
+
+    /// Chooses the time to live of what is sent from now on (RFC 9293 §3.9.2, MUST-49).
+    pub fn set_hop_limit(&mut self, hop_limit: u8) {
+        self.config.hop_limit = hop_limit;
+    }
+
     /// What the IP header of the next segment has to say, unchanged (RFC 9293 §3.9.1.9, SHLD-22).
     pub fn ip_fields(&self) -> IpFields {
         self.config.ip_fields()
@@ -142,6 +152,16 @@ impl Connection {
     /// of 0).
     pub fn set_zero_linger(&mut self, zero_linger: bool) {
         self.config.zero_linger = zero_linger;
+    }
+
+    /// Whether the peer has acknowledged all that was written, and our FIN: what [`shutdown_write`](Self::shutdown_write) asks
+    /// for is done, or why it never will be. `None` while it may still come.
+    pub fn delivered(&self) -> Option<Result<(), Error>> {
+        match (self.error, self.state) {
+            (Some(error), _) => Some(Err(error)),
+            (None, State::FinWait2 | State::TimeWait | State::Closed) => Some(Ok(())),
+            _ => None,
+        }
     }
 
     /// Sends no more after what was written: FIN (RFC 9293 §3.10.4). Reading goes on.

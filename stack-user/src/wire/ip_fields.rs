@@ -17,6 +17,9 @@ impl IpFields {
     /// Time to live as RFC 1122 §3.2.1.7 wants it, in IANA's current recommendation.
     pub const DEFAULT_HOP_LIMIT: u8 = super::ipv4::DEFAULT_TTL;
 
+    /// The largest Differentiated Services Codepoint: it has six bits.
+    pub const MAX_DSCP: u8 = 0x3f;
+
     /// With a Differentiated Services Codepoint, of which the lower six bits count, and not capable of ECN.
     pub const fn new(hop_limit: u8, dscp: u8) -> Self {
         Self { hop_limit, traffic_class: dscp << DSCP_SHIFT }

@@ -74,6 +74,7 @@ fn rst_in_fin_wait_1_resets_rfc9293_3_10_7_4() {
 #[test]
 fn rst_in_fin_wait_2_resets_rfc9293_3_10_7_4() {
     let mut s = fin_wait_2();
+    assert_eq!(s.events(), [Event::Writable], "our FIN has arrived");
     s.inject(seg("R").seq(0));
     assert_eq!(s.events(), [Event::Failed(Error::Reset), Event::Closed]);
     assert_eq!(s.app_read(1), Err(ReadError::Failed(Error::Reset)));

@@ -7,6 +7,7 @@ use crate::{
     tcp::{
         Connection,
         congestion::Acked,
+        event::Event,
         options::{MAX_SACK_BLOCKS, SackBlocks},
         recovery::{Phase, dsack},
         segment::Segment,
@@ -273,9 +274,15 @@ impl Connection {
                 self.set_state(now, State::FinWait2);
                 if self.reads_closed {
                     self.timers.set(Timer::FinWait2, now + self.config.fin_wait_2);
+                } else {
+                    // Somebody may wait for just that. In the other states the end itself is told.
+                    self.events.push(Event::Writable);
                 }
             }
-            State::Closing => self.enter_time_wait(now),
+            State::Closing => {
+                self.enter_time_wait(now);
+                self.events.push(Event::Writable);
+            }
             State::LastAck => self.finish(now, None),
             _ => {}
         }
