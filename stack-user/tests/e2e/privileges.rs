@@ -1,7 +1,7 @@
 //! What a running xstack may still do: next to nothing, in any of its threads.
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::thread::sleep;
@@ -137,6 +137,35 @@ fn a_server_has_nothing_left_and_reads_what_its_user_may() {
     server.signal(Signal::SIGTERM);
     assert_eq!(server.finish().status.code(), Some(0));
     assert!(!lab.has_program());
+}
+
+#[test]
+fn a_relay_has_nothing_left_and_removes_the_socket_that_root_made() {
+    let test = "a_relay_has_nothing_left_and_removes_the_socket_that_root_made";
+    let Some(lab) = TestLab::with_servers(test, &["curl"]) else { return };
+    let directory = tempfile::tempdir().unwrap();
+    chown(directory.path(), Some(4711), Some(4712)).unwrap();
+    let socket = directory.path().join("socket");
+    let mut command = lab.on(Host::Host, XSTACK);
+    let from_and_to = [&format!("unix:{}", socket.display()), "ours:example.com:80"];
+    command.args(["--user", "4711:4712", "forward"]).args(from_and_to).stdout(Stdio::null());
+    let mut relay = Running::start(&mut command);
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !socket.exists() {
+        assert!(Instant::now() < deadline && !relay.has_ended(), "there is no socket");
+        sleep(Duration::from_millis(10));
+    }
+    let page = lab.output(
+        Host::Host,
+        &["curl", "-sS", "--max-time", "9", "--unix-socket", socket.to_str().unwrap(), PAGE],
+    );
+    assert_same_bytes(&page, &lab.real_curl(PAGE), "the page");
+    for thread in threads_of(&relay) {
+        thread.expect_nothing_left(4711, 4712);
+    }
+    relay.signal(Signal::SIGTERM);
+    assert_eq!(relay.finish().status.code(), Some(0));
+    assert!(!socket.exists() && !lab.has_program());
 }
 
 #[test]

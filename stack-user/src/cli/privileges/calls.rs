@@ -42,10 +42,10 @@ impl Profile {
     /// What passes.
     pub(super) fn calls(self) -> impl Iterator<Item = Call> {
         let added: &[fn() -> Vec<Call>] = match self {
-            Self::Client => &[writing_files],
+            Self::Client => &[removing_files, writing_files],
             Self::Server => &[below_a_directory],
-            Self::Relay => &[kernel_sockets],
-            Self::Daemon => &[kernel_sockets, writing_files],
+            Self::Relay => &[kernel_sockets, removing_files],
+            Self::Daemon => &[kernel_sockets, removing_files, writing_files],
         };
         let lists = [the_loop, this_machine, memory, threads, questions_of_the_kernel, reading_files];
         lists.into_iter().chain(added.iter().copied()).flat_map(|list| list())
@@ -210,14 +210,14 @@ fn below_a_directory() -> Vec<Call> {
     any(&[libc::SYS_openat2])
 }
 
-/// Files that come and go: what was fetched, logs, a control socket.
+/// Files that are made and changed: what was fetched, logs, state.
 fn writing_files() -> Vec<Call> {
+    any(&[libc::SYS_openat, libc::SYS_ftruncate, libc::SYS_fsync, libc::SYS_fdatasync, libc::SYS_pwrite64])
+}
+
+/// Files that we made, and that are not to stay: sockets, what nothing was written to.
+fn removing_files() -> Vec<Call> {
     any(&[
-        libc::SYS_openat,
-        libc::SYS_ftruncate,
-        libc::SYS_fsync,
-        libc::SYS_fdatasync,
-        libc::SYS_pwrite64,
         libc::SYS_unlinkat,
         #[cfg(target_arch = "x86_64")]
         libc::SYS_unlink,
