@@ -33,6 +33,11 @@ pub trait Network: Send + Sync + 'static {
     /// As the sockets': `AddrInUse`, `AddrNotAvailable`.
     fn listen(&self, local: SocketAddr) -> impl Future<Output = io::Result<Self::Listener>> + Send;
 
+    /// The addresses at which peers reach what listens on all of them, as far as they are known.
+    fn addresses(&self) -> Vec<IpAddr> {
+        Vec::new()
+    }
+
     /// Whether [giving up privileges](Self::give_up_privileges) changes the process's user, or has changed it: files that
     /// are to belong to whoever started it are opened before.
     fn becomes_another_user(&self) -> bool {

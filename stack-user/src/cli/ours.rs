@@ -121,6 +121,10 @@ impl Network for OurNetwork {
         })
     }
 
+    fn addresses(&self) -> Vec<IpAddr> {
+        self.stack.address().into_iter().collect()
+    }
+
     async fn listen(&self, local: SocketAddr) -> io::Result<TcpListener> {
         TcpListener::bind(&self.stack, local).await
     }

@@ -18,6 +18,7 @@ mod kill;
 mod operator_program;
 mod privileges;
 mod queues;
+mod serve;
 mod support;
 mod transfer;
 #[path = "../wan/mod.rs"]

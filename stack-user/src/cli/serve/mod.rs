@@ -83,9 +83,10 @@ async fn serve<N: Network>(
     };
     let served = async {
         let listeners = listen(&network, &locals).await?;
+        let reached_at = reached_at(&network, &listeners);
         let tls = match given {
             Some(acceptor) => Some(acceptor),
-            None if options.tls => Some(generated_tls(options, &listeners, &diagnostics)?),
+            None if options.tls => Some(generated_tls(options, &reached_at, &diagnostics)?),
             None => None,
         };
         network.give_up_privileges(Profile::Server)?;
@@ -93,7 +94,7 @@ async fn serve<N: Network>(
         let server = HttpServer { limits: limits(options), tls, log, tally: Arc::default() };
         let service = Service::new(options.max_connections as usize);
         if !options.quiet {
-            tell_where(options, &listeners, &diagnostics);
+            tell_where(options, &reached_at, &diagnostics);
         }
         let accepting = async {
             let accept = |listener| accept(&service, listener, &server, &files);
@@ -149,13 +150,13 @@ fn given_tls(options: &ServeOptions) -> Result<Option<TlsAcceptor>, Failure> {
     }
 }
 
-fn generated_tls<L: Listener>(
+fn generated_tls(
     options: &ServeOptions,
-    listeners: &[L],
+    reached_at: &[SocketAddr],
     diagnostics: &Diagnostics,
 ) -> Result<TlsAcceptor, Failure> {
-    let addresses: Vec<IpAddr> =
-        listeners.iter().filter_map(|listener| Some(listener.local_addr().ok()?.ip())).collect();
+    let mut addresses: Vec<IpAddr> = reached_at.iter().map(SocketAddr::ip).collect();
+    addresses.dedup();
     let generated = tls::generate(&addresses)?;
     if !options.quiet {
         diagnostics.line(&format!("xstack: certificate SHA-256 {}", generated.fingerprint));
@@ -226,10 +227,22 @@ fn limits(options: &ServeOptions) -> Limits {
     Limits { head: options.header_timeout, idle: options.keepalive_timeout, send: options.send_timeout }
 }
 
-fn tell_where<L: Listener>(options: &ServeOptions, listeners: &[L], diagnostics: &Diagnostics) {
+/// Where clients find the listeners: those on all addresses at each of them.
+fn reached_at<N: Network>(network: &N, listeners: &[N::Listener]) -> Vec<SocketAddr> {
+    let locals = listeners.iter().filter_map(|listener| listener.local_addr().ok());
+    locals
+        .flat_map(|local| {
+            let addresses = if local.ip().is_unspecified() { network.addresses() } else { Vec::new() };
+            let at = |ip| SocketAddr::new(ip, local.port());
+            if addresses.is_empty() { vec![local] } else { addresses.into_iter().map(at).collect() }
+        })
+        .collect()
+}
+
+fn tell_where(options: &ServeOptions, reached_at: &[SocketAddr], diagnostics: &Diagnostics) {
     let scheme = if options.speaks_tls() { "https" } else { "http" };
     let default = if options.speaks_tls() { 443 } else { 80 };
-    for local in listeners.iter().filter_map(|listener| listener.local_addr().ok()) {
+    for local in reached_at {
         let host = match local.port() {
             port if port == default => local.ip().to_string(),
             _ => local.to_string(),
