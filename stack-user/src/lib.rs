@@ -41,6 +41,7 @@
 struct Readme;
 
 pub mod api;
+#[cfg(feature = "cli")]
 pub mod cli;
 #[allow(unsafe_code)]
 pub mod device;

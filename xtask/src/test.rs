@@ -73,6 +73,9 @@ fn steps(args: &Args) -> Result<Vec<TestStep>> {
     conformance.args(["conformance", "--check"]);
     let mut clippy = cargo();
     clippy.args(["clippy", "--all-targets"]).args(OURS).args(["--", "-D", "warnings"]);
+    // As a program has it that wants no command.
+    let mut library = cargo();
+    library.args(["check", "--package", "stack-user", "--lib", "--no-default-features"]);
     let mut unit = cargo_as_root("test");
     unit.args(OURS).args(["--no-fail-fast", "--", "--show-output"]);
     let mut end_to_end = cargo_as_root("test");
@@ -97,6 +100,7 @@ fn steps(args: &Args) -> Result<Vec<TestStep>> {
         whole("tidy", tidy),
         whole("conformance", conformance),
         whole("clippy", clippy),
+        whole("library", library),
         tests("tests", unit),
         tests("sim", simulation),
         tests("sim-table", table),
