@@ -1,4 +1,28 @@
 //! Reading and writing without a copy, in the memory that the NIC writes to and reads from.
+//!
+//! A proxy that changes what passes, with one copy in place of two:
+//!
+//! ```no_run
+//! # use stack_user::api::TcpStream;
+//! # async fn shout(from: TcpStream, to: TcpStream) -> std::io::Result<()> {
+//! while let Some(chunk) = from.read_chunk().await? {
+//!     let mut rest = &chunk[..];
+//!     while !rest.is_empty() {
+//!         let mut room = to.reserve().await?;
+//!         let n = room.len().min(rest.len());
+//!         for (to, from) in room.iter_mut().zip(&rest[..n]) {
+//!             *to = from.to_ascii_uppercase();
+//!         }
+//!         room.commit(n)?;
+//!         rest = &rest[n..];
+//!     }
+//!     // Here the chunk goes back to the NIC.
+//! }
+//! to.close().await
+//! # }
+//! ```
+//!
+//! Chunks and rooms may go to other threads.
 
 use std::{
     future::poll_fn,

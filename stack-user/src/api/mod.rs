@@ -3,6 +3,51 @@
 //! [`Stack::builder`] claims an address on an interface; [`TcpStream`], [`TcpListener`], [`UdpSocket`] and [`Resolver`] then are what
 //! their namesakes are to the kernel's stack. When the last handle is dropped, the XDP program is detached and the
 //! address is free again.
+//!
+//! ```no_run
+//! use stack_user::api::{Stack, TcpListener};
+//! use tokio::io::copy;
+//!
+//! # async fn serve() -> Result<(), Box<dyn std::error::Error>> {
+//! let stack = Stack::builder().interface(Some("eth1".into())).start().await?;
+//! let listener = TcpListener::bind(&stack, "0.0.0.0:7".parse()?).await?;
+//! loop {
+//!     let (stream, _peer) = listener.accept().await?;
+//!     tokio::spawn(async move {
+//!         let (mut reads, mut writes) = stream.into_split();
+//!         copy(&mut reads, &mut writes).await
+//!     });
+//! }
+//! # }
+//! ```
+//!
+//! # Coming from tokio
+//!
+//! What has the same name does the same, and is cancel safe where tokio's is. All types are `Send + Sync`, and all of them
+//! may be used from any runtime; a stack is driven by tasks on the one that it was started on, and is fastest when what uses a
+//! shard runs where its driver does ([`Stack::on_shard`]). What differs:
+//!
+//! | tokio::net | Here | Why |
+//! |---|---|---|
+//! | `TcpStream::connect(addr)` | [`TcpStream::connect`]`(&stack, addr)`; `bind` likewise | there may be several stacks |
+//! | `connect("example.com:80")`, `lookup_host` | [`TcpStream::connect_host`]`(&resolver, …)`, [`lookup_host`] | names are asked for through the stack, by a [`Resolver`] that remembers answers |
+//! | `TcpSocket::new_v4()`, setters on `&self` | [`TcpSocket::new`]`(&stack)`, setters on `&mut self` | it is a description until it connects or listens, and can be cloned |
+//! | `local_addr()`, `peer_addr()` give `io::Result` | a `SocketAddr`; [`UdpSocket::peer_addr`] may have none | a stream knows its ends for all its life. Traits that want the result get it from the [`connectors`] |
+//! | setters give `io::Result` | nothing | setting what a connection that has ended would do has no effect; getters say `NotConnected` |
+//! | `set_tos_v4` | `set_dscp` | the two bits below are congestion notification's, which TCP does itself |
+//! | `set_linger` on `TcpSocket` only | on streams, too; [`TcpStream::close`] waits so long | dropping never waits here |
+//! | `take_error()` | [`TcpStream::error`], which leaves it | reading tells it, too |
+//! | – | [`TcpStream::info`] | Linux' `TCP_INFO` |
+//! | `TcpListenerStream` of tokio-stream | [`TcpListener::incoming`], [`into_incoming`](TcpListener::into_incoming) | |
+//! | `poll_recv_from(cx, &mut ReadBuf)` | a `&mut [u8]`, and the length is returned | a slice needs no bookkeeping |
+//! | – | [`UdpSocket::recv_many`], [`try_send_many`](UdpSocket::try_send_many) | `recvmmsg`, `sendmmsg`, with ECN codepoints: QUIC wants them |
+//! | – | [`TcpStream::read_chunk`], [`reserve`](TcpStream::reserve) | no copy |
+//!
+//! Not there: `AsRawFd`, `from_std`, `into_std`, `try_io` and `async_io`, since no file descriptor is behind a stream;
+//! `set_reuseaddr` and `set_reuseport`, since TIME-WAIT keeps no port from a listener and one listener is on all shards;
+//! `bind_device`, since a stack has one interface; `set_quickack`; broadcast and multicast groups; Unix sockets.
+//!
+//! What hyper, axum, quinn and others need is in [`connectors`].
 
 mod builder;
 pub mod connectors;
