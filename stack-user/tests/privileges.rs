@@ -1,12 +1,16 @@
-//! The filter of system calls, as the kernel enforces it: what it refuses, and that what is allowed works.
+//! Privileges given up, as the kernel sees it: users and capabilities of all threads, what the filter of system calls
+//! refuses, and that what is allowed works.
 //!
-//! A filter stays for as long as its process lives, so each is tried in a child: this program again, with one test.
+//! What is given up is gone for as long as the process lives, so each is tried in a child: this program again, with one
+//! test.
 
 // A helper that unwraps fails its test with a line number.
 #![allow(clippy::unwrap_used)]
 
 use std::{
-    env, fs,
+    env,
+    ffi::OsString,
+    fs,
     io::{self, Read as _, Write as _},
     net::{TcpListener, TcpStream, ToSocketAddrs},
     os::unix::net::UnixStream,
@@ -17,20 +21,25 @@ use std::{
 };
 
 use aya::{programs::ProgramType, sys::is_program_supported};
+use caps::CapSet;
 use nix::{
     errno::Errno,
     mount::{MsFlags, mount},
     sched::{CloneFlags, unshare},
     sys::{
+        prctl::{get_dumpable, get_no_new_privs, set_dumpable},
         ptrace,
         signal::kill,
         socket::{AddressFamily, SockFlag, SockProtocol, SockType, UnixAddr, connect, socket},
     },
-    unistd::{Pid, Uid, execv, getppid},
+    unistd::{Gid, Pid, Uid, execv, getppid, setresuid},
 };
 use stack_user::{
-    cli::privileges::{Filter, Profile},
-    device::interface,
+    cli::{
+        self,
+        privileges::{self, Filter, Privileges, Profile},
+    },
+    device::{interface, unprivileged},
 };
 
 /// Set in the child to what it shall do.
@@ -61,8 +70,7 @@ fn what_a_profile_does_not_list_is_refused_in_threads_old_and_new() {
 #[test]
 fn without_a_filter_none_of_that_is_refused() {
     let test = "without_a_filter_none_of_that_is_refused";
-    if !Uid::effective().is_root() {
-        println!("SKIP {test}: packet sockets need root");
+    if !needs_root(test) {
         return;
     }
     for filter in [Filter::Off, Filter::Log] {
@@ -105,6 +113,94 @@ fn the_loop_and_what_a_profile_adds_work_behind_the_filter() {
             }
         });
     }
+}
+
+#[test]
+fn root_is_given_up_in_threads_that_were_there_before() {
+    let test = "root_is_given_up_in_threads_that_were_there_before";
+    if !needs_root(test) {
+        return;
+    }
+    in_child(test, "root", || {
+        let (go, gone) = mpsc::channel::<()>();
+        let older = thread::spawn(move || {
+            let _ = gone.recv();
+            is_powerless()
+        });
+        privileges::begin().unwrap();
+        let (first, second) = (plan(&["--user", "4711:4712"]), plan(&[]));
+        first.give_up(Profile::Client).unwrap();
+        drop(go);
+        assert!(older.join().unwrap() && is_powerless());
+        assert_eq!((Uid::current().as_raw(), Gid::current().as_raw()), (4711, 4712));
+        // A second one, of a command that runs on several networks, does no harm.
+        second.give_up(Profile::Client).unwrap();
+    });
+}
+
+#[test]
+fn a_thread_that_keeps_capabilities_is_found_and_one_that_begins_well_has_none() {
+    let test = "a_thread_that_keeps_capabilities_is_found_and_one_that_begins_well_has_none";
+    if !needs_root(test) {
+        return;
+    }
+    for begins_well in [true, false] {
+        in_child(test, &format!("{begins_well}"), || {
+            become_user_with_capabilities();
+            let (go, gone) = mpsc::channel::<()>();
+            let older = thread::spawn(move || {
+                if begins_well {
+                    unprivileged::thread_begins();
+                }
+                let _ = gone.recv();
+                is_powerless()
+            });
+            set_dumpable(true).unwrap();
+            privileges::begin().unwrap();
+            let given_up = plan(&["--seccomp", "off"]).give_up(Profile::Client);
+            drop(go);
+            assert_eq!(older.join().unwrap(), begins_well);
+            assert!(is_powerless() && !get_dumpable().unwrap() && get_no_new_privs().unwrap());
+            match given_up {
+                Ok(()) => assert!(begins_well),
+                Err(failure) => {
+                    assert!(!begins_well, "{failure}");
+                    assert_eq!(failure.exit().code(), 125);
+                    assert!(failure.to_string().contains("a thread has kept some"), "{failure}");
+                }
+            }
+        });
+    }
+}
+
+fn needs_root(test: &str) -> bool {
+    let is_root = Uid::effective().is_root();
+    if !is_root {
+        println!("SKIP {test}: it begins as root");
+    }
+    is_root
+}
+
+/// What the command line says.
+fn plan(options: &[&str]) -> Privileges {
+    let words = ["xstack"].iter().chain(options).chain(&["curl", "http://a/"]);
+    Privileges::plan(&cli::parse(words.map(OsString::from)).unwrap().global).unwrap()
+}
+
+/// As capabilities of a file do it: an ordinary user, and the capabilities in this thread.
+fn become_user_with_capabilities() {
+    caps::securebits::set_keepcaps(true).unwrap();
+    setresuid(4711.into(), 4711.into(), 4711.into()).unwrap();
+    let kept = caps::read(None, CapSet::Permitted).unwrap();
+    caps::set(None, CapSet::Effective, &kept).unwrap();
+    assert!(!is_powerless());
+}
+
+/// Whether the calling thread has no capability, and no way back.
+fn is_powerless() -> bool {
+    let sets = [CapSet::Permitted, CapSet::Effective, CapSet::Inheritable];
+    let is_empty = sets.into_iter().all(|set| caps::read(None, set).unwrap().is_empty());
+    is_empty && !Uid::effective().is_root()
 }
 
 fn pass_bytes_through_the_kernel() {

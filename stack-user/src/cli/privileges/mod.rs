@@ -16,6 +16,8 @@ mod capabilities;
 pub mod seccomp;
 mod user;
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use nix::{
     sys::prctl,
     unistd::{setgroups, setresgid, setresuid},
@@ -36,6 +38,9 @@ pub struct Privileges {
     identity: Option<Identity>,
     filter: Filter,
 }
+
+/// Whether the process has done it.
+static GIVEN_UP: AtomicBool = AtomicBool::new(false);
 
 /// Renounces what not even set-up needs. To be called before there is any other thread, as all inherit it.
 ///
@@ -61,13 +66,16 @@ impl Privileges {
         self.identity.is_some()
     }
 
-    /// Gives it all up, in every thread that there is, and makes sure that it is gone. Without effect when it is gone
-    /// already, except that a second filter only ever takes away.
+    /// Gives it all up, in every thread that there is, and makes sure that it is gone. It is the process that does, once,
+    /// however many networks it has: after the first time nothing happens, and the profile is the one of then.
     ///
     /// # Errors
     /// [`Failure::Privileges`]: the process must not go on then, as it may have kept some.
     pub fn give_up(&self, profile: Profile) -> Result<(), Failure> {
-        if let Some(identity) = self.identity.filter(|_| user::is_root()) {
+        if GIVEN_UP.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        if let Some(identity) = self.identity {
             become_user(identity)?;
         }
         drop_capabilities().map_err(|error| refused("dropping the capabilities", error))?;
@@ -75,7 +83,9 @@ impl Privileges {
         // The kernel itself has set this for all who changed their uid or run with capabilities of a file.
         prctl::set_dumpable(false).map_err(|error| refused("keeping others out of our memory", error))?;
         capabilities::verify().map_err(|error| refused("making sure that none is left", error))?;
-        self.filter.install(profile).map_err(|error| refused("installing the system call filter", error))
+        self.filter.install(profile).map_err(|error| refused("installing the system call filter", error))?;
+        GIVEN_UP.store(true, Ordering::Release);
+        Ok(())
     }
 }
 
