@@ -22,8 +22,8 @@ pub(crate) fn main() {
     let mut now = Instant::ZERO;
     let mut server = stack(now, SERVER);
     let mut client = stack(now, CLIENT);
-    while server.address_state() != Some(AddressEvent::Claimed)
-        || client.address_state() != Some(AddressEvent::Claimed)
+    while server.address_state(SERVER.into()) != Some(AddressEvent::Claimed)
+        || client.address_state(CLIENT.into()) != Some(AddressEvent::Claimed)
     {
         step(&mut now, &mut server, &mut client);
     }

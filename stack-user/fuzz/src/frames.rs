@@ -107,7 +107,7 @@ impl World {
         let backlog = input.pick(&[1, 2, 100]);
         let local = SocketAddr::from((OURS, SERVER_PORT));
         world.listeners.extend(world.stack.tcp_listen(world.now, local, backlog));
-        world.sockets.extend(world.stack.udp_bind(UDP_PORT).map(|(id, _)| id));
+        world.sockets.extend(world.stack.udp_bind((OURS, UDP_PORT).into()).map(|(id, _)| id));
         world.transmit();
         world
     }
@@ -194,7 +194,7 @@ impl World {
                 let _ = self.stack.udp_recv_from(id, &mut buffer);
             }
             3 if self.sockets.len() < MAX_HANDLES => {
-                self.sockets.extend(self.stack.udp_bind(0).map(|(id, _)| id));
+                self.sockets.extend(self.stack.udp_bind((OURS, 0).into()).map(|(id, _)| id));
             }
             4 if self.sockets.len() > 1 => {
                 self.sockets.pop();

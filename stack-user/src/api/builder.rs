@@ -27,7 +27,7 @@ use crate::{
     },
     rng::Rng,
     runtime::{Clock, Life, LifeError},
-    stack::AddressEvent,
+    stack::{AddressEvent, ClaimError},
     tcp,
     telemetry::STORY,
     time::Duration,
@@ -155,6 +155,9 @@ pub enum StartError {
     /// The address can't be used on this link.
     #[error(transparent)]
     Route(#[from] RouteError),
+    /// The address can't be claimed.
+    #[error(transparent)]
+    Claim(#[from] ClaimError),
     /// The prefix length is not one.
     #[error(transparent)]
     Prefix(#[from] PrefixError),
@@ -430,13 +433,14 @@ impl Builder {
             })?;
             match stack.claimed().await.map_err(StartError::Stopped)? {
                 AddressEvent::Refused { mac } | AddressEvent::Lost { mac } => {
+                    stack.shard().with(|core, now| core.stack.release(now, address.into()));
                     stack.unsteer(address.into(), self.vlan.unwrap_or(0))?;
                     if let AddressChoice::Given { .. } = self.address {
                         return Err(StartError::AddressInUse { address, mac });
                     }
                     tracing::info!(target: STORY, "{address} is in use by {mac}");
                 }
-                AddressEvent::Probing | AddressEvent::Claimed => return Ok(address),
+                AddressEvent::Probing | AddressEvent::Claimed | AddressEvent::Leaving => return Ok(address),
             }
         }
         Err(StartError::NoFreeAddress { prefix: network.prefix, tried: candidates.len() })

@@ -47,7 +47,9 @@ impl From<tcp::WriteError> for io::Error {
 impl From<ConnectError> for io::Error {
     fn from(error: ConnectError) -> Self {
         let kind = match error {
-            ConnectError::NoAddress | ConnectError::NoPort(_) => io::ErrorKind::AddrNotAvailable,
+            ConnectError::NoAddress | ConnectError::NotOurs(_) | ConnectError::NoPort(_) => {
+                io::ErrorKind::AddrNotAvailable
+            }
             ConnectError::InUse(..) => io::ErrorKind::AddrInUse,
             ConnectError::NoRoute(_) => io::ErrorKind::NetworkUnreachable,
             ConnectError::BadRemote(_) => io::ErrorKind::InvalidInput,
@@ -69,7 +71,7 @@ impl From<ListenError> for io::Error {
 impl From<UdpBindError> for io::Error {
     fn from(error: UdpBindError) -> Self {
         let kind = match error {
-            UdpBindError::NoAddress => io::ErrorKind::AddrNotAvailable,
+            UdpBindError::NoAddress | UdpBindError::NotOurs(_) => io::ErrorKind::AddrNotAvailable,
             UdpBindError::Port(BindError::InUse { .. } | BindError::NoPort { .. }) => {
                 io::ErrorKind::AddrInUse
             }

@@ -283,7 +283,7 @@ impl Stack {
         program.as_mut().map(work)
     }
 
-    /// Waits until a [claim](stack::Stack::claim) that was started is decided.
+    /// Waits until every [claim](stack::Stack::claim) that was started is decided, and tells of the first.
     ///
     /// # Errors
     /// Why the stack stopped, if it did.
@@ -291,12 +291,14 @@ impl Stack {
         poll_fn(|cx| {
             self.shard().with(|core, _| {
                 core.running()?;
-                match core.stack.address_state() {
-                    None | Some(AddressEvent::Probing) => {
+                let mut states = core.stack.address_states().map(|(_, state)| state);
+                let first = states.next().filter(|first| *first != AddressEvent::Probing);
+                match first.filter(|_| states.all(|state| state != AddressEvent::Probing)) {
+                    Some(decided) => Poll::Ready(Ok(decided)),
+                    None => {
                         core.waiters.wait_for_changes(cx);
                         Poll::Pending
                     }
-                    Some(decided) => Poll::Ready(Ok(decided)),
                 }
             })
         })

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     runtime::Core,
-    stack::{ListenError, TcpId},
+    stack::TcpId,
     tcp::{self, Config, Connection},
     time::Instant,
 };
@@ -70,13 +70,7 @@ impl TcpStream {
         let stack = stack.next_home();
         let (id, local) = stack.shard().with(|core, now| {
             core.running()?;
-            let ours = core.stack.address();
-            let foreign = local.filter(|local| !local.ip().is_unspecified() && Some(local.ip()) != ours);
-            if let Some(foreign) = foreign {
-                return Err(ListenError::NotOurs(foreign.ip()).into());
-            }
-            let port = local.map_or(0, |local| local.port());
-            io::Result::Ok(core.stack.tcp_connect_with(now, port, remote, Some(&config))?)
+            io::Result::Ok(core.stack.tcp_connect_with(now, local, remote, Some(&config))?)
         })?;
         Self { stack, id, local, remote, linger }.connected().await
     }

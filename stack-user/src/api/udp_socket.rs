@@ -11,12 +11,7 @@ use std::{
 use tokio::io::{Interest, Ready};
 
 use super::{PORT_ATTEMPTS, Stack, shards::Turn, udp_many::Fields};
-use crate::{
-    net::udp::RecvError,
-    stack::{ListenError, UdpId},
-    time::Instant,
-    wire::Ecn,
-};
+use crate::{net::udp::RecvError, stack::UdpId, time::Instant, wire::Ecn};
 
 /// The protocols of a shard.
 type Protocols = crate::stack::Stack<crate::device::Umem>;
@@ -63,10 +58,7 @@ impl UdpSocket {
         for shard in stack.shards() {
             let bound = shard.with(|core, _| {
                 core.running()?;
-                if !wish.ip().is_unspecified() && core.stack.address() != Some(wish.ip()) {
-                    return Err(ListenError::NotOurs(wish.ip()).into());
-                }
-                io::Result::Ok(core.stack.udp_bind(local.port())?)
+                io::Result::Ok(core.stack.udp_bind(local)?)
             });
             match bound {
                 Ok((id, at)) => {
@@ -84,9 +76,10 @@ impl UdpSocket {
         Ok(Self { stack, ids, turn, sender, local, remote, fields })
     }
 
-    /// Our end's address.
+    /// Our end's address: 0.0.0.0 if it is on all of them, until it is [connected](Self::connect).
     pub fn local_addr(&self) -> SocketAddr {
-        self.local
+        let local = self.stack.shards()[0].with(|core, _| core.stack.udp_local(self.ids[0]));
+        local.unwrap_or(self.local)
     }
 
     /// The peer's address, once [connected](Self::connect).

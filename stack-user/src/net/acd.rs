@@ -175,23 +175,6 @@ impl Claim {
         }
     }
 
-    /// The claim of an address that somebody else on our side has made, and defends.
-    pub fn adopted(address: Ipv4Addr, mac: MacAddr) -> Self {
-        let (policy, state) = (Policy::Hold, State::Claimed { announced: ANNOUNCE_NUM });
-        Self {
-            address,
-            mac,
-            timing: Timing::FAST,
-            policy,
-            state,
-            timer: None,
-            intervals: [Duration::ZERO; MAX_PROBES],
-            defended: None,
-            outbox: VecDeque::new(),
-            events: VecDeque::new(),
-        }
-    }
-
     /// The address.
     pub fn address(&self) -> Ipv4Addr {
         self.address
@@ -222,6 +205,8 @@ impl Claim {
                 self.defend(now, mac);
                 true
             }
+            // What we have given up is theirs, and they are a neighbour like any other.
+            State::Gone => false,
             _ => uses,
         }
     }

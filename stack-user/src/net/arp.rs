@@ -6,6 +6,7 @@ use super::{
     acd::Claim,
     neighbour::{Cache, Evidence, Request},
     route::Route,
+    routes::Routes,
 };
 use crate::{
     telemetry::DropReason,
@@ -16,27 +17,33 @@ use crate::{
     },
 };
 
-/// Takes in an ARP packet from the link and returns the answer to send to its sender, if it asks for our address.
+/// Takes in an ARP packet from the link and returns the answer to send to its sender, if it asks for an address of ours:
+/// one of `routes`. All that are claimed, or being claimed, are among `claims`.
 ///
 /// # Errors
 /// [`DropReason::ArpNotForUs`] when it neither asks us nor changes anything that we know.
-pub fn receive(
+pub fn receive<'a>(
     now: Instant,
     packet: &Packet,
     mac: MacAddr,
-    route: &Route,
-    claim: &mut Claim,
+    routes: &Routes,
+    mut claims: impl Iterator<Item = &'a mut Claim>,
     neighbours: &mut Cache,
 ) -> Result<Option<Packet>, DropReason> {
     if packet.sender_mac == mac {
         return Err(DropReason::ArpNotForUs);
     }
     // Before anything is believed: somebody who uses our address must not become our own neighbour.
-    if claim.handle_packet(now, packet) {
+    // No packet is a conflict about two of them.
+    if claims.any(|claim| claim.handle_packet(now, packet)) {
         return Ok(None);
     }
-    let asks_us = claim.is_claimed() && packet.target_ip == claim.address();
-    let learned = learn(now, packet, mac, asks_us, route, neighbours);
+    // As above, of an address that another stack defends for us.
+    if routes.is_ours(packet.sender_ip.into()) {
+        return Err(DropReason::ArpNotForUs);
+    }
+    let asks_us = routes.is_ours(packet.target_ip.into());
+    let learned = learn(now, packet, mac, asks_us, routes, neighbours);
     match packet.operation {
         // RFC 5227 §2.1.1: until the address is claimed, nobody gets an answer.
         Operation::Request if asks_us => Ok(Some(reply(packet, mac))),
@@ -45,18 +52,20 @@ pub fn receive(
     }
 }
 
-/// The packet that asks a [`Request`] of the neighbour cache, and whom to send it to; `None` when the address is
-/// not IPv4, or ours is not yet claimed and so can't be named in a question (RFC 5227 §2.1.1).
-pub fn request(request: &Request, mac: MacAddr, claim: &Claim) -> Option<(Packet, MacAddr)> {
-    let IpAddr::V4(target_ip) = request.target else { return None };
+/// The packet that asks a [`Request`] of the neighbour cache, and whom to send it to. It names the address of ours whose
+/// datagrams want to go there, since it is what the neighbour learns us by (RFC 826); another one if that was given up
+/// since. `None` when the address is not IPv4, or none is ours yet that a question could name (RFC 5227 §2.1.1).
+pub fn request(request: &Request, mac: MacAddr, routes: &Routes) -> Option<(Packet, MacAddr)> {
+    let asker = routes.get(request.source).or_else(|| routes.source_for(request.target)).map(Route::address);
+    let (IpAddr::V4(target_ip), Some(IpAddr::V4(sender_ip))) = (request.target, asker) else { return None };
     let packet = Packet {
         operation: Operation::Request,
         sender_mac: mac,
-        sender_ip: claim.address(),
+        sender_ip,
         target_mac: MacAddr::ZERO,
         target_ip,
     };
-    claim.is_claimed().then_some((packet, request.destination.unwrap_or(MacAddr::BROADCAST)))
+    Some((packet, request.destination.unwrap_or(MacAddr::BROADCAST)))
 }
 
 fn learn(
@@ -64,12 +73,12 @@ fn learn(
     packet: &Packet,
     mac: MacAddr,
     asks_us: bool,
-    route: &Route,
+    routes: &Routes,
     neighbours: &mut Cache,
 ) -> bool {
     let sender = IpAddr::V4(packet.sender_ip);
     // A probe comes from no address; and nobody off our link has one that a frame could be sent to.
-    if !route.is_on_link(sender) {
+    if !routes.is_on_link(sender) {
         return false;
     }
     let evidence = match packet.operation {
@@ -138,9 +147,15 @@ mod tests {
             host
         }
 
+        /// What is ours now.
+        fn routes(&self) -> Routes {
+            Routes::new(self.claim.is_claimed().then_some((self.route, true)))
+        }
+
         fn receive(&mut self, packet: Packet) -> Result<Option<Packet>, DropReason> {
             self.now += Duration::from_millis(1);
-            receive(self.now, &packet, MAC, &self.route, &mut self.claim, &mut self.neighbours)
+            let (routes, claims) = (self.routes(), std::iter::once(&mut self.claim));
+            receive(self.now, &packet, MAC, &routes, claims, &mut self.neighbours)
         }
     }
 
@@ -177,8 +192,8 @@ mod tests {
         let mut host = Host::probing();
         assert_eq!(host.receive(question()), Err(DropReason::ArpNotForUs));
         assert!(host.neighbours.is_empty());
-        let due = Request { target: THEIRS.into(), destination: None };
-        assert_eq!(request(&due, MAC, &host.claim), None);
+        let due = Request { source: OURS.into(), target: THEIRS.into(), destination: None };
+        assert_eq!(request(&due, MAC, &host.routes()), None);
     }
 
     #[test]
@@ -197,12 +212,12 @@ mod tests {
     fn an_answer_is_believed_only_when_we_asked() {
         let mut host = Host::claimed();
         assert_eq!(host.receive(answer()), Err(DropReason::ArpNotForUs));
-        assert_eq!(host.neighbours.lookup(host.now, THEIRS.into()), Lookup::Pending);
+        assert_eq!(host.neighbours.lookup(host.now, OURS.into(), THEIRS.into()), Lookup::Pending);
         let due = host.neighbours.poll_transmit().expect("a question");
-        let (packet, destination) = request(&due, MAC, &host.claim).expect("it can be asked");
+        let (packet, destination) = request(&due, MAC, &host.routes()).expect("it can be asked");
         assert_eq!((packet.sender_ip, packet.target_ip, destination), (OURS, THEIRS, MacAddr::BROADCAST));
         assert_eq!(host.receive(answer()), Ok(None));
-        assert_eq!(host.neighbours.lookup(host.now, THEIRS.into()), Lookup::Found(OTHER));
+        assert_eq!(host.neighbours.lookup(host.now, OURS.into(), THEIRS.into()), Lookup::Found(OTHER));
     }
 
     #[test]
@@ -231,6 +246,19 @@ mod tests {
         assert_eq!(host.claim.poll_event(), Some(Event::Defended { mac: OTHER }));
         assert!(host.claim.poll_transmit().is_some_and(|packet| packet.sender_ip == OURS));
         assert!(host.neighbours.is_empty());
+    }
+
+    #[test]
+    fn rfc826_a_question_names_the_address_that_wants_to_know() {
+        let prefix = "10.0.0.0/24".parse().expect("a prefix");
+        let ours = |n| IpAddr::from([10, 0, 0, n]);
+        let route = |n| Route::new(ours(n), prefix, None, 1500).expect("valid");
+        let routes = Routes::new([(route(8), true), (route(9), true)]);
+        for (source, names) in [(8, 8), (9, 9), (7, 8)] {
+            let due = Request { source: ours(source), target: THEIRS.into(), destination: None };
+            let (packet, _) = request(&due, MAC, &routes).expect("it can be asked");
+            assert_eq!((IpAddr::V4(packet.sender_ip), packet.target_ip), (ours(names), THEIRS));
+        }
     }
 
     #[test]

@@ -142,6 +142,7 @@ const MAX_QUOTE: usize = 576 - ipv4::LEN - icmpv4::LEN;
 pub struct Quote {
     bytes: [u8; MAX_QUOTE],
     len: usize,
+    destination: IpAddr,
 }
 
 impl Quote {
@@ -161,7 +162,12 @@ impl Quote {
         }
         let mut bytes = [0; MAX_QUOTE];
         bytes.get_mut(..end)?.copy_from_slice(datagram.get(..end)?);
-        Some(Self { bytes, len: end })
+        Some(Self { bytes, len: end, destination: header.destination.into() })
+    }
+
+    /// Whom the datagram was sent to: an address of ours, as it went to nobody else.
+    pub fn destination(&self) -> IpAddr {
+        self.destination
     }
 
     fn bytes(&self) -> &[u8] {

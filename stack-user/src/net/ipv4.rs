@@ -2,13 +2,13 @@
 
 use std::{net::IpAddr, ops::Range};
 
-use super::route::{self, Route};
+use super::{route, routes::Routes};
 use crate::{telemetry::DropReason, wire::ipv4::Header};
 
 /// To how many a datagram was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cast {
-    /// To our address.
+    /// To an address of ours.
     Unicast,
     /// To everybody on the link.
     Broadcast,
@@ -31,12 +31,12 @@ pub struct Datagram {
 /// # Errors
 /// Why the datagram is to be dropped, silently in each case: `Ipv4Malformed`, `Ipv4BadChecksum`,
 /// `Ipv4SourceRoute`, `Ipv4NotForUs`, `Ipv4BadSource`.
-pub fn receive(bytes: &[u8], route: &Route, link_group: bool) -> Result<Datagram, DropReason> {
+pub fn receive(bytes: &[u8], routes: &Routes, link_group: bool) -> Result<Datagram, DropReason> {
     let (header, payload) = Header::parse(bytes)?;
     let destination = IpAddr::V4(header.destination);
-    let cast = if destination == route.address() {
+    let cast = if routes.is_ours(destination) {
         Cast::Unicast
-    } else if route.is_broadcast(destination) {
+    } else if routes.is_broadcast(destination) {
         Cast::Broadcast
     } else {
         // We are in no multicast group. RFC 1122 §3.2.1.3: a host drops what is not for it.
@@ -48,7 +48,7 @@ pub fn receive(bytes: &[u8], route: &Route, link_group: bool) -> Result<Datagram
     }
     let source = IpAddr::V4(header.source);
     // RFC 1122 §3.2.1.3, RFC 9293 §3.9.2.3 (MUST-63): a source is always one host; and we are not the one that sends to us.
-    if !route::is_unicast(source) || route.is_broadcast(source) || source == route.address() {
+    if !route::is_unicast(source) || routes.is_broadcast(source) || routes.is_ours(source) {
         return Err(DropReason::Ipv4BadSource);
     }
     Ok(Datagram { header, payload, cast })
@@ -56,16 +56,18 @@ pub fn receive(bytes: &[u8], route: &Route, link_group: bool) -> Result<Datagram
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::route::Route, *};
     use crate::wire::ipv4;
 
     fn check(source: &str, destination: &str, link_group: bool) -> Result<Cast, DropReason> {
         let ours = "10.0.0.9".parse().expect("an address");
-        let route = Route::new(ours, "10.0.0.0/24".parse().expect("a prefix"), None, 1500).expect("valid");
+        let route =
+            |ours| Route::new(ours, "10.0.0.0/24".parse().expect("a prefix"), None, 1500).expect("valid");
+        let routes = Routes::new([ours, IpAddr::from([10, 0, 0, 10])].map(|ours| (route(ours), true)));
         let v4 = |text: &str| text.parse().expect("an address");
         let mut bytes = [0; 60];
         Header::new(v4(source), v4(destination), 17, 8).emit(&mut bytes);
-        let datagram = receive(&bytes, &route, link_group)?;
+        let datagram = receive(&bytes, &routes, link_group)?;
         assert_eq!(datagram.payload, ipv4::LEN..ipv4::LEN + 8, "padding is trimmed");
         Ok(datagram.cast)
     }
@@ -74,6 +76,7 @@ mod tests {
     fn ours_and_everybodys_are_received() {
         assert_eq!(check("10.0.0.1", "10.0.0.9", false), Ok(Cast::Unicast));
         assert_eq!(check("192.0.2.1", "10.0.0.9", false), Ok(Cast::Unicast));
+        assert_eq!(check("10.0.0.1", "10.0.0.10", false), Ok(Cast::Unicast));
         assert_eq!(check("10.0.0.1", "10.0.0.255", true), Ok(Cast::Broadcast));
         assert_eq!(check("10.0.0.1", "255.255.255.255", true), Ok(Cast::Broadcast));
     }
@@ -87,7 +90,9 @@ mod tests {
 
     #[test]
     fn rfc1122_3_2_1_3_a_source_that_is_no_single_host_is_dropped() {
-        for source in ["0.0.0.0", "127.0.0.1", "224.0.0.1", "255.255.255.255", "10.0.0.255", "10.0.0.9"] {
+        for source in
+            ["0.0.0.0", "127.0.0.1", "224.0.0.1", "255.255.255.255", "10.0.0.255", "10.0.0.9", "10.0.0.10"]
+        {
             assert_eq!(check(source, "10.0.0.9", false), Err(DropReason::Ipv4BadSource), "{source}");
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! A frame in: [`arp`] answers and learns, and tells [`acd`] who else uses our address; [`ipv4`] checks a
 //! datagram, [`reassembly`] puts its fragments together, [`icmp`] answers pings and reads errors, [`udp`] queues
-//! data for sockets. A datagram out: [`route`] names the next hop, [`link`] writes the headers, and
+//! data for sockets. A datagram out: [`routes`] has our addresses, [`route`] names the next hop, [`link`] writes the headers, and
 //! [`neighbour`] finds the next hop's link-layer address, while the frame waits.
 #![forbid(unsafe_code)]
 
@@ -15,6 +15,7 @@ pub mod link;
 pub mod neighbour;
 pub mod reassembly;
 pub mod route;
+pub mod routes;
 pub mod rss;
 pub mod token_bucket;
 pub mod udp;

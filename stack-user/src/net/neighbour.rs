@@ -18,7 +18,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr},
 };
 
 use crate::{
@@ -94,6 +94,8 @@ pub enum Lookup {
 /// A question that is due: who has `target`?
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Request {
+    /// The address of ours that last had something to send there.
+    pub source: IpAddr,
     /// The address that is asked for.
     pub target: IpAddr,
     /// Whom to ask; `None` is everybody.
@@ -138,6 +140,8 @@ pub struct Cache {
 struct Entry {
     state: State,
     timer: Option<Instant>,
+    /// The address of ours that last wanted to send there, to ask in its name; unspecified if none has.
+    source: IpAddr,
     /// When a frame was last sent there; [`Instant::ZERO`] for entries that only others wanted.
     used: Instant,
     /// When upper layers last had proof that frames arrive.
@@ -171,10 +175,11 @@ impl Cache {
         Self::default()
     }
 
-    /// The link-layer address to send a frame to. Asking for one that is not known starts to find it.
-    pub fn lookup(&mut self, now: Instant, ip: IpAddr) -> Lookup {
-        let Some(entry) = self.entries.get_mut(&ip) else { return self.start_resolution(now, ip) };
-        entry.used = now;
+    /// The link-layer address to send a frame to, from the address `source` of ours. Asking for one that is not known starts
+    /// to find it.
+    pub fn lookup(&mut self, now: Instant, source: IpAddr, ip: IpAddr) -> Lookup {
+        let Some(entry) = self.entries.get_mut(&ip) else { return self.start_resolution(now, source, ip) };
+        (entry.used, entry.source) = (now, source);
         match entry.state {
             State::Reachable(mac) | State::Delay(mac) | State::Probe { mac, .. } => Lookup::Found(mac),
             State::Stale(mac) => {
@@ -313,12 +318,13 @@ impl Cache {
         }
     }
 
-    fn start_resolution(&mut self, now: Instant, ip: IpAddr) -> Lookup {
+    fn start_resolution(&mut self, now: Instant, source: IpAddr, ip: IpAddr) -> Lookup {
         if self.incomplete >= MAX_INCOMPLETE {
             return Lookup::Failed;
         }
         let state = State::Incomplete { since: now, asked: 0, pending: VecDeque::new() };
-        let entry = Entry { state, timer: None, used: now, confirmed: Instant::ZERO, changed: Instant::ZERO };
+        let never = Instant::ZERO;
+        let entry = Entry { state, timer: None, source, used: now, confirmed: never, changed: never };
         if !self.insert(ip, entry) {
             return Lookup::Failed;
         }
@@ -400,16 +406,18 @@ impl Cache {
     }
 
     fn ask_everybody(&mut self, now: Instant, ip: IpAddr) {
-        let Some(Entry { state: State::Incomplete { since, asked, .. }, .. }) = self.entries.get_mut(&ip)
+        let Some(Entry { state: State::Incomplete { since, asked, .. }, source, .. }) =
+            self.entries.get_mut(&ip)
         else {
             return;
         };
+        let source = *source;
         if *asked >= BROADCAST_SCHEDULE.len() {
             return self.set_state(now, ip, State::Failed, Some(now + FAILED_HOLD));
         }
         *asked += 1;
         let next = *since + BROADCAST_SCHEDULE.get(*asked).copied().unwrap_or(RESOLUTION_TIMEOUT);
-        self.requests.push_back(Request { target: ip, destination: None });
+        self.requests.push_back(Request { source, target: ip, destination: None });
         self.set_timer(ip, Some(next));
     }
 
@@ -418,15 +426,16 @@ impl Cache {
             // Whoever still wants it asks everybody (RFC 1122 §2.3.2.1: the entry is deleted).
             return self.remove(ip);
         }
-        self.requests.push_back(Request { target: ip, destination: Some(mac) });
+        let Some(&Entry { source, .. }) = self.entries.get(&ip) else { return };
+        self.requests.push_back(Request { source, target: ip, destination: Some(mac) });
         self.set_state(now, ip, State::Probe { mac, asked: asked + 1 }, Some(now + UNICAST_INTERVAL));
     }
 }
 
 impl Entry {
     fn stale(now: Instant, mac: MacAddr) -> Self {
-        let never = Instant::ZERO;
-        Self { state: State::Stale(mac), timer: None, used: never, confirmed: never, changed: now }
+        let (never, source) = (Instant::ZERO, Ipv4Addr::UNSPECIFIED.into());
+        Self { state: State::Stale(mac), timer: None, source, used: never, confirmed: never, changed: now }
     }
 }
 

@@ -158,8 +158,13 @@ impl Route {
 
     /// Whether everybody on the link is addressed: by 255.255.255.255, or the subnet's own broadcast address.
     pub fn is_broadcast(&self, address: IpAddr) -> bool {
-        address == IpAddr::V4(Ipv4Addr::BROADCAST) || self.prefix.broadcast() == Some(address)
+        is_limited_broadcast(address) || self.prefix.broadcast() == Some(address)
     }
+}
+
+/// Whether it is 255.255.255.255: everybody on the link, whatever the subnet (RFC 1122 §3.2.1.3).
+pub(super) fn is_limited_broadcast(address: IpAddr) -> bool {
+    address == IpAddr::V4(Ipv4Addr::BROADCAST)
 }
 
 /// Whether a single host can have the address (RFC 1122 §3.2.1.3). Class E, but for its last address, is let
@@ -246,7 +251,7 @@ impl Prefix {
     }
 
     /// Whether the subnet is one address.
-    fn is_single(self) -> bool {
+    pub(super) fn is_single(self) -> bool {
         self.length == bits(self.network)
     }
 }

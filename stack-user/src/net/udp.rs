@@ -147,7 +147,7 @@ pub enum RecvError {
     #[error(transparent)]
     Network(#[from] NetworkError),
     /// Its address is not ours any more.
-    #[error("the socket's address was lost: no datagram will come")]
+    #[error("the socket's address was lost or released: no datagram will come")]
     AddressLost,
     /// There is no such socket.
     #[error("the socket is closed: open another")]
@@ -235,11 +235,20 @@ impl Sockets {
         Ok(id)
     }
 
-    /// Sends to `remote` from now on, and takes datagrams from there only. What waits from others is dropped.
-    /// Returns `false` when there is no such socket.
-    pub fn connect<P: FramePool>(&mut self, pool: &mut P, id: SocketId, remote: SocketAddr) -> bool {
+    /// Sends to `remote` from now on, and takes datagrams from there only. What waits from others is dropped. A socket on
+    /// all addresses moves to `source`. Returns `false` when there is no such socket.
+    pub fn connect<P: FramePool>(
+        &mut self,
+        pool: &mut P,
+        id: SocketId,
+        remote: SocketAddr,
+        source: Option<IpAddr>,
+    ) -> bool {
         let Some(socket) = self.sockets.get_mut(&id) else { return false };
         socket.remote = Some(remote);
+        if let Some(source) = source.filter(|_| socket.local.ip().is_unspecified()) {
+            socket.local.set_ip(source);
+        }
         socket.error = None;
         let (kept, others) = socket.queue.drain(..).partition(|waiting| waiting.from == remote);
         socket.queue = kept;
@@ -353,6 +362,12 @@ impl Sockets {
                 id
             })
             .collect()
+    }
+
+    /// An address is ours, maybe again.
+    pub fn regain_address(&mut self, address: IpAddr) {
+        let of_it = self.sockets.values_mut().filter(|socket| socket.local.ip() == address);
+        of_it.for_each(|socket| socket.is_lost = false);
     }
 
     /// Writes a datagram into a frame. A connected socket needs no `destination`.

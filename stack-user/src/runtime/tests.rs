@@ -64,7 +64,7 @@ async fn what_found_the_ring_full_while_the_driver_slept_is_sent_when_there_is_r
     // What the claim has to say is over for two seconds, so the driver has no reason of its own to wake up.
     tokio::time::sleep(Duration::from_millis(50)).await;
     while far.receive().is_some() {}
-    let (socket, _) = shard.with(|core, _| core.stack.udp_bind(0)).expect("a socket");
+    let (socket, _) = shard.with(|core, _| core.stack.udp_bind((ADDRESS, 0).into())).expect("a socket");
     let everybody = SocketAddr::from(([10, 0, 0, 255], 9));
     for _ in 0..10 {
         shard.with(|core, now| core.stack.udp_send_to(now, socket, everybody, b"hello")).expect("sent");

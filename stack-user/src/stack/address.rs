@@ -1,52 +1,27 @@
-//! Our address: claiming it, keeping it, losing it.
+//! Our addresses: claiming one, keeping it, giving it up, losing it. What happens to one does not concern the others.
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use super::{Stack, siblings::Notice};
+use super::{AddressEvent, ClaimError, Event, Stack, listeners, siblings::Notice};
 use crate::{
     frame::FramePool,
     net::{
         acd::{Claim, Event as ClaimEvent, Policy, Schedule},
-        route::{Prefix, Route, RouteError},
+        route::{Prefix, Route},
+        routes::Routes,
     },
+    tcp,
     telemetry::STORY,
     time::Instant,
-    wire::{MacAddr, arp::Packet},
 };
 
-/// An address on our link, claimed or about to be.
-#[derive(Debug)]
-pub(super) struct Address {
-    pub(super) route: Route,
-    pub(super) claim: Claim,
-    pub(super) state: AddressEvent,
-}
-
-/// How a claim stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AddressEvent {
-    /// Others are being asked whether they have it.
-    Probing,
-    /// It is ours.
-    Claimed,
-    /// Somebody has it.
-    Refused {
-        /// Their link-layer address.
-        mac: MacAddr,
-    },
-    /// Somebody insisted on it, and we gave it up (RFC 5227 §2.4).
-    Lost {
-        /// Their link-layer address.
-        mac: MacAddr,
-    },
-}
-
 impl<P: FramePool> Stack<P> {
-    /// Starts to claim an address, in place of the one before. [`address_state`](Self::address_state) tells how it
-    /// goes, and an [`Event::Changed`](super::Event::Changed) when to look.
+    /// Starts to claim an address, beside those that there are. [`address_state`](Self::address_state) tells how it goes,
+    /// and an [`Event::Changed`](super::Event::Changed) when to look. One that is [being given up](Self::give_up) is kept,
+    /// and nobody is asked: it never stopped being ours.
     ///
     /// # Errors
-    /// When the address can't be used on this link.
+    /// When the address can't be used on this link, or is claimed already.
     pub fn claim(
         &mut self,
         now: Instant,
@@ -55,93 +30,182 @@ impl<P: FramePool> Stack<P> {
         gateway: Option<Ipv4Addr>,
         mtu: u16,
         schedule: Schedule,
-    ) -> Result<(), RouteError> {
+    ) -> Result<(), ClaimError> {
         let route = Route::new(address.into(), prefix, gateway.map(IpAddr::V4), mtu)?;
-        self.abort_all(now);
-        if let Some(address) = self.address() {
-            self.tell_sockets_of_loss(address);
+        if self.addresses.is_kept(address.into()) {
+            self.addresses.set_state(address.into(), AddressEvent::Claimed);
+            self.gained(address.into());
+            return Ok(());
         }
-        let mac = self.link.mac;
-        let claim = Claim::new(now, address, mac, schedule, Policy::default(), self.conflicts, &mut self.rng);
-        self.address = Some(Address { route, claim, state: AddressEvent::Probing });
+        self.addresses.check(&route)?;
+        let (mac, conflicts) = (self.link.mac, self.addresses.conflicts);
+        let claim = Claim::new(now, address, mac, schedule, Policy::default(), conflicts, &mut self.rng);
+        self.addresses.insert(route, Some(claim));
         Ok(())
     }
 
-    /// Uses an address that another shard has claimed and defends.
-    pub(super) fn adopt(&mut self, route: Route) {
-        let IpAddr::V4(address) = route.address() else { return };
-        let claim = Claim::adopted(address, self.link.mac);
-        self.address = Some(Address { route, claim, state: AddressEvent::Claimed });
-        self.changed();
+    /// Uses an address that another stack on the link, with our link-layer address, has claimed and defends: it is ours at
+    /// once. When that one loses it, [`abandon`](Self::abandon) it. Others' use of the address must come to the ears of the
+    /// one that defends it: ARP packets are for that stack, too, wherever they arrive.
+    ///
+    /// # Errors
+    /// When it is ours already, or there are too many.
+    pub fn adopt(&mut self, route: Route) -> Result<(), ClaimError> {
+        if self.addresses.is_kept(route.address()) {
+            self.addresses.set_state(route.address(), AddressEvent::Claimed);
+        } else {
+            self.addresses.check(&route)?;
+            self.addresses.insert(route, None);
+        }
+        self.gained(route.address());
+        Ok(())
     }
 
-    /// Uses it no more: that shard has lost it.
-    pub(super) fn abandon(&mut self, now: Instant, address: IpAddr) {
-        self.abandon_all(now);
-        self.tell_sockets_of_loss(address);
-        self.address = None;
-        self.changed();
+    /// Somebody else has an address of ours now: its connections end, and nothing more is said from it, not even a reset
+    /// (RFC 5227 §2.4 (b): stop using it at once). Its listeners close, and its sockets are told.
+    pub fn abandon(&mut self, now: Instant, address: IpAddr) {
+        self.addresses.remove(address);
+        self.end_silently(now, address);
     }
 
-    /// How the claim stands; `None` before the first.
-    pub fn address_state(&self) -> Option<AddressEvent> {
-        self.address.as_ref().map(|address| address.state)
-    }
-
-    /// Our address, once it is ours and as long as it is.
-    pub fn address(&self) -> Option<IpAddr> {
-        self.route().map(Route::address)
-    }
-
-    /// How datagrams go out, once we have an address and as long as we have it.
-    pub(super) fn route(&self) -> Option<&Route> {
-        self.address.as_ref().filter(|address| address.claim.is_claimed()).map(|address| &address.route)
-    }
-
-    pub(super) fn handle_address_timeout(&mut self, now: Instant) {
-        if let Some(address) = &mut self.address {
-            address.claim.handle_timeout(now);
-            self.handle_claim_events(now);
+    /// Begins to give an address up: its listeners close, which resets what waits to be accepted, and nothing new begins
+    /// there. Connections go on until [`release`](Self::release).
+    pub fn give_up(&mut self, now: Instant, address: IpAddr) {
+        if self.addresses.state(address) == Some(AddressEvent::Claimed) {
+            self.addresses.set_state(address, AddressEvent::Leaving);
+            self.forget_half_open_at(address);
+            self.unlisten_at(now, address);
+            self.changed();
         }
     }
 
-    /// What the claim has to say to the link.
-    pub(super) fn poll_claim_packet(&mut self) -> Option<Packet> {
-        self.address.as_mut()?.claim.poll_transmit()
+    /// Gives an address up: its listeners close, its connections are reset, and its sockets are told. It is not ours any
+    /// more, and [`address_state`](Self::address_state) knows it no more, as soon as the resets have been sent. A claim that
+    /// is not decided yet is withdrawn.
+    pub fn release(&mut self, now: Instant, address: IpAddr) {
+        self.give_up(now, address);
+        if self.addresses.state(address) != Some(AddressEvent::Leaving) {
+            self.addresses.remove(address);
+            return self.changed();
+        }
+        self.time_waits.forget(address);
+        for id in self.connections.ids_at(address) {
+            self.tcp_abort(now, id);
+        }
+        self.addresses.set_released(address);
+    }
+
+    /// Whether a connection from this address is left whose peer still expects something, while the address is being
+    /// [given up](Self::give_up).
+    pub fn has_unfinished_connections_at(&mut self, address: IpAddr) -> bool {
+        let Some(from) = self.addresses.unfinished_from(address) else { return false };
+        // No new ones begin there, so those that were passed are done with for good.
+        let found = self.connections.next_unfinished(address, *from);
+        *from = found.unwrap_or(usize::MAX);
+        found.is_some()
+    }
+
+    /// How a claim stands; `None` if the address was never claimed, or has been released.
+    pub fn address_state(&self, address: IpAddr) -> Option<AddressEvent> {
+        self.addresses.state(address)
+    }
+
+    /// How every claim stands, in the order of [`claim`](Self::claim).
+    pub fn address_states(&self) -> impl Iterator<Item = (IpAddr, AddressEvent)> {
+        self.addresses.states()
+    }
+
+    /// Our addresses, in the order in which they were claimed.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.routes().iter().map(Route::address)
+    }
+
+    /// The first of our addresses, once one is ours and as long as one is.
+    pub fn address(&self) -> Option<IpAddr> {
+        self.routes().first().map(Route::address)
+    }
+
+    /// How datagrams come in and go out.
+    pub(super) fn routes(&self) -> &Routes {
+        self.addresses.routes()
+    }
+
+    /// How datagrams go out from an address, as long as it is ours.
+    pub(super) fn route(&self, address: IpAddr) -> Option<&Route> {
+        self.routes().get(address)
     }
 
     pub(super) fn handle_claim_events(&mut self, now: Instant) {
-        while let Some(event) = self.address.as_mut().and_then(|address| address.claim.poll_event()) {
-            let state = match event {
+        while let Some((address, event)) = self.addresses.poll_event() {
+            match event {
                 ClaimEvent::Claimed => {
-                    if let Some(address) = &self.address {
-                        self.notify_siblings(Notice::Claimed(address.route));
-                    }
-                    AddressEvent::Claimed
+                    self.addresses.set_state(address, AddressEvent::Claimed);
+                    self.gained(address);
                 }
                 ClaimEvent::Refused { mac } => {
-                    self.conflicts += 1;
-                    AddressEvent::Refused { mac }
+                    self.addresses.conflicts += 1;
+                    self.addresses.set_state(address, AddressEvent::Refused { mac });
                 }
                 ClaimEvent::Defended { mac } => {
-                    tracing::warn!("{mac} uses our address too: told it that it is ours");
+                    tracing::warn!("{mac} uses our address {address} too: told it that it is ours");
                     continue;
                 }
                 ClaimEvent::Lost { mac } => {
-                    tracing::error!(target: STORY, "address lost: {mac} insists on it");
-                    // RFC 5227 §2.4 (b): stop using it at once.
-                    self.abandon_all(now);
-                    if let Some(address) = self.address.as_ref().map(|address| address.route.address()) {
-                        self.notify_siblings(Notice::Lost(address));
-                        self.tell_sockets_of_loss(address);
-                    }
-                    AddressEvent::Lost { mac }
+                    tracing::error!(target: STORY, "address {address} lost: {mac} insists on it");
+                    self.addresses.set_state(address, AddressEvent::Lost { mac });
+                    self.notify_siblings(Notice::Lost(address));
+                    self.end_silently(now, address);
                 }
-            };
-            if let Some(address) = &mut self.address {
-                address.state = state;
             }
             self.changed();
         }
+    }
+
+    /// All has been sent that there was to send: addresses that waited for that are not ours any more.
+    pub(super) fn finish_releases(&mut self) {
+        while let Some(address) = self.addresses.pop_released() {
+            tracing::info!(target: STORY, "address {address} released");
+            self.tell_sockets_of_loss(address);
+            self.changed();
+        }
+    }
+
+    /// An address is ours, maybe again.
+    fn gained(&mut self, address: IpAddr) {
+        if let Some(&route) = self.route(address) {
+            self.notify_siblings(Notice::Claimed(route));
+        }
+        self.udp.regain_address(address);
+        self.udp.regain_address(listeners::unspecified(address));
+        self.changed();
+    }
+
+    /// What used an address that is not ours any more.
+    fn end_silently(&mut self, now: Instant, address: IpAddr) {
+        self.forget_half_open_at(address);
+        self.time_waits.forget(address);
+        for id in self.connections.ids_at(address) {
+            self.fail_connection(now, id, tcp::Error::AddressLost);
+        }
+        self.unlisten_at(now, address);
+        self.tell_sockets_of_loss(address);
+        self.changed();
+    }
+
+    /// Closes what listens on just this address.
+    fn unlisten_at(&mut self, now: Instant, address: IpAddr) {
+        let at = |local: std::net::SocketAddr| local.ip() == address;
+        let ids: Vec<_> =
+            self.listeners.iter().filter(|(_, listener)| at(listener.local)).map(|(id, _)| id).collect();
+        ids.into_iter().for_each(|id| self.tcp_unlisten(now, id));
+    }
+
+    /// An address is gone: nothing more comes for its sockets, nor for those of all addresses if it was the last one.
+    fn tell_sockets_of_loss(&mut self, address: IpAddr) {
+        let mut told = self.udp.lose_address(address);
+        if self.routes().is_empty() {
+            told.extend(self.udp.lose_address(listeners::unspecified(address)));
+        }
+        self.events.extend(told.into_iter().map(|id| Event::Udp { id }));
     }
 }

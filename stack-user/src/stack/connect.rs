@@ -20,6 +20,11 @@ pub enum ConnectError {
     /// No address has been claimed.
     #[error("the stack has no address (yet): claim one first")]
     NoAddress,
+    /// The local address that was asked for.
+    #[error(
+        "{0} is not an address of this stack, or not for long: connect from one that it has claimed, or from any (0.0.0.0)"
+    )]
+    NotOurs(IpAddr),
     /// Nobody can forward to the destination.
     #[error("no route to {0}: it is not on our link and there is no gateway; name one with --gateway")]
     NoRoute(IpAddr),
@@ -45,7 +50,8 @@ const RESERVE_ATTEMPTS: usize = 8;
 
 impl<P: FramePool> Stack<P> {
     /// Opens a connection (RFC 9293 §3.10.1); its SYN is the next thing that it has to send. Returns it with the local
-    /// address, which is that of the route (§3.9.1.1, MUST-44), and port.
+    /// address, which is that of the route (§3.9.1.1, MUST-44), and port. Of several addresses it is the one in the peer's
+    /// subnet, else the first that has a router (RFC 1122 §3.3.4.3).
     ///
     /// # Errors
     /// See [`ConnectError`].
@@ -54,22 +60,23 @@ impl<P: FramePool> Stack<P> {
         now: Instant,
         remote: SocketAddr,
     ) -> Result<(TcpId, SocketAddr), ConnectError> {
-        self.tcp_connect_with(now, 0, remote, None)
+        self.tcp_connect_with(now, None, remote, None)
     }
 
-    /// As [`tcp_connect`](Self::tcp_connect), from a chosen port, unless that is 0, and as another configuration than the
-    /// stack's says, if there is one.
+    /// As [`tcp_connect`](Self::tcp_connect), from a chosen address, unless that is 0.0.0.0, and port, unless that is 0; and as
+    /// another configuration than the stack's says, if there is one.
     ///
     /// # Errors
     /// See [`ConnectError`].
     pub fn tcp_connect_with(
         &mut self,
         now: Instant,
-        port: u16,
+        local: Option<SocketAddr>,
         remote: SocketAddr,
         config: Option<&Config>,
     ) -> Result<(TcpId, SocketAddr), ConnectError> {
-        let route = self.route_to(remote)?;
+        let route = self.route_to(remote, local.map(|local| local.ip()))?;
+        let port = local.map_or(0, |local| local.port());
         let flow = self.reserve_flow(now, SocketAddr::new(route.address(), port), remote)?;
         let local = flow.local;
         let secrets = self.secrets(now, &flow);
@@ -82,13 +89,25 @@ impl<P: FramePool> Stack<P> {
         Ok((id, local))
     }
 
-    fn route_to(&self, remote: SocketAddr) -> Result<Route, ConnectError> {
-        let route = *self.route().ok_or(ConnectError::NoAddress)?;
+    /// From `source`, if that is chosen.
+    fn route_to(&self, remote: SocketAddr, source: Option<IpAddr>) -> Result<Route, ConnectError> {
+        let routes = self.routes();
+        let chosen = source.filter(|source| !source.is_unspecified());
+        if let Some(foreign) = chosen.filter(|&source| !self.addresses.may_open(source)) {
+            return Err(ConnectError::NotOurs(foreign));
+        }
+        if routes.first().is_none() {
+            return Err(ConnectError::NoAddress);
+        }
         // RFC 9293 §3.9.1.1, MUST-46.
-        if remote.port() == 0 || !route::is_unicast(remote.ip()) || route.is_broadcast(remote.ip()) {
+        if remote.port() == 0 || !route::is_unicast(remote.ip()) || routes.is_broadcast(remote.ip()) {
             return Err(ConnectError::BadRemote(remote));
         }
-        route.next_hop(remote.ip()).map(|_| route).ok_or(ConnectError::NoRoute(remote.ip()))
+        let route = match chosen {
+            Some(source) => routes.next_hop(source, remote.ip()).and(routes.get(source)),
+            None => routes.source_for(remote.ip()),
+        };
+        route.copied().ok_or(ConnectError::NoRoute(remote.ip()))
     }
 
     /// The flow of a connection, which from now on is no other shard's.

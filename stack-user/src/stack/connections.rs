@@ -1,6 +1,6 @@
 //! The table of TCP connections: rows that are found by number, by flow, and by timer.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, net::IpAddr};
 
 use slab::Slab;
 
@@ -130,6 +130,20 @@ impl Connections {
     /// How many there are, and how many of them rest.
     pub(super) fn count(&self) -> (usize, usize) {
         (self.rows.len(), self.resting)
+    }
+
+    /// Those from one address of ours.
+    pub(super) fn ids_at(&self, local: IpAddr) -> Vec<TcpId> {
+        let at = |row: &Row| row.flow().is_some_and(|flow| flow.local.ip() == local);
+        let id = |(row, r): (usize, &Row)| TcpId { row: row as u32, generation: r.generation };
+        self.rows.iter().filter(|(_, row)| at(row)).map(id).collect()
+    }
+
+    /// The first row, from `from` on, with a connection from `local` that its peer still expects something of.
+    pub(super) fn next_unfinished(&self, local: IpAddr, from: usize) -> Option<usize> {
+        let at = |row: &Row| row.flow().is_some_and(|flow| flow.local.ip() == local);
+        let unfinished = |row: &Row| !is_finished(row.told) && at(row);
+        (from..self.rows.capacity()).find(|&row| self.rows.get(row).is_some_and(unfinished))
     }
 
     /// Whether a connection is left that its peer still expects something of.

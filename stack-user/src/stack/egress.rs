@@ -45,13 +45,20 @@ impl<P: FramePool> Stack<P> {
                 return Some(frame);
             }
             if let Some((mut frame, mac)) = self.neighbours.poll_ready() {
+                if !self.is_from_us(&frame) {
+                    self.drop_unsent(now, frame, DropReason::NoRoute);
+                    continue;
+                }
                 self.link.write_ethernet(&mut self.pool, &mut frame, mac, ethertype::IPV4);
                 return Some(frame);
             }
             if let Some(frame) = self.poll_arp() {
                 return Some(frame);
             }
-            let id = self.connections.next_ready()?;
+            let Some(id) = self.connections.next_ready() else {
+                self.finish_releases();
+                return None;
+            };
             if let Some(frame) = self.poll_connection(now, id) {
                 return Some(frame);
             }
@@ -104,8 +111,7 @@ impl<P: FramePool> Stack<P> {
         protocol: u8,
         fields: IpFields,
     ) -> Option<TxFrame> {
-        let next_hop = self.route().and_then(|route| route.next_hop(destination));
-        let Some(next_hop) = next_hop else {
+        let Some(next_hop) = self.routes().next_hop(source, destination) else {
             self.drop_unsent(now, frame, DropReason::NoRoute);
             return None;
         };
@@ -115,7 +121,7 @@ impl<P: FramePool> Stack<P> {
         }
         let mac = match next_hop {
             NextHop::Group(mac) => mac,
-            NextHop::Neighbour(ip) => match self.neighbours.lookup(now, ip) {
+            NextHop::Neighbour(ip) => match self.neighbours.lookup(now, source, ip) {
                 neighbour::Lookup::Found(mac) => mac,
                 neighbour::Lookup::Pending => {
                     if let Err(older) = self.neighbours.park(ip, frame) {
@@ -178,12 +184,11 @@ impl<P: FramePool> Stack<P> {
 
     /// An ARP question, or what address conflict detection has to say.
     fn poll_arp(&mut self) -> Option<TxFrame> {
-        if let Some(packet) = self.poll_claim_packet() {
+        if let Some(packet) = self.addresses.poll_transmit() {
             return self.arp_frame(&packet, MacAddr::BROADCAST);
         }
         while let Some(request) = self.neighbours.poll_transmit() {
-            let address = self.address.as_ref()?;
-            if let Some((packet, to)) = arp::request(&request, self.link.mac, &address.claim) {
+            if let Some((packet, to)) = arp::request(&request, self.link.mac, self.routes()) {
                 return self.arp_frame(&packet, to);
             }
         }
@@ -221,6 +226,13 @@ impl<P: FramePool> Stack<P> {
         {
             self.events.push_back(Event::Udp { id });
         }
+    }
+
+    /// Whether a frame that has waited for its neighbour comes from an address that still is ours (RFC 5227 §2.4 (b)).
+    fn is_from_us(&self, frame: &TxFrame) -> bool {
+        let datagram = self.pool.tx_bytes(frame).get(self.link.ethernet_len()..);
+        let header = datagram.and_then(|datagram| ipv4::Header::parse(datagram).ok());
+        header.is_some_and(|(header, _)| self.routes().is_ours(header.source.into()))
     }
 
     /// From where to where a frame's datagram goes, if it is UDP's.

@@ -1,6 +1,6 @@
 //! The SYN queue: half-open connections of all listeners, by flow, with their timers.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, net::IpAddr};
 
 use slab::Slab;
 
@@ -105,6 +105,11 @@ impl SynQueue {
     pub(super) fn keys(&self, listener: Option<ListenerId>) -> Vec<usize> {
         let of_listener = |row: &Row| listener.is_none_or(|id| row.listener == id);
         self.rows.iter().filter(|(_, row)| of_listener(row)).map(|(key, _)| key).collect()
+    }
+
+    /// Those to one address of ours.
+    pub(super) fn keys_at(&self, local: IpAddr) -> Vec<usize> {
+        self.rows.iter().filter(|(_, row)| row.flow.local.ip() == local).map(|(key, _)| key).collect()
     }
 
     pub(super) fn arm(&mut self, key: usize, deadline: Instant) {

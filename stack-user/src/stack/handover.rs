@@ -101,7 +101,10 @@ impl<P: FramePool> Stack<P> {
     pub fn handle_notices(&mut self, now: Instant) {
         while let Some(notice) = self.siblings.as_ref().and_then(Membership::take_notice) {
             match notice {
-                Notice::Claimed(route) => self.adopt(route),
+                Notice::Claimed(route) => {
+                    // The first shard has room for as many as we have.
+                    let _known = self.adopt(route);
+                }
                 Notice::Lost(address) => self.abandon(now, address),
             }
         }
@@ -110,7 +113,7 @@ impl<P: FramePool> Stack<P> {
     fn handle_message(&mut self, now: Instant, message: Message, payload: &[u8]) -> Result<(), DropReason> {
         match message {
             Message::Segment { sender, flow, segment } => {
-                if self.address() != Some(flow.local.ip()) {
+                if !self.routes().is_ours(flow.local.ip()) {
                     return Err(DropReason::Ipv4NotForUs);
                 }
                 let frame = self.frame_of(payload)?;
@@ -132,8 +135,7 @@ impl<P: FramePool> Stack<P> {
 
     /// A part of a datagram, or one for a UDP socket that only this shard has.
     fn handle_datagram(&mut self, now: Instant, mac: MacAddr, bytes: &[u8]) -> Result<(), DropReason> {
-        let route = self.route().ok_or(DropReason::Ipv4NotForUs)?;
-        let datagram = ipv4::receive(bytes, route, false)?;
+        let datagram = ipv4::receive(bytes, self.routes(), false)?;
         let frame = self.frame_of(bytes)?;
         if datagram.header.is_fragment() {
             // What the parts are put together to is a frame of its own, and may well be passed on.

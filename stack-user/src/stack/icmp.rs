@@ -60,7 +60,7 @@ impl<P: FramePool> Stack<P> {
     /// Tells the flow that an error quotes (RFC 9293 §3.9.2.2, MUST-54). Whether it is believed is the flow's business
     /// (RFC 5927).
     pub(super) fn handle_icmp_error(&mut self, now: Instant, error: &IcmpError) -> Result<(), DropReason> {
-        if Some(error.local.ip()) != self.address() {
+        if !self.routes().is_ours(error.local.ip()) {
             return Err(DropReason::IcmpUnmatched);
         }
         match error.protocol {
@@ -82,9 +82,10 @@ impl<P: FramePool> Stack<P> {
         }
     }
 
-    /// Answers a datagram with an error, if it may be.
+    /// Answers a datagram with an error, if it may be, from the address that it was sent to.
     pub(super) fn send_error(&mut self, now: Instant, problem: Problem, quote: Option<&Quote>, to: Sender) {
-        let (Some(quote), Some(source)) = (quote, self.address()) else { return };
+        let Some(quote) = quote else { return };
+        let source = quote.destination();
         let room = self.link.header_room(source);
         match self.icmp.error(now, &mut self.pool, problem, quote, room) {
             Ok(frame) => {

@@ -91,15 +91,15 @@ impl<P: FramePool> Stack<P> {
         now: Instant,
         packet: &wire_arp::Packet,
     ) -> Result<Option<wire_arp::Packet>, DropReason> {
-        let address = self.address.as_mut().ok_or(DropReason::ArpNotForUs)?;
-        let mac = self.link.mac;
-        arp::receive(now, packet, mac, &address.route, &mut address.claim, &mut self.neighbours)
+        let (routes, claims) = self.addresses.for_packet();
+        let received = arp::receive(now, packet, self.link.mac, routes, claims, &mut self.neighbours);
+        self.addresses.worked_on();
+        received
     }
 
     fn handle_ipv4(&mut self, now: Instant, mut frame: RxFrame, ethernet: &ethernet::Header) {
         let link_group = ethernet.destination.is_multicast();
-        let Some(route) = self.route() else { return self.drop_received(frame, DropReason::Ipv4NotForUs) };
-        let datagram = match ipv4::receive(self.pool.rx_bytes(&frame), route, link_group) {
+        let datagram = match ipv4::receive(self.pool.rx_bytes(&frame), self.addresses.routes(), link_group) {
             Ok(datagram) => datagram,
             Err(reason) => return self.drop_received(frame, reason),
         };
@@ -133,7 +133,7 @@ impl<P: FramePool> Stack<P> {
 
     /// A part of a datagram: kept until the others have come.
     fn handle_fragment(&mut self, now: Instant, datagram: &Datagram, frame: RxFrame, mac: MacAddr) {
-        // No socket takes broadcasts; and if the other parts did not come, nobody may be told (RFC 1122 §3.2.2).
+        // What is cut and sent to all is kept by none: if the other parts did not come, nobody may be told (RFC 1122 §3.2.2).
         if datagram.cast != Cast::Unicast {
             return self.drop_received(frame, DropReason::Ipv4NotForUs);
         }
@@ -205,8 +205,8 @@ impl<P: FramePool> Stack<P> {
             let quote = Quote::of(&first, Cast::Unicast);
             let Ok((header, _)) = Header::parse(&first) else { continue };
             // Nobody is asked for on the link for the sake of an error that is half a minute late.
-            let ip = IpAddr::V4(header.source);
-            let next_hop = self.route().and_then(|route| route.next_hop(ip));
+            let (ours, ip) = (IpAddr::V4(header.destination), IpAddr::V4(header.source));
+            let next_hop = self.routes().next_hop(ours, ip);
             if let Some(NextHop::Neighbour(neighbour)) = next_hop
                 && let Some(mac) = self.neighbours.peek(neighbour)
             {
@@ -215,17 +215,17 @@ impl<P: FramePool> Stack<P> {
         }
     }
 
-    /// Nothing that we send to `ip` is answered: the first hop may be the reason (RFC 9293 §3.8.3, MUST-20).
-    pub(super) fn suspect_neighbour(&mut self, now: Instant, ip: IpAddr) {
-        if let Some(NextHop::Neighbour(neighbour)) = self.route().and_then(|route| route.next_hop(ip)) {
+    /// Nothing that we send from `local` to `ip` is answered: the first hop may be the reason (RFC 9293 §3.8.3, MUST-20).
+    pub(super) fn suspect_neighbour(&mut self, now: Instant, local: IpAddr, ip: IpAddr) {
+        if let Some(NextHop::Neighbour(neighbour)) = self.routes().next_hop(local, ip) {
             self.neighbours.suspect(now, neighbour);
         }
     }
 
-    /// Something that we sent to `ip` has arrived, so the way there works (RFC 4861 §7.3.1; RFC 1122 §2.3.2.1). What
+    /// Something that we sent from `local` to `ip` has arrived, so the way there works (RFC 4861 §7.3.1; RFC 1122 §2.3.2.1). What
     /// comes from there proves nothing: a peer that hears us no more goes on repeating itself.
-    pub(super) fn confirm_neighbour(&mut self, now: Instant, ip: IpAddr) {
-        if let Some(NextHop::Neighbour(neighbour)) = self.route().and_then(|route| route.next_hop(ip)) {
+    pub(super) fn confirm_neighbour(&mut self, now: Instant, local: IpAddr, ip: IpAddr) {
+        if let Some(NextHop::Neighbour(neighbour)) = self.routes().next_hop(local, ip) {
             self.neighbours.confirm(now, neighbour);
         }
     }

@@ -16,6 +16,7 @@
 #![forbid(unsafe_code)]
 
 mod address;
+mod addresses;
 mod connect;
 mod connections;
 mod demux;
@@ -38,7 +39,8 @@ mod udp;
 
 use std::{collections::VecDeque, net::IpAddr, sync::Arc};
 
-pub use address::AddressEvent;
+use addresses::Addresses;
+pub use addresses::{AddressEvent, ClaimError, MAX_ADDRESSES};
 pub use connect::ConnectError;
 use connections::Connections;
 use egress::Owner;
@@ -53,7 +55,7 @@ pub use udp::{UdpBindError, UdpSendError};
 
 use crate::{
     frame::{FramePool, RxFrame},
-    net::{icmp::Responder, link::Link, neighbour, reassembly, route::Route, rss::Rss, udp::Sockets},
+    net::{icmp::Responder, link::Link, neighbour, reassembly, rss::Rss, udp::Sockets},
     rng::Rng,
     tcp::{EphemeralPorts, SecretKey},
     telemetry::{DropCounters, DropReason},
@@ -66,9 +68,7 @@ use crate::{
 pub struct Stack<P> {
     pool: P,
     link: Link,
-    address: Option<address::Address>,
-    /// Claims on this link that were refused so far (RFC 5227 §2.1.1).
-    conflicts: u32,
+    addresses: Addresses,
     neighbours: neighbour::Cache,
     fragments: reassembly::Reassembler,
     icmp: Responder,
@@ -105,8 +105,7 @@ impl<P: FramePool> Stack<P> {
         let chunks = pool.chunks();
         Self {
             link: Link { mac, vlan },
-            address: None,
-            conflicts: 0,
+            addresses: Addresses::default(),
             neighbours: neighbour::Cache::new(),
             fragments: reassembly::Reassembler::new(),
             icmp: Responder::new(rng.fork()),
@@ -135,7 +134,9 @@ impl<P: FramePool> Stack<P> {
 
     /// Lets time pass: does what is due.
     pub fn handle_timeout(&mut self, now: Instant) {
-        self.handle_address_timeout(now);
+        if self.addresses.handle_timeout(now) {
+            self.handle_claim_events(now);
+        }
         if self.neighbours.poll_timeout().is_some_and(|at| at <= now) {
             self.neighbours.handle_timeout(now);
         }
@@ -145,19 +146,19 @@ impl<P: FramePool> Stack<P> {
         while let Some(id) = self.connections.pop_due(now) {
             let Some(connection) = self.connections.get_mut(id) else { continue };
             connection.handle_timeout(now, &mut self.pool);
-            let suspected = connection.take_suspicion().then(|| connection.remote().ip());
+            let ends = (connection.local().ip(), connection.remote().ip());
+            let suspected = connection.take_suspicion().then_some(ends);
             self.connections.worked_on(id, &mut self.pool, &mut self.events);
-            if let Some(peer) = suspected {
-                self.suspect_neighbour(now, peer);
+            if let Some((local, peer)) = suspected {
+                self.suspect_neighbour(now, local, peer);
             }
         }
     }
 
     /// When something is due, if ever.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let address = self.address.as_ref().and_then(|address| address.claim.poll_timeout());
         [
-            address,
+            self.addresses.poll_timeout(),
             self.neighbours.poll_timeout(),
             self.fragments.poll_timeout(),
             self.connections.poll_timeout(),
@@ -220,10 +221,13 @@ impl<P: FramePool> Stack<P> {
         self.neighbours.peek(ip)
     }
 
-    /// Finds out the gateway's link-layer address before anybody waits for it.
+    /// Finds out the gateways' link-layer addresses before anybody waits for them.
     pub fn find_gateway(&mut self, now: Instant) {
-        if let Some(gateway) = self.route().and_then(Route::gateway) {
-            self.neighbours.lookup(now, gateway);
+        let Self { addresses, neighbours, .. } = self;
+        for route in addresses.routes().iter() {
+            if let Some(gateway) = route.gateway() {
+                neighbours.lookup(now, route.address(), gateway);
+            }
         }
     }
 

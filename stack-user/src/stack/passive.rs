@@ -74,7 +74,7 @@ impl<P: FramePool> Stack<P> {
         backlog: usize,
         config: Option<crate::tcp::Config>,
     ) -> Result<ListenerId, ListenError> {
-        if !local.ip().is_unspecified() && self.address() != Some(local.ip()) {
+        if !local.ip().is_unspecified() && !self.addresses.may_open(local.ip()) {
             return Err(ListenError::NotOurs(local.ip()));
         }
         let local = match local.port() {
@@ -164,7 +164,7 @@ impl<P: FramePool> Stack<P> {
             self.pool.release_rx(frame);
             return self.handle_revisit(now, visit, sender, flow, segment);
         }
-        let Some(id) = self.listeners.find(flow.local) else {
+        let Some(id) = self.listener_at(flow.local) else {
             self.answer_with_reset(now, segment, frame.len(), flow.local.ip(), sender);
             return self.drop_received(frame, DropReason::TcpNoConnection);
         };
@@ -188,6 +188,11 @@ impl<P: FramePool> Stack<P> {
         }
     }
 
+    /// Who listens where a segment came, unless the address is being given up.
+    fn listener_at(&self, local: SocketAddr) -> Option<ListenerId> {
+        self.listeners.find(local).filter(|_| self.addresses.may_open(local.ip()))
+    }
+
     /// A SYN for a listener: kept, and answered. One that `reopens` a connection in TIME-WAIT is of a peer that has been
     /// here, and its row takes the other's place: a flood that has filled the listener's queue does not keep it out. It gets
     /// no cookie, whose number may lie before where the old connection ended (RFC 9293 §3.6.1, MAY-2).
@@ -204,7 +209,7 @@ impl<P: FramePool> Stack<P> {
         if flow.remote.port() == 0 {
             return Err(DropReason::TcpBadAddress);
         }
-        let mtu = self.route().ok_or(DropReason::Ipv4NotForUs)?.mtu();
+        let mtu = self.route(flow.local.ip()).ok_or(DropReason::Ipv4NotForUs)?.mtu();
         let listener = self.listeners.get_mut(id).ok_or(DropReason::TcpNoConnection)?;
         if listener.is_full() {
             return Err(DropReason::TcpAcceptQueueFull);
@@ -248,7 +253,7 @@ impl<P: FramePool> Stack<P> {
         flow: Flow,
         segment: &Segment,
     ) {
-        let reason = match (visit, self.listeners.find(flow.local)) {
+        let reason = match (visit, self.listener_at(flow.local)) {
             (Revisit::Drop(reason), _) => return self.drops.count(reason),
             (Revisit::Challenge(reason), _) => reason,
             (Revisit::Again, _) => {
@@ -344,7 +349,7 @@ impl<P: FramePool> Stack<P> {
         segment: &Segment,
         frame: RxFrame,
     ) -> bool {
-        let mtu = self.route().map(Route::mtu);
+        let mtu = self.route(flow.local.ip()).map(Route::mtu);
         let Some(mtu) = mtu.filter(|_| self.listeners.get(id).is_some_and(|listener| !listener.is_full()))
         else {
             // The peer believes that it is connected. SYN with ACK goes on being sent, and its answer finds room later.
@@ -376,7 +381,7 @@ impl<P: FramePool> Stack<P> {
         let siblings = self.siblings.as_ref();
         let others_have_some = siblings.is_some_and(|siblings| siblings.may_have_cookies(now));
         self.listeners.get(id).filter(|listener| others_have_some || now < listener.cookies_until)?;
-        let config = self.fitted_tcp_config(id, flow.local.ip(), self.route()?.mtu());
+        let config = self.fitted_tcp_config(id, flow.local.ip(), self.route(flow.local.ip())?.mtu());
         syn_cookie::check(&self.secret, now, &config, flow.local, flow.remote, segment)
     }
 
@@ -404,7 +409,14 @@ impl<P: FramePool> Stack<P> {
         Ok(())
     }
 
-    /// All of them: our address is gone.
+    /// All to one address, which is gone or going.
+    pub(super) fn forget_half_open_at(&mut self, local: IpAddr) {
+        for key in self.half_open.keys_at(local) {
+            self.forget_half_open(key);
+        }
+    }
+
+    /// All of them.
     pub(super) fn forget_all_half_open(&mut self) {
         for key in self.half_open.keys(None) {
             self.forget_half_open(key);

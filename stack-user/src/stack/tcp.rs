@@ -210,13 +210,9 @@ impl<P: FramePool> Stack<P> {
         }
     }
 
-    /// Our address is somebody else's now: all connections end, and nothing more is said from it, not even a reset.
-    pub(super) fn abandon_all(&mut self, now: Instant) {
-        self.forget_all_half_open();
-        self.time_waits.clear();
-        for id in self.connections.ids() {
-            self.work_on(id, |connection, pool| connection.fail(now, pool, tcp::Error::AddressLost));
-        }
+    /// Ends a connection without a word to its peer.
+    pub(super) fn fail_connection(&mut self, now: Instant, id: TcpId, error: tcp::Error) {
+        self.work_on(id, |connection, pool| connection.fail(now, pool, error));
     }
 
     /// Whether a connection is left whose peer still expects something: one that is neither closed nor in TIME-WAIT.
@@ -283,7 +279,7 @@ impl<P: FramePool> Stack<P> {
             self.drops.count(reason);
         }
         if arrived {
-            self.confirm_neighbour(now, sender.ip);
+            self.confirm_neighbour(now, flow.local.ip(), sender.ip);
         }
         self.connections.worked_on(id, &mut self.pool, &mut self.events);
     }

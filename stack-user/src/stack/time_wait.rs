@@ -130,6 +130,15 @@ impl TimeWaits {
         self.remove_row(key)
     }
 
+    /// Those of an address that is not ours any more.
+    pub(super) fn forget(&mut self, local: IpAddr) {
+        let of_it: Vec<_> =
+            self.rows.iter().filter(|(_, row)| row.flow.local == local).map(|(key, _)| key).collect();
+        for key in of_it {
+            self.remove_row(key as u32);
+        }
+    }
+
     pub(super) fn clear(&mut self) {
         while self.remove_row(self.oldest).is_some() {}
     }

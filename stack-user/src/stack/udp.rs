@@ -9,6 +9,7 @@ use crate::{
         icmp::{Problem, Quote},
         ipv4::Datagram,
         reassembly::Reassembled,
+        route::Route,
         udp::{BindError, Path, Payload, Received, RecvError, SendError},
     },
     telemetry::DropReason,
@@ -23,6 +24,11 @@ pub enum UdpBindError {
     /// No address has been claimed.
     #[error("the stack has no address (yet): claim one first")]
     NoAddress,
+    /// The address is neither ours nor "all of ours".
+    #[error(
+        "{0} is not an address of this stack: bind to one that it has claimed, or to all of them (0.0.0.0)"
+    )]
+    NotOurs(IpAddr),
     /// The port can't be had.
     #[error(transparent)]
     Port(#[from] BindError),
@@ -32,8 +38,8 @@ pub enum UdpBindError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum UdpSendError {
-    /// The address was lost.
-    #[error("the stack has no address (any more)")]
+    /// The address was lost, or released.
+    #[error("the stack has no address (any more), or not the socket's")]
     NoAddress,
     /// Nobody can forward to the destination.
     #[error("no route to {0}: it is not on our link and there is no gateway; name one with --gateway")]
@@ -44,15 +50,26 @@ pub enum UdpSendError {
 }
 
 impl<P: FramePool> Stack<P> {
-    /// Opens a socket on our address; port 0 asks for a random one (RFC 6056).
+    /// Opens a socket on an address of ours, or on all of them if it is unspecified; port 0 asks for a random one (RFC 6056).
+    /// What a socket on all of them sends comes from the address that a connection would (RFC 1122 §4.1.3.5).
     ///
     /// # Errors
     /// See [`UdpBindError`].
-    pub fn udp_bind(&mut self, port: u16) -> Result<(UdpId, SocketAddr), UdpBindError> {
-        let address = self.address().ok_or(UdpBindError::NoAddress)?;
-        let id = self.udp.bind(SocketAddr::new(address, port), &mut self.rng)?;
+    pub fn udp_bind(&mut self, local: SocketAddr) -> Result<(UdpId, SocketAddr), UdpBindError> {
+        if self.address().is_none() {
+            return Err(UdpBindError::NoAddress);
+        }
+        if !local.ip().is_unspecified() && !self.addresses.may_open(local.ip()) {
+            return Err(UdpBindError::NotOurs(local.ip()));
+        }
+        let id = self.udp.bind(local, &mut self.rng)?;
         self.tell_of_socket(id, Membership::open);
-        Ok((id, self.udp.local(id).unwrap_or(SocketAddr::new(address, port))))
+        Ok((id, self.udp.local(id).unwrap_or(local)))
+    }
+
+    /// The address and port of a socket.
+    pub fn udp_local(&self, id: UdpId) -> Option<SocketAddr> {
+        self.udp.local(id)
     }
 
     /// Sends a datagram as others do, with a time to live of 64 and no wish.
@@ -81,10 +98,17 @@ impl<P: FramePool> Stack<P> {
         fields: IpFields,
         payload: &[u8],
     ) -> Result<(), UdpSendError> {
-        let route = self.route().ok_or(UdpSendError::NoAddress)?;
-        if route.next_hop(remote.ip()).is_none() {
-            return Err(UdpSendError::NoRoute(remote.ip()));
+        let routes = self.addresses.routes();
+        let bound = self.udp.local(id).map(|local| local.ip()).filter(|ip| !ip.is_unspecified());
+        let ours = bound.map_or_else(|| !routes.is_empty(), |source| routes.is_ours(source));
+        if !ours {
+            return Err(UdpSendError::NoAddress);
         }
+        let route = match bound {
+            Some(source) => routes.next_hop(source, remote.ip()).and(routes.get(source)),
+            None => routes.source_for(remote.ip()),
+        };
+        let route = route.ok_or(UdpSendError::NoRoute(remote.ip()))?;
         let source = route.address();
         let path = Path { source, header_room: self.link.header_room(source), mtu: route.mtu() };
         let sent = self.udp.send(&mut self.pool, id, Some(remote), path, payload)?;
@@ -116,15 +140,11 @@ impl<P: FramePool> Stack<P> {
         self.udp.peek(&self.pool, id, buf).map(|received| (received.len, received.from))
     }
 
-    /// Sends to `remote` from now on where no other destination is named, and receives from there only.
+    /// Sends to `remote` from now on where no other destination is named, and receives from there only. A socket on all
+    /// addresses is on the one from then on that reaches `remote`, if any does.
     pub fn udp_connect(&mut self, id: UdpId, remote: SocketAddr) {
-        self.udp.connect(&mut self.pool, id, remote);
-    }
-
-    /// Our address is gone: nothing more comes for its sockets.
-    pub(super) fn tell_sockets_of_loss(&mut self, address: IpAddr) {
-        let events = self.udp.lose_address(address).into_iter().map(|id| Event::Udp { id });
-        self.events.extend(events);
+        let source = self.addresses.routes().source_for(remote.ip()).map(Route::address);
+        self.udp.connect(&mut self.pool, id, remote, source);
     }
 
     /// Closes a socket.

@@ -6,6 +6,8 @@ use crate::device::Umem;
 const MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
 const OTHER_MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 2]);
 const IP: IpAddr = ip(1);
+/// The address of ours that asks.
+const US: IpAddr = ip(999);
 
 const fn ip(n: u16) -> IpAddr {
     let [a, b] = n.to_be_bytes();
@@ -18,7 +20,7 @@ fn ms(millis: u64) -> Instant {
 }
 
 fn everybody(target: IpAddr) -> Option<Request> {
-    Some(Request { target, destination: None })
+    Some(Request { source: US, target, destination: None })
 }
 
 /// Lets the timers run until `until`; the questions that were asked meanwhile, with when and whom.
@@ -40,7 +42,7 @@ fn run(cache: &mut Cache, until: Instant) -> Vec<(u64, Option<MacAddr>)> {
 /// A cache that has just resolved [`IP`] for use.
 fn resolved(now: Instant) -> Cache {
     let mut cache = Cache::new();
-    assert_eq!(cache.lookup(now, IP), Lookup::Pending);
+    assert_eq!(cache.lookup(now, US, IP), Lookup::Pending);
     assert_eq!(cache.poll_transmit(), everybody(IP));
     assert!(cache.learn(now, IP, MAC, Evidence::Reply));
     cache
@@ -53,7 +55,7 @@ fn the_first_question_goes_at_once_and_frames_follow_the_answer_in_order() {
     let frames: Vec<_> = (0..3).map(|_| pool.allocate().expect("a chunk").into_tx()).collect();
     let order: Vec<_> = frames.iter().map(TxFrame::chunk).collect();
     for frame in frames {
-        assert_eq!(cache.lookup(ms(0), IP), Lookup::Pending);
+        assert_eq!(cache.lookup(ms(0), US, IP), Lookup::Pending);
         assert_eq!(cache.park(IP, frame), Ok(()));
     }
     assert_eq!(cache.poll_transmit(), everybody(IP));
@@ -65,7 +67,7 @@ fn the_first_question_goes_at_once_and_frames_follow_the_answer_in_order() {
         pool.release_tx(frame);
     }
     assert_eq!(cache.poll_ready(), None);
-    assert_eq!(cache.lookup(ms(1), IP), Lookup::Found(MAC));
+    assert_eq!(cache.lookup(ms(1), US, IP), Lookup::Found(MAC));
     assert_eq!((cache.pending, cache.incomplete), (0, 0));
     assert_eq!(pool.available(), 4);
 }
@@ -74,7 +76,7 @@ fn the_first_question_goes_at_once_and_frames_follow_the_answer_in_order() {
 fn a_lost_answer_costs_a_tenth_of_a_second_and_silence_fails_after_three() {
     let mut pool = Umem::on_heap(1).expect("memory");
     let mut cache = Cache::new();
-    let _ = cache.lookup(ms(0), IP);
+    let _ = cache.lookup(ms(0), US, IP);
     assert_eq!(cache.park(IP, pool.allocate().expect("a chunk").into_tx()), Ok(()));
     let asked = run(&mut cache, ms(2_999));
     assert_eq!(asked, [0, 100, 400, 1_000, 2_000].map(|at| (at, None)));
@@ -91,12 +93,12 @@ fn a_lost_answer_costs_a_tenth_of_a_second_and_silence_fails_after_three() {
 #[test]
 fn rfc1122_2_3_2_1_a_neighbour_that_failed_is_not_asked_for_at_once_again() {
     let mut cache = Cache::new();
-    let _ = cache.lookup(ms(0), IP);
+    let _ = cache.lookup(ms(0), US, IP);
     run(&mut cache, ms(3_000));
-    assert_eq!(cache.lookup(ms(3_500), IP), Lookup::Failed);
+    assert_eq!(cache.lookup(ms(3_500), US, IP), Lookup::Failed);
     assert_eq!(cache.poll_transmit(), None);
     cache.handle_timeout(ms(4_000));
-    assert_eq!(cache.lookup(ms(4_000), IP), Lookup::Pending);
+    assert_eq!(cache.lookup(ms(4_000), US, IP), Lookup::Pending);
     assert_eq!(cache.poll_transmit(), everybody(IP));
 }
 
@@ -104,13 +106,13 @@ fn rfc1122_2_3_2_1_a_neighbour_that_failed_is_not_asked_for_at_once_again() {
 fn rfc4861_7_3_3_an_old_address_is_used_then_asked_for_alone_then_given_up() {
     let mut cache = resolved(ms(0));
     assert_eq!(run(&mut cache, ms(40_000)), [], "what nobody uses is not asked for");
-    assert_eq!(cache.lookup(ms(40_000), IP), Lookup::Found(MAC));
+    assert_eq!(cache.lookup(ms(40_000), US, IP), Lookup::Found(MAC));
     let asked = run(&mut cache, ms(47_999));
     assert_eq!(asked, [45_000, 46_000, 47_000].map(|at| (at, Some(MAC))));
-    assert_eq!(cache.lookup(ms(47_999), IP), Lookup::Found(MAC));
+    assert_eq!(cache.lookup(ms(47_999), US, IP), Lookup::Found(MAC));
 
     cache.handle_timeout(ms(48_000));
-    assert_eq!(cache.lookup(ms(48_000), IP), Lookup::Pending);
+    assert_eq!(cache.lookup(ms(48_000), US, IP), Lookup::Pending);
     assert_eq!(cache.poll_transmit(), everybody(IP));
 }
 
@@ -118,7 +120,7 @@ fn rfc4861_7_3_3_an_old_address_is_used_then_asked_for_alone_then_given_up() {
 fn rfc4861_7_3_3_an_answer_to_the_neighbours_own_question_makes_it_reachable() {
     let mut cache = resolved(ms(0));
     run(&mut cache, ms(40_000));
-    let _ = cache.lookup(ms(40_000), IP);
+    let _ = cache.lookup(ms(40_000), US, IP);
     assert_eq!(run(&mut cache, ms(45_000)), [(45_000, Some(MAC))]);
     assert!(cache.learn(ms(45_001), IP, MAC, Evidence::Reply));
     assert_eq!(run(&mut cache, ms(75_000)), []);
@@ -129,14 +131,14 @@ fn rfc4861_7_3_1_confirmation_from_above_saves_the_question() {
     let mut cache = resolved(ms(0));
     run(&mut cache, ms(40_000));
     for at in (40_000..120_000).step_by(1_000) {
-        assert_eq!(cache.lookup(ms(at), IP), Lookup::Found(MAC));
+        assert_eq!(cache.lookup(ms(at), US, IP), Lookup::Found(MAC));
         cache.confirm(ms(at), IP);
         cache.handle_timeout(ms(at));
         assert_eq!(cache.poll_transmit(), None);
     }
     // Once it stops, the address ages from the last confirmation.
     assert_eq!(run(&mut cache, ms(119_000 + 30_000)), []);
-    assert_eq!(cache.lookup(ms(149_000), IP), Lookup::Found(MAC));
+    assert_eq!(cache.lookup(ms(149_000), US, IP), Lookup::Found(MAC));
     assert_eq!(run(&mut cache, ms(154_000)), [(154_000, Some(MAC))]);
 }
 
@@ -145,9 +147,9 @@ fn confirmation_tells_nothing_about_a_neighbour_without_an_address() {
     let mut cache = Cache::new();
     cache.confirm(ms(0), IP);
     assert!(cache.is_empty());
-    let _ = cache.lookup(ms(0), IP);
+    let _ = cache.lookup(ms(0), US, IP);
     cache.confirm(ms(0), IP);
-    assert_eq!(cache.lookup(ms(0), IP), Lookup::Pending);
+    assert_eq!(cache.lookup(ms(0), US, IP), Lookup::Pending);
 }
 
 #[test]
@@ -158,7 +160,7 @@ fn rfc826_only_a_request_for_us_adds_a_neighbour() {
     }
     assert!(cache.is_empty());
     assert!(cache.learn(ms(0), IP, MAC, Evidence::Request));
-    assert_eq!(cache.lookup(ms(1), IP), Lookup::Found(MAC));
+    assert_eq!(cache.lookup(ms(1), US, IP), Lookup::Found(MAC));
     assert_eq!(cache.poll_transmit(), None);
     // Its word is checked once it is used.
     assert_eq!(run(&mut cache, ms(5_001)), [(5_001, Some(MAC))]);
@@ -170,7 +172,7 @@ fn rfc826_an_announcement_moves_a_known_neighbour() {
     assert!(!cache.learn(ms(999), IP, OTHER_MAC, Evidence::Overheard), "the first answer wins");
     assert_eq!(cache.peek(IP), Some(MAC));
     assert!(cache.learn(ms(1_000), IP, OTHER_MAC, Evidence::Overheard));
-    assert_eq!(cache.lookup(ms(1_000), IP), Lookup::Found(OTHER_MAC));
+    assert_eq!(cache.lookup(ms(1_000), US, IP), Lookup::Found(OTHER_MAC));
     assert_eq!(run(&mut cache, ms(6_000)), [(6_000, Some(OTHER_MAC))]);
 }
 
@@ -178,7 +180,7 @@ fn rfc826_an_announcement_moves_a_known_neighbour() {
 fn a_neighbour_that_asks_for_us_while_we_ask_for_it_is_found() {
     let mut pool = Umem::on_heap(1).expect("memory");
     let mut cache = Cache::new();
-    let _ = cache.lookup(ms(0), IP);
+    let _ = cache.lookup(ms(0), US, IP);
     assert_eq!(cache.park(IP, pool.allocate().expect("a chunk").into_tx()), Ok(()));
     assert!(cache.learn(ms(1), IP, MAC, Evidence::Request));
     let (frame, mac) = cache.poll_ready().expect("it is found");
@@ -189,27 +191,27 @@ fn a_neighbour_that_asks_for_us_while_we_ask_for_it_is_found() {
 #[test]
 fn a_late_answer_ends_the_failure() {
     let mut cache = Cache::new();
-    let _ = cache.lookup(ms(0), IP);
+    let _ = cache.lookup(ms(0), US, IP);
     run(&mut cache, ms(3_000));
     assert!(cache.learn(ms(3_100), IP, MAC, Evidence::Reply));
-    assert_eq!(cache.lookup(ms(3_100), IP), Lookup::Found(MAC));
+    assert_eq!(cache.lookup(ms(3_100), US, IP), Lookup::Found(MAC));
 }
 
 #[test]
 fn a_group_or_nobody_is_no_neighbours_address() {
     let mut cache = Cache::new();
-    let _ = cache.lookup(ms(0), IP);
+    let _ = cache.lookup(ms(0), US, IP);
     for mac in [MacAddr::BROADCAST, MacAddr::ZERO, MacAddr([1, 0, 0x5e, 0, 0, 1])] {
         assert!(!cache.learn(ms(0), IP, mac, Evidence::Reply));
     }
-    assert_eq!(cache.lookup(ms(0), IP), Lookup::Pending);
+    assert_eq!(cache.lookup(ms(0), US, IP), Lookup::Pending);
 }
 
 #[test]
 fn rfc1122_2_3_2_2_the_latest_frames_are_kept() {
     let mut pool = Umem::on_heap(80).expect("memory");
     let mut cache = Cache::new();
-    let _ = cache.lookup(ms(0), IP);
+    let _ = cache.lookup(ms(0), US, IP);
     let first = pool.allocate().expect("a chunk").into_tx();
     let first_chunk = first.chunk();
     assert_eq!(cache.park(IP, first), Ok(()));
@@ -231,7 +233,7 @@ fn frames_and_questions_are_bounded_over_all_neighbours() {
     let mut kept = 0;
     for n in 0..100 {
         let expected = if usize::from(n) < MAX_INCOMPLETE { Lookup::Pending } else { Lookup::Failed };
-        assert_eq!(cache.lookup(ms(0), ip(n)), expected);
+        assert_eq!(cache.lookup(ms(0), US, ip(n)), expected);
         for _ in 0..5 {
             let Some(frame) = pool.allocate() else { continue };
             match cache.park(ip(n), frame.into_tx()) {
@@ -254,7 +256,7 @@ fn a_flood_of_requests_displaces_only_what_nobody_uses() {
         assert!(cache.learn(ms(1), ip(n), OTHER_MAC, Evidence::Request));
     }
     assert_eq!(cache.len(), MAX_NEIGHBOURS);
-    assert_eq!(cache.lookup(ms(2), IP), Lookup::Found(MAC));
+    assert_eq!(cache.lookup(ms(2), US, IP), Lookup::Found(MAC));
 }
 
 #[test]
@@ -263,9 +265,9 @@ fn one_in_twenty_frames_lost_each_way_never_fails() {
     let mut slow = 0;
     for _ in 0..10_000 {
         let mut cache = Cache::new();
-        let _ = cache.lookup(ms(0), IP);
+        let _ = cache.lookup(ms(0), US, IP);
         let mut now = ms(0);
-        while cache.lookup(now, IP) == Lookup::Pending {
+        while cache.lookup(now, US, IP) == Lookup::Pending {
             while cache.poll_transmit().is_some() {
                 if !rng.chance(0.05) && !rng.chance(0.05) {
                     cache.learn(now, IP, MAC, Evidence::Reply);
@@ -276,7 +278,7 @@ fn one_in_twenty_frames_lost_each_way_never_fails() {
                 cache.handle_timeout(now);
             }
         }
-        assert_eq!(cache.lookup(now, IP), Lookup::Found(MAC));
+        assert_eq!(cache.lookup(now, US, IP), Lookup::Found(MAC));
         slow += usize::from(now - ms(0) > Duration::from_millis(400));
     }
     assert!(slow < 30, "{slow} of 10000 took more than 400 ms");
@@ -319,7 +321,7 @@ fn whatever_happens_in_whatever_order_frames_are_conserved() {
             let target = ip(rng.below(100) as u16);
             match rng.below(6) {
                 0 | 1 => {
-                    if cache.lookup(now, target) == Lookup::Pending
+                    if cache.lookup(now, US, target) == Lookup::Pending
                         && let Some(frame) = pool.allocate()
                         && let Err(frame) = cache.park(target, frame.into_tx())
                     {
@@ -354,15 +356,15 @@ fn whatever_happens_in_whatever_order_frames_are_conserved() {
 fn rfc1122_3_3_1_4_a_neighbour_that_upper_layers_suspect_is_asked_and_forgotten() {
     let mut cache = resolved(ms(0));
     cache.suspect(ms(0), IP);
-    assert_eq!(cache.lookup(ms(0), IP), Lookup::Found(MAC), "it may still be there");
+    assert_eq!(cache.lookup(ms(0), US, IP), Lookup::Found(MAC), "it may still be there");
     let asked = run(&mut cache, ms(10_000));
     assert!(asked.len() >= 2 && asked.iter().all(|(_, whom)| *whom == Some(MAC)), "{asked:?}");
-    assert_eq!(cache.lookup(ms(10_000), IP), Lookup::Pending, "another router may have its address now");
+    assert_eq!(cache.lookup(ms(10_000), US, IP), Lookup::Pending, "another router may have its address now");
 
     let mut cache = resolved(ms(0));
     cache.suspect(ms(0), IP);
     assert!(cache.learn(ms(1), IP, MAC, Evidence::Reply));
-    assert_eq!(cache.lookup(ms(2), IP), Lookup::Found(MAC));
+    assert_eq!(cache.lookup(ms(2), US, IP), Lookup::Found(MAC));
     cache.suspect(ms(2), ip(77));
     assert_eq!(cache.len(), 1, "an unknown one is not asked for");
 }

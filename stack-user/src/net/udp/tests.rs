@@ -161,7 +161,7 @@ fn a_connected_socket_hears_its_peer_only() {
     let local = host.sockets.local(id).expect("open");
     assert_eq!(host.deliver(id, STRANGER, b"early"), Ok(()));
     assert_eq!(host.deliver(id, SERVER, b"right"), Ok(()));
-    assert!(host.sockets.connect(&mut host.pool, id, SERVER));
+    assert!(host.sockets.connect(&mut host.pool, id, SERVER, None));
     assert_eq!(host.recv(id), Ok((b"right".to_vec(), SERVER)));
     assert_eq!(host.recv(id), Err(RecvError::WouldBlock));
     assert_eq!(host.sockets.lookup(local, STRANGER), None);
@@ -238,7 +238,7 @@ fn a_closed_socket_says_so_and_its_name_is_not_used_again() {
     assert_eq!(host.deliver(id, SERVER, b"later"), Err(DropReason::UdpNoSocket));
     assert_eq!(host.recv(id), Err(RecvError::Closed));
     assert_eq!(host.send(id, Some(SERVER)), Err(SendError::Closed));
-    assert!(!host.sockets.connect(&mut host.pool, id, SERVER));
+    assert!(!host.sockets.connect(&mut host.pool, id, SERVER, None));
     let again = host.bind(US, 5_000);
     assert_ne!(again, id);
     host.close(&[again]);

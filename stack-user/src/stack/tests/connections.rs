@@ -38,7 +38,7 @@ fn a_connection_that_was_let_go_is_not_found_by_its_old_number() {
 fn frames_on_the_ring_when_their_connection_goes_come_back_to_the_pool() {
     let mut link = Link::new();
     // With the neighbour known, the SYN goes straight to the ring.
-    let (socket, _) = link.a.udp_bind(0).expect("a socket");
+    let (socket, _) = link.a.udp_bind(to(A, 0)).expect("a socket");
     link.a.udp_send_to(link.now, socket, to(B, 9), b"").expect("sent");
     link.run(Duration::from_millis(10));
     let (id, _) = link.a.tcp_connect(link.now, to(B, 80)).expect("a connection");

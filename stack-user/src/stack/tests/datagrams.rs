@@ -6,8 +6,8 @@ use super::*;
 fn datagrams_go_both_ways_and_the_first_waits_for_arp() {
     let mut link = Link::new();
     link.protocols();
-    let (client, local) = link.a.udp_bind(0).expect("a socket");
-    let (server, _) = link.b.udp_bind(53).expect("a socket");
+    let (client, local) = link.a.udp_bind(to(A, 0)).expect("a socket");
+    let (server, _) = link.b.udp_bind(to(B, 53)).expect("a socket");
     link.a.udp_send_to(link.now, client, to(B, 53), b"question").expect("sent");
     link.run(Duration::from_millis(5));
     let arp = ethernet::ethertype::ARP;
@@ -32,7 +32,7 @@ fn datagrams_go_both_ways_and_the_first_waits_for_arp() {
 #[test]
 fn rfc1122_4_1_3_1_a_datagram_for_no_socket_is_answered_and_the_answer_believed() {
     let mut link = Link::new();
-    let (client, _) = link.a.udp_bind(0).expect("a socket");
+    let (client, _) = link.a.udp_bind(to(A, 0)).expect("a socket");
     link.a.udp_send_to(link.now, client, to(B, 9), b"anybody?").expect("sent");
     link.run(Duration::from_millis(10));
     let refused = RecvError::Network(NetworkError::Refused { remote: to(B, 9) });
@@ -63,7 +63,7 @@ fn rfc1122_3_2_2_6_pings_are_answered() {
 #[test]
 fn rfc791_a_datagram_in_parts_is_put_together() {
     let mut link = Link::new();
-    let (server, _) = link.b.udp_bind(53).expect("a socket");
+    let (server, _) = link.b.udp_bind(to(B, 53)).expect("a socket");
     let mut datagram = vec![0xab; 8 + 3_000];
     crate::wire::udp::Header { source_port: 1_000, destination_port: 53 }.emit(
         A.into(),

@@ -14,7 +14,8 @@ fn living() -> (Link, ListenerId) {
 
 /// A connects from the port that it always uses. Returns B's end.
 fn connected(link: &mut Link, listener: ListenerId, within: Duration) -> TcpId {
-    let (client, _) = link.a.tcp_connect_with(link.now, PORT, to(B, 80), None).expect("a connection");
+    let (client, _) =
+        link.a.tcp_connect_with(link.now, Some(to(A, PORT)), to(B, 80), None).expect("a connection");
     link.run(within);
     assert_eq!(link.a.tcp(client).map(|c| c.state()), Some(State::Established));
     link.b.tcp_accept(link.now, listener).expect("a connection").0

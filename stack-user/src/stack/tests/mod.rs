@@ -1,6 +1,7 @@
 //! Two stacks on a link of their own, on virtual time: what they say to each other, and that no frame is lost.
 
 mod address;
+mod addresses;
 mod arbitrary;
 mod connections;
 mod datagrams;

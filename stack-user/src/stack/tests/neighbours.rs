@@ -5,8 +5,8 @@ use super::*;
 #[test]
 fn rfc4861_7_3_1_what_a_neighbour_sends_is_no_proof_that_it_hears_us() {
     let mut link = Link::new();
-    let (client, local) = link.a.udp_bind(0).expect("a socket");
-    let (server, _) = link.b.udp_bind(53).expect("a socket");
+    let (client, local) = link.a.udp_bind(to(A, 0)).expect("a socket");
+    let (server, _) = link.b.udp_bind(to(B, 53)).expect("a socket");
     for _ in 0..60 {
         link.a.udp_send_to(link.now, client, to(B, 53), b"hello").expect("sent");
         link.b.udp_send_to(link.now, server, local, b"hello").expect("sent");
@@ -31,8 +31,8 @@ fn ieee_802_1q_a_stack_hears_its_own_vlan_and_no_other() {
         claim(&mut link.a, link.now, A);
         claim(&mut link.b, link.now, B);
         link.run(Duration::from_millis(400));
-        let (client, local) = link.a.udp_bind(0).expect("a socket");
-        let (server, _) = link.b.udp_bind(53).expect("a socket");
+        let (client, local) = link.a.udp_bind(to(A, 0)).expect("a socket");
+        let (server, _) = link.b.udp_bind(to(B, 53)).expect("a socket");
         link.a.udp_send_to(link.now, client, to(B, 53), b"question").expect("sent");
         link.run(Duration::from_secs(5));
         let received = link.b.udp_recv_from(server, &mut [0; 100]);
@@ -48,7 +48,7 @@ fn a_neighbour_that_does_not_answer_fails_what_waits_for_it() {
     link.is_up = false;
     let nobody = Ipv4Addr::new(10, 0, 0, 77);
     let (id, _) = link.a.tcp_connect(link.now, to(nobody, 80)).expect("a connection");
-    let (socket, _) = link.a.udp_bind(0).expect("a socket");
+    let (socket, _) = link.a.udp_bind(to(A, 0)).expect("a socket");
     link.a.udp_send_to(link.now, socket, to(nobody, 53), b"hello").expect("sent");
     link.run(Duration::from_millis(3_500));
     let error = link.a.tcp(id).and_then(|c| c.error());
@@ -66,7 +66,7 @@ fn what_has_no_route_is_refused_at_once() {
     let mut link = Link::new();
     let far: IpAddr = [192, 0, 2, 1].into();
     assert_eq!(link.a.tcp_connect(link.now, (far, 80).into()), Err(ConnectError::NoRoute(far)));
-    let (socket, _) = link.a.udp_bind(0).expect("a socket");
+    let (socket, _) = link.a.udp_bind(to(A, 0)).expect("a socket");
     let error = link.a.udp_send_to(link.now, socket, (far, 53).into(), b"").expect_err("no way there");
     assert_eq!(error, UdpSendError::NoRoute(far));
     for bad in [to(B, 0), to(Ipv4Addr::BROADCAST, 80), to(Ipv4Addr::new(10, 0, 0, 255), 80)] {

@@ -321,8 +321,8 @@ fn an_icmp_error_finds_the_shard_of_the_flow_that_it_quotes() {
 fn parts_that_come_in_on_several_queues_are_put_together() {
     let mut farm = Farm::new();
     let sockets: Vec<_> =
-        farm.shards.iter_mut().map(|shard| shard.udp_bind(53).expect("a socket").0).collect();
-    let (client, local) = farm.peer.udp_bind(0).expect("a socket");
+        farm.shards.iter_mut().map(|shard| shard.udp_bind(to(A, 53)).expect("a socket").0).collect();
+    let (client, local) = farm.peer.udp_bind(to(B, 0)).expect("a socket");
     let listeners = farm.listen(5);
     let (from_peer, _) = farm.peer.tcp_connect(farm.now, to(A, 80)).expect("a connection");
     farm.peer.tcp_set_nodelay(from_peer, true);
@@ -478,7 +478,9 @@ fn what_was_passed_on_for_a_flow_that_is_gone_by_then_is_for_no_connection() {
 fn a_four_tuple_is_used_once_on_all_shards_together() {
     let mut farm = Farm::new();
     let connect = |farm: &mut Farm, number: usize, port| {
-        farm.shards[number].tcp_connect_with(farm.now, port, to(B, 90), None).map(|(_, local)| local.port())
+        farm.shards[number]
+            .tcp_connect_with(farm.now, Some(to(A, port)), to(B, 90), None)
+            .map(|(_, local)| local.port())
     };
     assert_eq!(connect(&mut farm, 0, 40_000), Ok(40_000));
     let in_use = ConnectError::InUse(to(A, 40_000), to(B, 90));
@@ -505,7 +507,9 @@ fn a_connection_chooses_a_port_whose_answers_come_to_its_own_queue() {
         assert_eq!(rss.queue_of(local, to(B, 90)), Some(number as u32));
         // A port that was asked for is taken as it is.
         let wish = local.port().wrapping_add(1).max(1024);
-        let _ = farm.shards[number].tcp_connect_with(farm.now, wish, to(B, 91), None).expect("that port");
+        let _ = farm.shards[number]
+            .tcp_connect_with(farm.now, Some(to(A, wish)), to(B, 91), None)
+            .expect("that port");
     }
     farm.run(50, |_| Some(0));
     // Where no port leads, any will do.
@@ -520,9 +524,9 @@ fn a_connection_chooses_a_port_whose_answers_come_to_its_own_queue() {
 fn what_only_one_shard_has_is_found_from_every_queue() {
     let mut farm = Farm::new();
     let listener = farm.shards[1].tcp_listen(farm.now, to(A, 80), 5).expect("a listener");
-    let (socket, _) = farm.shards[1].udp_bind(53).expect("a socket");
+    let (socket, _) = farm.shards[1].udp_bind(to(A, 53)).expect("a socket");
     let (client, _) = farm.peer.tcp_connect(farm.now, to(A, 80)).expect("a connection");
-    let (asker, _) = farm.peer.udp_bind(0).expect("a socket");
+    let (asker, _) = farm.peer.udp_bind(to(B, 0)).expect("a socket");
     farm.peer.udp_send_to(farm.now, asker, to(A, 53), b"question").expect("sent");
     farm.run(20, |_| Some(2));
     assert_eq!(farm.peer.tcp(client).map(|c| c.state()), Some(State::Established));
