@@ -72,11 +72,17 @@ impl OurNetwork {
         if !drops.is_empty() {
             tracing::info!(target: STORY, "frames dropped: {}", drops.join(", "));
         }
-        let counters = self.stack.device_counters().unwrap_or_default();
-        let told: Vec<_> =
-            counters.iter().filter(|(_, n)| *n > 0).map(|(name, n)| format!("{name} {n}")).collect();
-        if !told.is_empty() {
-            tracing::info!(target: STORY, "device: {}", told.join(", "));
+        for shard in (0..self.stack.shard_count()).filter_map(|number| self.stack.on_shard(number)) {
+            let counters = shard.device_counters().unwrap_or_default();
+            let told: Vec<_> =
+                counters.iter().filter(|(_, n)| *n > 0).map(|(name, n)| format!("{name} {n}")).collect();
+            if !told.is_empty() {
+                tracing::info!(target: STORY, "device: {}", told.join(", "));
+            }
+        }
+        let passed_on = self.stack.hand_overs().passed_on;
+        if passed_on > 0 {
+            tracing::info!(target: STORY, "frames that came in on another queue than their connection's: {passed_on}");
         }
     }
 }

@@ -11,7 +11,7 @@ const OURS: &str = "10.77.0.77";
 const WITHIN: Duration = Duration::from_secs(30);
 
 /// Built by `cargo xtask test`; a test that is run by hand builds them itself.
-fn program(example: &str) -> PathBuf {
+pub(crate) fn program(example: &str) -> PathBuf {
     static DIRECTORY: OnceLock<PathBuf> = OnceLock::new();
     let directory = DIRECTORY.get_or_init(|| match std::env::var_os("XSTACK_EXAMPLES") {
         Some(path) => path.into(),

@@ -25,6 +25,11 @@ impl TestLab {
         Self::up(test, programs, 1, false)
     }
 
+    /// The same as [`Self::without_servers`], the host's interface having several queues.
+    pub(crate) fn without_servers_with_queues(test: &str, programs: &[&str], queues: u32) -> Option<Self> {
+        Self::up(test, programs, queues, false)
+    }
+
     /// The same as [`Self::with_servers`], the host's interface having several queues.
     pub(crate) fn with_queues(test: &str, queues: u32) -> Option<Self> {
         Self::up(test, &[], queues, true)
