@@ -150,20 +150,22 @@ impl Stack {
     /// # Errors
     /// When the device's queues can't be waited on.
     pub fn over(stack: stack::Stack<Umem>, device: Box<dyn Device>, clock: Clock) -> io::Result<Self> {
-        Self::over_all(vec![(stack, device)], clock)
+        Self::over_all(vec![(stack, device)], clock, Vec::new())
     }
 
-    /// Runs several stacks, each over a device of its own, as the shards of one: the devices are queues of the same link.
-    /// Otherwise as [`over`](Self::over).
+    /// Runs several stacks, each over a device of its own, as the shards of one: the devices are queues of one link, the stacks
+    /// have the same link-layer address, and the first one claims addresses for all. The runtimes drive the shards, in turn;
+    /// without any, this one does. Otherwise as [`over`](Self::over).
     ///
     /// # Errors
     /// As there; `InvalidInput` when there is none.
     pub fn over_all(
         mut shards: Vec<(stack::Stack<Umem>, Box<dyn Device>)>,
         clock: Clock,
+        drivers: Vec<Handle>,
     ) -> io::Result<Self> {
         stack::unite(shards.iter_mut().map(|(stack, _)| stack), &mut Rng::from_os()?);
-        Self::start(shards, clock, Besides::default())
+        Self::start(shards, clock, Besides { drivers, ..Besides::default() })
     }
 
     fn start(

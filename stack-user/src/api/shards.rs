@@ -112,3 +112,53 @@ impl Turn {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::mpsc, task::Waker, thread};
+
+    use super::*;
+    use crate::{
+        device::{Umem, memory},
+        rng::Rng,
+        runtime::Clock,
+        stack,
+        wire::MacAddr,
+    };
+
+    #[tokio::test]
+    async fn a_shard_whose_lock_is_held_is_passed_over() {
+        let clock = Clock::new();
+        let part = |number| {
+            let umem = Umem::on_heap(16).expect("memory");
+            let mac = MacAddr([2, 0, 0, 0, 0, 1]);
+            let stack = stack::Stack::new(clock.now(), mac, None, umem, Rng::from_seed(number));
+            let (device, _) = memory::tap(memory::Options::default());
+            (stack, Box::new(device) as Box<dyn crate::device::Device>)
+        };
+        let parts = (0..3).map(part).collect();
+        let stack = Stack::over_all(parts, clock, Vec::new()).expect("a stack");
+        let (held, is_held) = mpsc::channel();
+        let (release, is_released) = mpsc::channel::<()>();
+        let stuck = Arc::clone(&stack.shards()[0]);
+        let holder = thread::spawn(move || {
+            stuck.with(|_, _| {
+                let _ = held.send(());
+                let _ = is_released.recv();
+            });
+        });
+        is_held.recv().expect("held");
+        let cx = Context::from_waker(Waker::noop());
+        let (turn, mut asked) = (Turn::default(), Vec::new());
+        let answer = turn.poll(stack.shards(), Some(&cx), |position, _, _| {
+            asked.push(position);
+            if position == 2 { Poll::Ready(position) } else { Poll::Pending }
+        });
+        assert_eq!((answer, asked), (Poll::Ready(2), vec![1, 2]));
+        assert!((0..6).all(|_| stack.next_home().number != 0), "nothing new goes there");
+        release.send(()).expect("released");
+        holder.join().expect("no panic");
+        let homes: Vec<_> = (0..6).map(|_| stack.next_home().number).collect();
+        assert!((0..3).all(|number| homes.contains(&number)), "{homes:?}");
+    }
+}

@@ -25,7 +25,8 @@ impl Fabric {
     /// `a` and `b` have so many shards. Once both have their addresses, `steer` chooses the queue of each frame: it gets
     /// whether the frame goes to `b`, its bytes, and a random number.
     async fn new(shards: (usize, usize), steer: impl Fn(bool, &[u8], u64) -> usize + Send + 'static) -> Self {
-        Self::with_drivers(shards, steer, |shards, clock| Stack::over_all(shards, clock).unwrap()).await
+        Self::with_drivers(shards, steer, |shards, clock| Stack::over_all(shards, clock, Vec::new()).unwrap())
+            .await
     }
 
     async fn with_drivers(
@@ -41,7 +42,7 @@ impl Fabric {
             let stop = Arc::clone(&stop);
             move || carry(&a_wires, &b_wires, steer, &stop)
         });
-        let (a, b) = (Stack::over_all(a, clock).unwrap(), start_b(b, clock));
+        let (a, b) = (Stack::over_all(a, clock, Vec::new()).unwrap(), start_b(b, clock));
         let fabric = Self { a, b, stop, carrier: Some(carrier) };
         for stack in [&fabric.a, &fabric.b] {
             assert_eq!(soon("claiming", stack.claimed()).await.unwrap(), AddressEvent::Claimed);
@@ -193,4 +194,92 @@ async fn flows_that_land_anywhere_go_both_ways_and_no_frame_is_lost_or_kept() {
         })
         .await;
     }
+}
+
+/// A runtime with a thread of its own, to be a driver.
+fn driver() -> tokio::runtime::Handle {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let handle = runtime.handle().clone();
+    thread::spawn(move || runtime.block_on(std::future::pending::<()>()));
+    handle
+}
+
+/// Flows stay on the queue that their ports say, as a NIC has it.
+fn by_ports(_: bool, frame: &[u8], _: u64) -> usize {
+    let is_tcp = frame.get(12..14) == Some(&[8, 0]) && frame.get(23) == Some(&6);
+    let ports = frame.get(34..38).filter(|_| is_tcp).unwrap_or_default();
+    ports.iter().map(|&byte| usize::from(byte)).sum()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shard_whose_thread_is_occupied_holds_up_its_own_flows_only_and_loses_none() {
+    let drivers = [driver(), driver()];
+    let start_b = |shards, clock| Stack::over_all(shards, clock, drivers.to_vec()).unwrap();
+    let fabric = Fabric::with_drivers((1, 2), by_ports, start_b).await;
+    let server = echo(TcpListener::bind(&fabric.b, (B, 80).into()).await.unwrap(), 40);
+    // Everybody knows everybody before it begins.
+    echoed(&fabric.a, (B, 80).into(), 0, 1_000).await;
+    let (occupied, free) = std::sync::mpsc::channel::<()>();
+    drivers[1].spawn(async move {
+        let _ = free.recv();
+    });
+    let done = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let mut clients = tokio::task::JoinSet::new();
+    for number in 1..40 {
+        let (stack, done) = (fabric.a.clone(), Arc::clone(&done));
+        clients.spawn(async move {
+            echoed(&stack, (B, 80).into(), number, 20_000).await;
+            done.fetch_add(1, Ordering::Relaxed);
+        });
+    }
+    // Ports are random: about half of the flows are each shard's.
+    until("what the other shard has", || done.load(Ordering::Relaxed) > 5).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(done.load(Ordering::Relaxed) < 39, "some had to wait");
+    drop(occupied);
+    in_time("the rest", clients.join_all()).await;
+    in_time("serving", server).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_handle_of_one_shard_opens_lives_there() {
+    let fabric = Fabric::new((1, 2), dice).await;
+    let (stack, peer) = (&fabric.b, &fabric.a);
+    assert_eq!((stack.shard_count(), stack.on_shard(1).unwrap().shard_count()), (2, 1));
+    assert!(stack.on_shard(2).is_none() && stack.on_shard(1).unwrap().on_shard(1).is_none());
+    let second = stack.on_shard(1).unwrap();
+    let listener = TcpListener::bind(&second, (B, 80).into()).await.unwrap();
+    let taken = TcpListener::bind(stack, (B, 80).into()).await.unwrap_err();
+    assert_eq!(taken.kind(), io::ErrorKind::AddrInUse);
+    for _ in 0..6 {
+        let client = TcpStream::connect(peer, (B, 80).into()).await.unwrap();
+        let (server, from) = soon("a connection", listener.accept()).await.unwrap();
+        assert_eq!(from, client.local_addr());
+        assert_eq!(server.local_addr(), (B, 80).into());
+    }
+    let first = stack.on_shard(0).unwrap();
+    soon("nothing to wait for", first.shut_down(Duration::from_secs(60))).await;
+    drop(listener);
+    let refused = TcpStream::connect(peer, (B, 80).into()).await.unwrap_err();
+    assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn datagrams_come_in_on_any_shard_and_what_was_looked_at_is_what_comes_first() {
+    let fabric = Fabric::new((2, 3), dice).await;
+    let socket = UdpSocket::bind(&fabric.b, ([0, 0, 0, 0], 53).into()).await.unwrap();
+    let client = UdpSocket::bind(&fabric.a, (A, 0).into()).await.unwrap();
+    let mut all = Vec::new();
+    for round in 0..60_u8 {
+        client.send_to(&[round; 2], (B, 53).into()).await.unwrap();
+        let (mut peeked, mut got) = ([0; 2], [0; 2]);
+        soon("a datagram", socket.peek_from(&mut peeked)).await.unwrap();
+        let (_, from) = soon("a datagram", socket.recv_from(&mut got)).await.unwrap();
+        assert_eq!((peeked, from), (got, client.local_addr()));
+        all.push(got[0]);
+        socket.send_to(&got, from).await.unwrap();
+        soon("an answer", client.recv_from(&mut got)).await.unwrap();
+        assert_eq!(got, peeked);
+    }
+    assert_eq!(all, (0..60).collect::<Vec<_>>());
 }
