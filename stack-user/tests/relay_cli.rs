@@ -7,6 +7,8 @@
 mod forward;
 #[path = "relay_cli/harness.rs"]
 mod harness;
+#[path = "relay_cli/proxy.rs"]
+mod proxy;
 
 use clap::CommandFactory;
 use stack_user::cli::Cli;
@@ -14,6 +16,11 @@ use stack_user::cli::Cli;
 #[test]
 fn the_help_of_forward_is_as_it_was_last_seen() {
     check_help("forward");
+}
+
+#[test]
+fn the_help_of_proxy_is_as_it_was_last_seen() {
+    check_help("proxy");
 }
 
 fn check_help(name: &str) {

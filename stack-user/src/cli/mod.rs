@@ -16,6 +16,7 @@ pub mod logging;
 pub mod network;
 pub mod ours;
 pub mod privileges;
+pub mod proxy;
 pub mod relay;
 pub mod serve;
 pub mod service;
@@ -60,6 +61,8 @@ pub enum Command {
     Serve(Box<serve::ServeOptions>),
     /// Pass connections on between our stack and the kernel's, in either direction
     Forward(Box<forward::ForwardOptions>),
+    /// Be a SOCKS and HTTP proxy: for programs of this host through our stack, or the other way round
+    Proxy(Box<proxy::ProxyOptions>),
 }
 
 impl Command {
@@ -69,6 +72,7 @@ impl Command {
             Self::Curl(options) => options.verbose,
             Self::Serve(options) => options.verbose,
             Self::Forward(options) => options.relay.verbose,
+            Self::Proxy(options) => options.relay.verbose,
         }
     }
 }
@@ -131,6 +135,7 @@ pub async fn run<N: Network>(
         Command::Curl(options) => curl::run(*options, console, open, stop).await,
         Command::Serve(options) => serve::run(*options, console, open, stop).await,
         Command::Forward(options) => forward::run(*options, console, open, stop).await,
+        Command::Proxy(options) => proxy::run(*options, console, open, stop).await,
     }
 }
 

@@ -187,6 +187,15 @@ impl Listen {
         }
     }
 
+    /// Whether programs of this host alone can reach whoever listens there.
+    pub(crate) fn is_private(&self) -> bool {
+        match self {
+            Self::Tcp(Side::Kernel, ip, _) => ip.is_loopback(),
+            Self::Tcp(Side::Ours, ..) => false,
+            Self::Unix(_) => true,
+        }
+    }
+
     /// Whether both can't be listened on at once.
     pub fn overlaps(&self, other: &Self) -> bool {
         match (self, other) {

@@ -18,6 +18,9 @@ const KEEPALIVE: Duration = Duration::from_secs(60);
 /// Long enough for a repeated SYN or three, short enough for a client to still be there.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Long enough for a person at a terminal, and short enough that those who say nothing keep no place for long.
+pub(crate) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// As many as have a descriptor each way under the limits that systems come with. More idle clients than these wait
 /// to be accepted; fewer would make a busy service wait.
 const MAX_CONNECTIONS: usize = 10_000;
@@ -120,7 +123,7 @@ fn file_mode(text: &str) -> Result<u32, String> {
     mode.ok_or_else(|| format!("'{text}' is no mode of a file: three octal digits, such as 660"))
 }
 
-fn some_seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+pub(crate) fn some_seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     let number = f64::deserialize(deserializer)?;
     in_range(number).ok_or_else(|| serde::de::Error::custom(format!("{number} is no number of seconds")))
 }

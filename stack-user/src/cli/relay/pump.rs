@@ -48,6 +48,12 @@ impl Traffic {
     pub fn to_client(&self) -> u64 {
         self.to_client.load(Ordering::Relaxed)
     }
+
+    /// Counts what was carried by other means.
+    pub(crate) fn add(&self, to_target: usize, to_client: usize) {
+        self.to_target.fetch_add(to_target as u64, Ordering::Relaxed);
+        self.to_client.fetch_add(to_client as u64, Ordering::Relaxed);
+    }
 }
 
 /// How it ended.
