@@ -1,12 +1,9 @@
 //! What a hostile peer may cost: memory, counted by the allocator, and frames. A test binary of its own, since it replaces
 //! the allocator.
 
-use std::{
-    alloc::{GlobalAlloc, Layout, System},
-    cell::Cell,
-    net::SocketAddr,
-    time::Instant as Clock,
-};
+mod counting;
+
+use std::{net::SocketAddr, time::Instant as Clock};
 
 use stack_user::{
     device::Umem,
@@ -20,42 +17,8 @@ use stack_user::{
     wire::tcp::Flags,
 };
 
-/// Counts what each thread holds.
-struct Counting;
-
-thread_local! {
-    static HELD: Cell<isize> = const { Cell::new(0) };
-    static MOST: Cell<isize> = const { Cell::new(0) };
-    static CALLS: Cell<usize> = const { Cell::new(0) };
-}
-
-fn count(change: isize) {
-    let held = HELD.get() + change;
-    HELD.set(held);
-    MOST.set(MOST.get().max(held));
-    CALLS.set(CALLS.get() + usize::from(change > 0));
-}
-
-// SAFETY: every call goes on to the system's allocator unchanged; the counters are plain cells of the same thread, and
-// allocate nothing.
-unsafe impl GlobalAlloc for Counting {
-    // SAFETY: as the trait demands of callers.
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count(layout.size() as isize);
-        // SAFETY: the caller keeps to the trait's contract.
-        unsafe { System.alloc(layout) }
-    }
-
-    // SAFETY: as the trait demands of callers.
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        count(-(layout.size() as isize));
-        // SAFETY: the caller keeps to the trait's contract.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
+static ALLOCATOR: counting::Counting = counting::Counting;
 
 const CHUNKS: u32 = 4096;
 const HEADER_ROOM: usize = 34;
@@ -97,8 +60,8 @@ impl Victim {
     }
 
     fn count_from_here(&mut self) {
-        self.before = HELD.get();
-        MOST.set(self.before);
+        self.before = counting::held();
+        counting::forget_most();
     }
 
     /// One segment of the peer; numbers are relative to the first byte of either side.
@@ -143,7 +106,7 @@ impl Victim {
 
     /// The most that the heap held beyond what it held at first, in bytes.
     fn most(&self) -> usize {
-        (MOST.get() - self.before).max(0) as usize
+        (counting::most() - self.before).max(0) as usize
     }
 
     /// Chunks that the connection holds.
@@ -249,7 +212,7 @@ fn a_million_bogus_acks_cost_nothing() {
     let _ = victim.connection.write(victim.now, &mut victim.pool, &[7; 5000]);
     victim.drain();
     victim.count_from_here();
-    let (calls, mut answers) = (CALLS.get(), 0);
+    let (calls, mut answers) = (counting::calls(), 0);
     for i in 0..1_000_000u64 {
         if i % 10_000 == 0 {
             victim.now += Duration::from_millis(1);
@@ -261,7 +224,7 @@ fn a_million_bogus_acks_cost_nothing() {
         victim.hit(Flags::ACK, 0, ack, Options { timestamps: past, ..Options::default() }, &[]);
         answers += victim.drain();
     }
-    assert_eq!(CALLS.get() - calls, 0, "allocations");
+    assert_eq!(counting::calls() - calls, 0, "allocations");
     assert!(answers <= 10, "{answers} answers: they are limited (RFC 5961 §7)");
     assert!(victim.most() == 0, "{} bytes of heap", victim.most());
     victim.finish();

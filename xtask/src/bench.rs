@@ -24,6 +24,8 @@ pub struct Args {
 enum Benchmark {
     /// Goodput over a long path with losses, beside the kernel's TCP
     Wan,
+    /// A million connections between two stacks in memory: what each takes, idle and busy
+    Conns,
 }
 
 /// Runs a benchmark. Its exit code is ours.
@@ -31,6 +33,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     setup::ensure(setup::Level::Test)?;
     let name = match args.what {
         Benchmark::Wan => "wan",
+        Benchmark::Conns => "conns",
     };
     let mut command = cargo_as_root("bench");
     command.args(["--package", "stack-user", "--bench", name, "--quiet", "--"]).args(&args.arguments);

@@ -88,6 +88,8 @@ fn steps(args: &Args) -> Result<Vec<TestStep>> {
     }
     // One at a time: they measure, and each has a network of its own on the same two or four cores.
     end_to_end.args(["--", "--show-output", "--test-threads=1"]);
+    let mut many = cargo_as_root("bench");
+    many.args(["--package", "stack-user", "--bench", "conns", "--quiet", "--"]);
     let mut simulation = simulator();
     simulation.args(["--seeds", if args.full { "5000" } else { "300" }]);
     let mut table = simulator();
@@ -95,7 +97,7 @@ fn steps(args: &Args) -> Result<Vec<TestStep>> {
     let mut ebpf = Command::new(&this);
     ebpf.args(["build-ebpf", "--check"]);
 
-    Ok(vec![
+    let mut steps = vec![
         whole("format", format),
         whole("tidy", tidy),
         whole("conformance", conformance),
@@ -106,7 +108,11 @@ fn steps(args: &Args) -> Result<Vec<TestStep>> {
         tests("sim-table", table),
         tests("e2e", end_to_end),
         whole("build-ebpf", ebpf),
-    ])
+    ];
+    if args.full {
+        steps.push(whole("conns", many));
+    }
+    Ok(steps)
 }
 
 fn perform(step: TestStep) -> Result<Report> {

@@ -416,3 +416,14 @@ impl Received {
         space
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_small() {
+        assert!(size_of::<Idle>() <= 424, "{}", size_of::<Idle>());
+        assert!(size_of::<Connection>() > 4 * size_of::<Idle>(), "{}", size_of::<Connection>());
+    }
+}
