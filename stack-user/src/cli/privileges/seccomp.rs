@@ -37,7 +37,10 @@ pub enum FilterError {
     #[error("{0}")]
     Compile(#[from] BackendError),
     /// Not one that this kernel has run.
-    #[error("{0}; --seccomp off goes without, on a kernel that has no CONFIG_SECCOMP_FILTER")]
+    #[error(
+        "{0}; in a unit of systemd, SystemCallFilter= must let `seccomp` through; on a kernel without \
+         CONFIG_SECCOMP_FILTER, --seccomp off goes without"
+    )]
     Install(seccompiler::Error),
 }
 
