@@ -122,6 +122,22 @@ impl Connections {
         self.rows.iter().filter_map(move |(row, r)| Some((id(row, r.generation), r.view()?)))
     }
 
+    /// Those in some rows of the table, and the row after these unless it is the last.
+    pub(super) fn from(
+        &self,
+        row: usize,
+        rows: usize,
+    ) -> (impl Iterator<Item = (TcpId, View<'_>)>, Option<usize>) {
+        // Rows above are free, and have been since the table grew.
+        let all = self.rows.capacity();
+        let end = row.saturating_add(rows).min(all);
+        let some = (row..end).filter_map(|row| {
+            let r = self.rows.get(row)?;
+            Some((TcpId { row: row as u32, generation: r.generation }, r.view()?))
+        });
+        (some, (end < all).then_some(end))
+    }
+
     pub(super) fn ids(&self) -> Vec<TcpId> {
         let id = |(row, r): (usize, &Row)| TcpId { row: row as u32, generation: r.generation };
         self.rows.iter().map(id).collect()

@@ -61,7 +61,8 @@ impl Listener {
     }
 
     pub(super) fn info(&self) -> ListenerInfo {
-        ListenerInfo { local: self.local, half_open: self.half_open, waiting: self.established.len() }
+        let Self { local, half_open, backlog, .. } = *self;
+        ListenerInfo { local, half_open, waiting: self.established.len(), backlog }
     }
 
     /// The connection that has waited longest.

@@ -42,6 +42,8 @@ pub struct ListenerInfo {
     pub half_open: usize,
     /// Connections that wait to be accepted.
     pub waiting: usize,
+    /// Connections that may wait to be accepted.
+    pub backlog: usize,
 }
 
 impl<P: FramePool> Stack<P> {
@@ -141,6 +143,16 @@ impl<P: FramePool> Stack<P> {
     /// All listeners, for statistics.
     pub fn tcp_listeners(&self) -> impl Iterator<Item = (ListenerId, ListenerInfo)> {
         self.listeners.iter().map(|(id, listener)| (id, listener.info()))
+    }
+
+    /// The connections in some `rows` of the table from `row` on, and where to go on, unless the table ends there: for who
+    /// looks at many, and lets go of the stack in between.
+    pub fn tcp_connections_from(
+        &self,
+        row: usize,
+        rows: usize,
+    ) -> (impl Iterator<Item = (TcpId, View<'_>)>, Option<usize>) {
+        self.connections.from(row, rows)
     }
 
     /// All connections, for statistics.

@@ -1,0 +1,140 @@
+//! Looking at a running stack from outside: its shards, listeners and connections, without being in their way.
+
+use std::{collections::HashMap, net::SocketAddr};
+
+use super::Stack;
+use crate::{
+    frame::FramePool,
+    stack::ListenerInfo,
+    tcp::{self, State, View},
+};
+
+/// How many rows are looked at while a shard's lock is held. Fewer, and the lock is taken more often than it has to be;
+/// more, and a burst of frames waits for whoever is curious: a row takes a fraction of a microsecond.
+const PAGE: usize = 256;
+
+/// A connection, as it was when it was looked at.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ConnectionInfo {
+    /// Our end.
+    pub local: SocketAddr,
+    /// The peer's.
+    pub remote: SocketAddr,
+    /// What TCP knows of it.
+    pub tcp: tcp::Info,
+}
+
+/// How far a walk over all connections has come.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Cursor {
+    shard: usize,
+    row: usize,
+}
+
+/// One shard, as it was when it was looked at.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ShardInfo {
+    /// Its device and how that is bound, in a line.
+    pub device: String,
+    /// Why it stopped, if it did.
+    pub stopped: Option<String>,
+    /// Chunks of its UMEM.
+    pub chunks: usize,
+    /// Of these, the ones that nothing is in.
+    pub free_chunks: usize,
+}
+
+impl Stack {
+    /// The shards.
+    pub fn shard_infos(&self) -> Vec<ShardInfo> {
+        let info = |shard: &crate::runtime::Shard| {
+            shard.with(|core, _| ShardInfo {
+                device: core.device().describe(),
+                stopped: core.running().err().map(|why| why.to_string()),
+                chunks: core.stack.pool().chunks(),
+                free_chunks: core.stack.pool().available(),
+            })
+        };
+        self.shards().iter().map(|shard| info(shard)).collect()
+    }
+
+    /// The listeners: one for each address, however many shards answer for it.
+    pub fn listeners(&self) -> Vec<ListenerInfo> {
+        let mut all: Vec<ListenerInfo> = Vec::new();
+        let mut known = HashMap::new();
+        for shard in self.shards() {
+            let of_shard: Vec<_> =
+                shard.with(|core, _| core.stack.tcp_listeners().map(|(_, info)| info).collect());
+            for info in of_shard {
+                let at = *known.entry(info.local).or_insert(all.len());
+                match all.get_mut(at) {
+                    Some(sum) => {
+                        sum.half_open += info.half_open;
+                        sum.waiting += info.waiting;
+                        sum.backlog += info.backlog;
+                    }
+                    None => all.push(info),
+                }
+            }
+        }
+        all
+    }
+
+    /// Some of the connections, from where `cursor` is; none are left when that returns `None`. Each call holds one shard's
+    /// lock for a bounded time, so that a walk over a million of them disturbs nobody; those that come or go meanwhile are
+    /// seen or not.
+    pub fn connections(&self, cursor: &mut Cursor) -> Option<Vec<ConnectionInfo>> {
+        self.page(cursor, |connection: &View<'_>| ConnectionInfo {
+            local: connection.local(),
+            remote: connection.remote(),
+            tcp: connection.info(),
+        })
+    }
+
+    /// How many connections are in which state. TIME-WAITs that a table answers for are among them.
+    pub fn connection_counts(&self) -> HashMap<State, usize> {
+        let mut counts = HashMap::new();
+        let mut cursor = Cursor::default();
+        while let Some(page) = self.page(&mut cursor, |connection| connection.state()) {
+            page.into_iter().for_each(|state| *counts.entry(state).or_default() += 1);
+        }
+        for shard in self.shards() {
+            let (waiting, half_open) = shard.with(|core, _| {
+                let half_open: usize = core.stack.tcp_listeners().map(|(_, info)| info.half_open).sum();
+                (core.stack.tcp_time_waits().count(), half_open)
+            });
+            *counts.entry(State::TimeWait).or_default() += waiting;
+            *counts.entry(State::SynReceived).or_default() += half_open;
+        }
+        counts.retain(|_, count| *count > 0);
+        counts
+    }
+
+    /// The connections of which only a TIME-WAIT is left, as [`connections`](Self::connections) gives the others: our end
+    /// and the peer's.
+    pub fn time_waits(&self, cursor: &mut Cursor) -> Option<Vec<(SocketAddr, SocketAddr)>> {
+        let shard = self.shards().get(cursor.shard)?;
+        let page: Vec<_> =
+            shard.with(|core, _| core.stack.tcp_time_waits().skip(cursor.row).take(PAGE).collect());
+        *cursor = match page.len() {
+            PAGE => Cursor { row: cursor.row + PAGE, ..*cursor },
+            _ => Cursor { shard: cursor.shard + 1, row: 0 },
+        };
+        Some(page)
+    }
+
+    fn page<T>(&self, cursor: &mut Cursor, look: impl Fn(&View<'_>) -> T) -> Option<Vec<T>> {
+        let shard = self.shards().get(cursor.shard)?;
+        let (page, next) = shard.with(|core, _| {
+            let (rows, next) = core.stack.tcp_connections_from(cursor.row, PAGE);
+            (rows.map(|(_, connection)| look(&connection)).collect(), next)
+        });
+        *cursor = match next {
+            Some(row) => Cursor { row, ..*cursor },
+            None => Cursor { shard: cursor.shard + 1, row: 0 },
+        };
+        Some(page)
+    }
+}
