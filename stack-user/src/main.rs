@@ -5,5 +5,8 @@ use std::process::ExitCode;
 use stack_user::cli::{self, ours::OurNetwork};
 
 fn main() -> ExitCode {
+    if cli::control::socket::ran_as_guard() {
+        return ExitCode::SUCCESS;
+    }
     cli::main(OurNetwork::open)
 }

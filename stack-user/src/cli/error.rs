@@ -50,7 +50,9 @@ exits! {
     Send = 55, "the connection failed while sending";
     Receive = 56, "the connection failed while receiving";
     Certificate = 58, "a certificate, or its key, cannot be used";
+    Configuration = 78, "the daemon's configuration is not valid";
     Listen = 102, "an address and port, or a socket, cannot be listened on";
+    Control = 111, "the daemon could not be reached, or refused";
     Privileges = 125, "root or a capability could not be given up, and nothing was done";
     Interrupted = 130, "stopped by Ctrl-C (SIGINT)";
     Terminated = 143, "stopped by SIGTERM";
@@ -214,6 +216,12 @@ pub enum Failure {
         /// Why not.
         source: io::Error,
     },
+    /// A daemon's configuration, with file, line and reason.
+    #[error("{0}")]
+    Configuration(String),
+    /// A daemon that should have answered.
+    #[error("{0}")]
+    Control(String),
     /// The stack could not be brought up on the interface.
     #[error("{0}")]
     Interface(String),
@@ -279,6 +287,8 @@ impl Failure {
             Self::Certificate { .. } => Exit::Certificate,
             Self::Listen { .. } | Self::Relay(_) => Exit::Listen,
             Self::Interface(_) => Exit::Interface,
+            Self::Configuration(_) => Exit::Configuration,
+            Self::Control(_) => Exit::Control,
             Self::Privileges { .. } => Exit::Privileges,
             Self::TooManyRedirects { .. } => Exit::TooManyRedirects,
             Self::BadResolveEntry { .. } => Exit::BadOption,
@@ -381,6 +391,8 @@ mod tests {
             (Failure::Interface(text()), 45),
             (Failure::Privileges { step: "x", reason: text() }, 125),
             (Failure::TooManyRedirects { max: 50 }, 47),
+            (Failure::Configuration(text()), 78),
+            (Failure::Control(text()), 111),
             (Failure::BadResolveEntry { entry: text() }, 49),
             (Failure::EmptyReply, 52),
             (Failure::Send(io::ErrorKind::BrokenPipe), 55),

@@ -7,6 +7,7 @@ use clap::{
     Args, ValueEnum,
     builder::{PossibleValuesParser, TypedValueParser},
 };
+use serde::Deserialize;
 use tracing::level_filters::LevelFilter;
 
 use super::privileges::{Filter, UserSpec};
@@ -154,6 +155,27 @@ pub struct GlobalOptions {
 }
 
 impl GlobalOptions {
+    /// Whether everything about the network is left to us, so that a running daemon's is as good.
+    pub(super) fn names_no_network(&self) -> bool {
+        let named = [
+            self.interface.is_some(),
+            self.address.is_some(),
+            self.gateway.is_some(),
+            !self.dns.is_empty(),
+            self.mode != Mode::default(),
+            self.queue.is_some(),
+            self.pcap.is_some(),
+            self.fault.is_some(),
+            self.program.is_some(),
+            self.acd != AcdSchedule::default(),
+            self.vlan.is_some(),
+            self.state_dir.is_some(),
+            self.congestion != Algorithm::default(),
+            self.ecn,
+        ];
+        !named.contains(&true)
+    }
+
     /// What TCP connections start with.
     pub(super) fn tcp(&self) -> tcp::Config {
         tcp::Config { congestion: self.congestion, ecn: self.ecn, ..tcp::Config::default() }
@@ -167,7 +189,8 @@ fn algorithms() -> impl TypedValueParser<Value = Algorithm> {
 }
 
 /// How patiently a conflict about the address is looked for (RFC 5227 §2.1).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
 pub enum AcdSchedule {
     /// Under 300 ms: right for a wired LAN
     #[default]

@@ -5,7 +5,9 @@
 //! that a mistake on the command line costs nothing and touches no interface.
 
 pub mod console;
+pub mod control;
 pub mod curl;
+pub mod daemon;
 pub mod date;
 pub mod error;
 pub mod forward;
@@ -30,6 +32,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
+use tracing::level_filters::LevelFilter;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use console::Console;
@@ -63,6 +66,12 @@ pub enum Command {
     Forward(Box<forward::ForwardOptions>),
     /// Be a SOCKS and HTTP proxy: for programs of this host through our stack, or the other way round
     Proxy(Box<proxy::ProxyOptions>),
+    /// Hold addresses, connections and forwards for as long as the machine is up
+    Daemon(daemon::DaemonOptions),
+    /// Show what a running daemon does
+    Status(control::status::StatusOptions),
+    /// List the connections of a running daemon, in the manner of ss
+    Connections(Box<control::connections::ConnectionsOptions>),
 }
 
 impl Command {
@@ -73,6 +82,8 @@ impl Command {
             Self::Serve(options) => options.verbose,
             Self::Forward(options) => options.relay.verbose,
             Self::Proxy(options) => options.relay.verbose,
+            Self::Daemon(options) => options.verbose,
+            Self::Status(_) | Self::Connections(_) => false,
         }
     }
 }
@@ -82,7 +93,7 @@ const RUNTIME_SHUTDOWN: Duration = Duration::from_millis(500);
 
 /// Runs the command line of this process over the network that `open` brings up.
 pub fn main<N: Network>(open: impl AsyncFnOnce(&GlobalOptions) -> Result<N, Failure>) -> ExitCode {
-    let cli = match parse(std::env::args_os()) {
+    let mut cli = match parse(std::env::args_os()) {
         Ok(cli) => cli,
         Err(error) => {
             let _ = error.print();
@@ -92,6 +103,13 @@ pub fn main<N: Network>(open: impl AsyncFnOnce(&GlobalOptions) -> Result<N, Fail
     if let Err(failure) = privileges::begin() {
         eprintln!("{}", failure.line());
         return failure.exit().into();
+    }
+    match &mut cli.command {
+        Command::Curl(options) => options.daemon.automatic = true,
+        Command::Daemon(options) if cli.global.log == LevelFilter::WARN => {
+            cli.global.log = options.log_level().unwrap_or(LevelFilter::WARN);
+        }
+        _ => {}
     }
     let (console, runtime) = match start() {
         Ok(started) => started,
@@ -132,10 +150,20 @@ pub async fn run<N: Network>(
     let Cli { command, global } = cli;
     let open = async || open(&global).await;
     match command {
-        Command::Curl(options) => curl::run(*options, console, open, stop).await,
+        Command::Curl(options) => match options.daemon.choose(&global).await {
+            Ok(Some(daemon)) => curl::run(*options, console, async || Ok(daemon), stop).await,
+            Ok(None) => curl::run(*options, console, open, stop).await,
+            Err(failure) => {
+                console.diagnostics.line(&failure.line());
+                failure.exit()
+            }
+        },
         Command::Serve(options) => serve::run(*options, console, open, stop).await,
         Command::Forward(options) => forward::run(*options, console, open, stop).await,
         Command::Proxy(options) => proxy::run(*options, console, open, stop).await,
+        Command::Daemon(options) => daemon::run(options, global, console, stop).await,
+        Command::Status(options) => control::status::run(options, console, stop).await,
+        Command::Connections(options) => control::connections::run(*options, console, stop).await,
     }
 }
 

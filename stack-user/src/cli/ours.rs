@@ -65,6 +65,11 @@ impl OurNetwork {
         Ok(Self { stack, name_servers: options.dns.clone(), resolver: OnceCell::new(), privileges })
     }
 
+    /// The stack.
+    pub fn stack(&self) -> &Stack {
+        &self.stack
+    }
+
     /// Tells what was lost on the way, if anything: for `-v`.
     fn tell_counters(&self) {
         let drops: Vec<_> =

@@ -11,6 +11,7 @@ mod bad_input;
 mod beside_the_kernel;
 mod capture;
 mod conflict;
+mod daemon;
 mod differential;
 mod examples;
 mod fetch;

@@ -8,6 +8,7 @@ use clap::{ArgAction, Args};
 
 use super::in_order::{DataOptions, OutputOptions};
 use super::target::Origin;
+use crate::cli::control::choice::DaemonOptions;
 use crate::cli::error::Failure;
 
 /// Transfer URLs over HTTP/1.1, with this stack instead of the kernel's.
@@ -24,6 +25,10 @@ pub struct CurlOptions {
     /// What to send.
     #[command(flatten)]
     pub data: DataOptions,
+
+    /// Whose network is used.
+    #[command(flatten)]
+    pub daemon: DaemonOptions,
 
     /// Use this request method
     #[arg(short = 'X', long = "request", value_name = "METHOD")]

@@ -66,6 +66,11 @@ impl Privileges {
         self.identity.is_some()
     }
 
+    /// Whom the process becomes, unless it stays who it is: what it is to have in its hands afterwards must be theirs.
+    pub fn identity(&self) -> Option<Identity> {
+        self.identity
+    }
+
     /// Gives it all up, in every thread that there is, and makes sure that it is gone. It is the process that does, once,
     /// however many networks it has: after the first time nothing happens, and the profile is the one of then.
     ///

@@ -15,11 +15,13 @@ use seccompiler::{
     BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
     SeccompRule, TargetArch, apply_filter_all_threads,
 };
+use serde::Deserialize;
 
 use super::calls::{Call, Is, Profile, WITHOUT_FLAGS};
 
 /// What happens to a system call that the command has no use for: `--seccomp`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
 pub enum Filter {
     /// It fails with EPERM
     #[default]

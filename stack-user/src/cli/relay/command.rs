@@ -159,7 +159,7 @@ async fn write(console: &mut Console, text: &str) -> Exit {
 }
 
 /// Each connection takes a descriptor or two, and the limit that shells set is for programs that use select.
-fn raise_descriptor_limit() {
+pub(crate) fn raise_descriptor_limit() {
     if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
         && soft < hard
         && let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, hard, hard)

@@ -56,6 +56,11 @@ impl TestLab {
         }
     }
 
+    /// The network namespace of one of its hosts.
+    pub(crate) fn namespace(&self, host: Host) -> String {
+        self.lab.namespace(host)
+    }
+
     /// A command on one of its hosts. Its standard input is empty.
     pub(crate) fn on(&self, host: Host, program: impl AsRef<OsStr>) -> Command {
         let mut command = self.lab.on(host, program);

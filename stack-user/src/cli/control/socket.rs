@@ -1,0 +1,312 @@
+//! The control socket's file: made for one daemon, and gone with it.
+//!
+//! The file of a daemon that ends in order is removed by it. The kernel removes no socket files, so a second process, the
+//! *guard*, outlives one that is killed: it does nothing but wait for the end of a pipe that only the daemon holds, and
+//! then removes the file, if it is still the daemon's. Under systemd the manager does that, when the file is in the unit's
+//! `RuntimeDirectory=`. A socket without a file (an abstract one) would need neither, but it is one network namespace's,
+//! and everybody may take its name.
+
+use std::{
+    fs::{self, DirBuilder, File, Permissions},
+    io,
+    os::unix::{
+        fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt, chown},
+        net::UnixStream as StdUnixStream,
+        process::CommandExt,
+    },
+    path::{Path, PathBuf},
+    process::{Child, ChildStdin, Command, Stdio},
+};
+
+use nix::{
+    sys::socket::{getsockopt, sockopt::PeerCredentials},
+    unistd::geteuid,
+};
+use tokio::net::UnixListener;
+
+/// Where the daemon is spoken to unless the configuration says otherwise.
+pub const DEFAULT_PATH: &str = "/run/xstack/control.sock";
+
+/// Why there is no control socket.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SocketError {
+    /// A daemon answers there.
+    #[error("{} is in use by a running daemon (pid {pid}): stop that, or choose another socket", path.display())]
+    InUse {
+        /// The file.
+        path: PathBuf,
+        /// Who listens.
+        pid: i32,
+    },
+    /// It is not a socket.
+    #[error("{} exists and is not a socket: remove it, or choose another path", path.display())]
+    NotASocket {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Another user made it.
+    #[error("{} belongs to uid {uid}, and we are uid {ours}: remove it, or choose another path", path.display())]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+        /// Its owner.
+        uid: u32,
+        /// Who we are.
+        ours: u32,
+    },
+    /// Anything else.
+    #[error("cannot {what} {}: {source}", path.display())]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// With which file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+}
+
+/// A listening control socket.
+#[derive(Debug)]
+pub struct ControlSocket {
+    listener: UnixListener,
+    file: SocketFile,
+    guard: Option<Guard>,
+}
+
+/// The file of a socket, so that nobody else's is taken for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct SocketFile {
+    path: PathBuf,
+    device: u64,
+    inode: u64,
+}
+
+impl ControlSocket {
+    /// Listens at `path`, which `mode` says who may connect to; `owner` shall be able to remove it. What an earlier daemon of
+    /// the same user left behind is replaced, but nothing that somebody answers at.
+    ///
+    /// # Errors
+    /// [`SocketError`].
+    pub fn bind(path: &Path, mode: u32, owner: Option<(u32, u32)>) -> Result<Self, SocketError> {
+        let failed = |what| move |source| SocketError::Io { what, path: path.to_owned(), source };
+        let directory =
+            path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        make_directory(directory, owner).map_err(failed("make the directory of"))?;
+        // Two that start at once must not both find the old file stale, and the second remove the first's.
+        let alone = File::open(directory).and_then(|directory| directory.lock().map(|()| directory));
+        let alone = alone.map_err(failed("lock the directory of"))?;
+        make_room(path)?;
+        let listener = UnixListener::bind(path).map_err(failed("listen on"))?;
+        let file = SocketFile::at(path).map_err(failed("look at"))?;
+        let mut socket = Self { listener, file, guard: None };
+        fs::set_permissions(path, Permissions::from_mode(mode)).map_err(failed("set the mode of"))?;
+        if let Some((uid, gid)) = owner {
+            chown(path, Some(uid), Some(gid)).map_err(failed("change the owner of"))?;
+        }
+        drop(alone);
+        if !is_managed(path) {
+            socket.guard = Some(Guard::start(&socket.file, owner).map_err(failed("start the guard of"))?);
+        }
+        Ok(socket)
+    }
+
+    /// What listens.
+    pub fn listener(&self) -> &UnixListener {
+        &self.listener
+    }
+}
+
+impl Drop for ControlSocket {
+    fn drop(&mut self) {
+        self.file.remove();
+    }
+}
+
+impl SocketFile {
+    fn at(path: &Path) -> io::Result<Self> {
+        let metadata = fs::symlink_metadata(path)?;
+        Ok(Self { path: path.to_owned(), device: metadata.dev(), inode: metadata.ino() })
+    }
+
+    /// Removes it, unless another has its name by now.
+    fn remove(&self) {
+        if Self::at(&self.path).is_ok_and(|now| now == *self)
+            && let Err(error) = fs::remove_file(&self.path)
+        {
+            // We may have given up the right to: then it is the guard's to do, or the service manager's.
+            tracing::debug!("cannot remove the control socket {}: {error}", self.path.display());
+        }
+    }
+}
+
+/// Makes the directory of the socket, if there is none.
+fn make_directory(directory: &Path, owner: Option<(u32, u32)>) -> io::Result<()> {
+    match DirBuilder::new().mode(0o755).create(directory) {
+        Ok(()) => match owner {
+            Some((uid, gid)) => chown(directory, Some(uid), Some(gid)),
+            None => Ok(()),
+        },
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Removes what an earlier daemon of ours has left.
+fn make_room(path: &Path) -> Result<(), SocketError> {
+    let failed = |what| move |source| SocketError::Io { what, path: path.to_owned(), source };
+    let metadata = match fs::symlink_metadata(path) {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(failed("look at")(error)),
+    };
+    if !metadata.file_type().is_socket() {
+        return Err(SocketError::NotASocket { path: path.to_owned() });
+    }
+    if let Ok(stream) = StdUnixStream::connect(path) {
+        let pid = getsockopt(&stream, PeerCredentials).map_or(0, |credentials| credentials.pid());
+        return Err(SocketError::InUse { path: path.to_owned(), pid });
+    }
+    let ours = geteuid().as_raw();
+    if metadata.uid() != ours {
+        return Err(SocketError::Foreign { path: path.to_owned(), uid: metadata.uid(), ours });
+    }
+    fs::remove_file(path).map_err(failed("replace"))
+}
+
+/// Whether systemd removes the file when the unit ends, in whatever way.
+fn is_managed(path: &Path) -> bool {
+    std::env::var_os("NOTIFY_SOCKET").is_some()
+        && std::env::var_os("RUNTIME_DIRECTORY").is_some_and(|directories| {
+            std::env::split_paths(&directories).any(|directory| path.starts_with(directory))
+        })
+}
+
+/// The process that removes the file when we can't. Told to end by the end of its standard input, which only we hold.
+#[derive(Debug)]
+struct Guard {
+    child: Child,
+    life: Option<ChildStdin>,
+}
+
+impl Guard {
+    fn start(file: &SocketFile, owner: Option<(u32, u32)>) -> io::Result<Self> {
+        let mut command = Command::new("/proc/self/exe");
+        command
+            .arg(GUARD)
+            .arg(&file.path)
+            .args([file.device.to_string(), file.inode.to_string()])
+            // Nothing of the environment is needed, least of all what names a service manager.
+            .env_clear()
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            // Ctrl-C is for the daemon alone.
+            .process_group(0);
+        // Who will be able to remove it: the daemon's user, or where the directory is another's, whoever we are now.
+        let directory = file.path.parent().and_then(|directory| fs::metadata(directory).ok());
+        if let Some((uid, gid)) = owner
+            && directory.is_some_and(|directory| directory.uid() == uid)
+        {
+            command.uid(uid).gid(gid);
+        }
+        let mut child = command.spawn()?;
+        let life = child.stdin.take();
+        Ok(Self { child, life })
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        drop(self.life.take());
+        let _ = self.child.wait();
+    }
+}
+
+/// The first word of the guard's command line: not one that anybody would type.
+const GUARD: &str = "--guard-control-socket";
+
+/// Runs the guard if that is what this process was started for. It has no more to do than this, so that it is decided
+/// before the command line is parsed.
+pub fn ran_as_guard() -> bool {
+    let mut words = std::env::args_os().skip(1);
+    if words.next().is_none_or(|word| word != GUARD) {
+        return false;
+    }
+    let path = words.next();
+    let mut number = || words.next()?.to_str()?.parse().ok();
+    if let (Some(path), Some(device), Some(inode)) = (path, number(), number()) {
+        let _ = io::copy(&mut io::stdin(), &mut io::sink());
+        SocketFile { path: path.into(), device, inode }.remove();
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn temporary() -> (tempfile::TempDir, PathBuf) {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("run/control.sock");
+        (directory, path)
+    }
+
+    /// Without a guard: that is a process of the built command, which the end-to-end tests kill the daemon of.
+    fn bind(path: &Path) -> Result<ControlSocket, SocketError> {
+        make_directory(path.parent().expect("a directory"), None).expect("makes");
+        make_room(path)?;
+        let listener = UnixListener::bind(path).expect("listens");
+        let file = SocketFile::at(path).expect("is there");
+        Ok(ControlSocket { listener, file, guard: None })
+    }
+
+    #[tokio::test]
+    async fn one_in_use_is_refused_with_the_pid_and_one_left_behind_is_replaced() {
+        let (_directory, path) = temporary();
+        let first = bind(&path).expect("binds");
+        let error = bind(&path).expect_err("in use").to_string();
+        assert!(error.contains(&format!("pid {}", std::process::id())), "{error}");
+        // Killed: nobody removes the file, and nobody answers.
+        forget_file(first);
+        assert!(path.exists());
+        let second = bind(&path).expect("replaces it");
+        drop(second);
+        assert!(!path.exists(), "removed when it ends");
+    }
+
+    /// Closes the socket, and leaves the file.
+    fn forget_file(mut socket: ControlSocket) {
+        socket.file.inode = 0;
+    }
+
+    #[tokio::test]
+    async fn what_is_no_socket_or_anothers_is_left_alone() {
+        let (directory, path) = temporary();
+        fs::create_dir(directory.path().join("run")).expect("makes");
+        fs::write(&path, "precious").expect("writes");
+        assert!(matches!(bind(&path), Err(SocketError::NotASocket { .. })));
+        assert_eq!(fs::read_to_string(&path).expect("reads"), "precious");
+        fs::remove_file(&path).expect("removes");
+        forget_file(bind(&path).expect("binds"));
+        if !geteuid().is_root() {
+            println!("SKIP what_is_no_socket_or_anothers_is_left_alone: only root can give files away");
+            return;
+        }
+        chown(&path, Some(12_345), None).expect("is root");
+        let error = bind(&path).expect_err("foreign").to_string();
+        assert!(error.contains("uid 12345"), "{error}");
+        assert!(path.exists());
+    }
+
+    #[tokio::test]
+    async fn a_file_that_has_taken_the_name_since_is_not_removed() {
+        let (_directory, path) = temporary();
+        let socket = bind(&path).expect("binds");
+        fs::remove_file(&path).expect("removes");
+        fs::write(&path, "another's").expect("writes");
+        drop(socket);
+        assert!(path.exists());
+    }
+}
