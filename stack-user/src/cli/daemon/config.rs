@@ -182,7 +182,10 @@ impl Config {
                 return Err(source.at(address.span(), format!("{ip} is listed twice, first in line {line}")));
             }
         }
-        Ok(())
+        match addresses.get(1) {
+            Some(second) => Err(source.at(second.span(), "a daemon has one address so far".to_owned())),
+            None => Ok(()),
+        }
     }
 
     fn check_forwards(&self, source: &Source<'_>) -> Result<(), ConfigError> {
