@@ -365,6 +365,46 @@ async fn who_dawdles_is_not_waited_for() {
 }
 
 #[tokio::test]
+async fn who_stalls_in_the_tls_handshake_or_speaks_no_tls_is_not_waited_for() {
+    let site = site();
+    let server = Server::start(site.path(), &["--tls", "--header-timeout", "0.5", "-v"]).await;
+    let (mut silent, mut half, mut plain) =
+        (server.connect().await, server.connect().await, server.connect().await);
+    // The beginning of a ClientHello.
+    half.send(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03").await;
+    plain.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n").await;
+    for stalled in [&mut silent, &mut half] {
+        assert_eq!(stalled.rest().await.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+    }
+    assert!(plain.rest().await.map_or(true, |alert| !alert.starts_with(b"HTTP")));
+    server.says("the TLS handshake failed").await;
+    let stderr = server.stderr.clone();
+    assert_eq!(server.finish().await, 0);
+    let told = stderr.text();
+    assert!(told.contains("1 failed TLS handshakes") && told.contains("2 timed out"), "{told}");
+}
+
+#[tokio::test]
+async fn a_full_server_lets_newcomers_wait_and_makes_room() {
+    let site = site();
+    let server = Server::start(site.path(), &["--max-connections", "2"]).await;
+    let (mut first, mut second, mut third) =
+        (server.connect().await, server.connect().await, server.connect().await);
+    let request = "GET /digits.bin HTTP/1.1\r\nHost: h\r\n\r\n";
+    third.send(request).await;
+    server.says("2 connections at once are as many as allowed: newcomers wait").await;
+    assert!(timeout(Duration::from_millis(200), third.stream.readable()).await.is_err(), "it waits");
+    first.send(request).await;
+    assert_eq!(first.answer(false).await.header("connection"), "close");
+    assert_eq!(first.rest().await.unwrap(), b"");
+    drop(first);
+    assert_eq!(third.answer(false).await.status, 200);
+    second.send(request).await;
+    assert_eq!(second.answer(false).await.status, 200);
+    assert_eq!(server.stderr.text().matches("newcomers wait").count(), 1, "is said once");
+}
+
+#[tokio::test]
 async fn who_takes_nothing_is_not_waited_for_either() {
     let site = site();
     std::fs::File::create(site.path().join("big")).unwrap().set_len(100_000_000).unwrap();

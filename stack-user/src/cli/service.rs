@@ -4,10 +4,10 @@ use std::{
     io,
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::sync::Semaphore;
@@ -19,6 +19,9 @@ use super::network::Listener;
 /// and clients wait although there is room again.
 const OUT_OF_RESOURCES: Duration = Duration::from_millis(100);
 
+/// How long nothing more is said about a server that is full: one that is full for long need not say so for each newcomer.
+const FULL_IS_TOLD_AGAIN: Duration = Duration::from_secs(60);
+
 /// The connections that a server has, however many listeners they came from.
 ///
 /// When there are as many as allowed, nobody is accepted until one has gone: newcomers wait in the listener's queue.
@@ -29,6 +32,8 @@ pub struct Service {
     stopping: CancellationToken,
     aborting: CancellationToken,
     accepted: Arc<AtomicU64>,
+    limit: usize,
+    full_told: Arc<Mutex<Option<Instant>>>,
 }
 
 impl Service {
@@ -40,6 +45,8 @@ impl Service {
             stopping: CancellationToken::new(),
             aborting: CancellationToken::new(),
             accepted: Arc::default(),
+            limit: connections,
+            full_told: Arc::default(),
         }
     }
 
@@ -51,6 +58,11 @@ impl Service {
     /// Connections now.
     pub fn active(&self) -> usize {
         self.tasks.len()
+    }
+
+    /// Whether there are as many as allowed, so that whoever keeps a connection without need keeps others out.
+    pub fn is_full(&self) -> bool {
+        self.room.available_permits() == 0
     }
 
     /// Connections since it started.
@@ -73,6 +85,9 @@ impl Service {
     {
         loop {
             let next = async {
+                if self.is_full() {
+                    self.tell_full();
+                }
                 // Room is waited for and not held: a listener to which nobody comes must not take it from the others.
                 drop(self.room.acquire().await.map_err(io::Error::other)?);
                 let accepted = listener.accept().await?;
@@ -99,6 +114,14 @@ impl Service {
                 }
                 Err(error) => return Err(error),
             }
+        }
+    }
+
+    fn tell_full(&self) {
+        let mut told = self.full_told.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.is_none_or(|told| told.elapsed() >= FULL_IS_TOLD_AGAIN) {
+            *told = Some(Instant::now());
+            tracing::warn!("{} connections at once are as many as allowed: newcomers wait", self.limit);
         }
     }
 

@@ -23,13 +23,12 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode};
+use http::{HeaderValue, Request, Response, StatusCode, header::CONNECTION};
 use http_body_util::combinators::UnsyncBoxBody;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio_rustls::TlsAcceptor;
-use tokio_util::sync::CancellationToken;
 use tower::BoxError;
 
 use self::{
@@ -37,7 +36,7 @@ use self::{
     guarded::{Activity, Guarded},
     transport::Transport,
 };
-use super::network::Connection;
+use super::{network::Connection, service::Service};
 use crate::telemetry::STORY;
 
 /// What answers carry.
@@ -97,18 +96,20 @@ pub struct HttpServer {
 }
 
 impl HttpServer {
-    /// Serves one connection: `answer` is called for each request. When `stopping` is cancelled the request under way is
-    /// the last, and a connection without one ends at once.
+    /// Serves one connection of `service`: `answer` is called for each request. When the service stops, the request under
+    /// way is the last, and a connection without one ends at once. While it is full, each connection has one answer, and
+    /// makes room for a newcomer.
     pub async fn serve<C, F>(
         &self,
         stream: C,
         remote: SocketAddr,
-        stopping: &CancellationToken,
+        service: &Service,
         answer: impl Fn(Request<Incoming>) -> F,
     ) where
         C: Connection,
         F: Future<Output = Response<Body>>,
     {
+        let stopping = service.stopping();
         let activity = Arc::new(Activity::default());
         let guarded = Guarded::new(stream, self.limits, Arc::clone(&activity));
         let transport = match &self.tls {
@@ -122,12 +123,15 @@ impl HttpServer {
                 },
             },
         };
-        let service = service_fn(|request: Request<Incoming>| {
+        let answering = service_fn(|request: Request<Incoming>| {
             let begun = activity.begin();
             let entry = self.log.entry(remote.ip(), &request);
             let answered = answer(request);
             async move {
-                let response = answered.await;
+                let mut response = answered.await;
+                if service.is_full() {
+                    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                }
                 self.tally.requests.fetch_add(1, Ordering::Relaxed);
                 let status = response.status();
                 Ok::<_, Infallible>(response.map(|body| Logged::new(body, entry, status, begun)))
@@ -136,7 +140,7 @@ impl HttpServer {
         let mut http = http1::Builder::new();
         // Time limits are the guard's, which tells idling from dawdling. Whoever has sent all it wants to say may close its side.
         http.header_read_timeout(None).half_close(true).max_header_size(MAX_HEAD).max_buf_size(WRITE_BUFFER);
-        let mut connection = http.serve_connection(TokioIo::new(transport), service);
+        let mut connection = http.serve_connection(TokioIo::new(transport), answering);
         let ended = {
             let mut stop = std::pin::pin!(stopping.cancelled());
             let mut stopped = false;

@@ -199,9 +199,9 @@ async fn accept<L: Listener>(
     files: &Files,
 ) -> std::io::Result<()> {
     let serve = |stream, remote| {
-        let (server, files, stopping) = (server.clone(), files.clone(), service.stopping().clone());
+        let (server, files, service) = (server.clone(), files.clone(), service.clone());
         async move {
-            server.serve(stream, remote, &stopping, |request| files.clone().answer(request)).await;
+            server.serve(stream, remote, &service, |request| files.clone().answer(request)).await;
         }
     };
     service.accept(listener, serve).await
