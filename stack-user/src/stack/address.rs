@@ -72,6 +72,7 @@ impl<P: FramePool> Stack<P> {
     /// there. Connections go on until [`release`](Self::release).
     pub fn give_up(&mut self, now: Instant, address: IpAddr) {
         if self.addresses.state(address) == Some(AddressEvent::Claimed) {
+            self.notify_siblings(Notice::Leaving(address));
             self.addresses.set_state(address, AddressEvent::Leaving);
             self.forget_half_open_at(address);
             self.unlisten_at(now, address);
@@ -88,6 +89,7 @@ impl<P: FramePool> Stack<P> {
             self.addresses.remove(address);
             return self.changed();
         }
+        self.notify_siblings(Notice::Released(address));
         self.time_waits.forget(address);
         for id in self.connections.ids_at(address) {
             self.tcp_abort(now, id);

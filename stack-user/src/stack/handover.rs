@@ -105,6 +105,8 @@ impl<P: FramePool> Stack<P> {
                     // The first shard has room for as many as we have.
                     let _known = self.adopt(route);
                 }
+                Notice::Leaving(address) => self.give_up(now, address),
+                Notice::Released(address) => self.release(now, address),
                 Notice::Lost(address) => self.abandon(now, address),
             }
         }
@@ -279,7 +281,7 @@ impl<P: FramePool> Stack<P> {
         }
     }
 
-    /// Has the other shards take over what the first one has claimed, or lost.
+    /// Has the other shards do what the first one does about an address.
     pub(super) fn notify_siblings(&self, notice: Notice) {
         if let Some(siblings) = self.siblings.as_ref().filter(|siblings| siblings.is_first()) {
             siblings.notify_all(notice);

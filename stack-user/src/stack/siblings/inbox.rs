@@ -64,6 +64,10 @@ pub(crate) enum Message {
 pub(crate) enum Notice {
     /// The first shard has claimed an address.
     Claimed(Route),
+    /// It gives one up, and nothing new may begin there.
+    Leaving(IpAddr),
+    /// It has given one up.
+    Released(IpAddr),
     /// It has lost one, and nothing more may be said from there.
     Lost(IpAddr),
 }

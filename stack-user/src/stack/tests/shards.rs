@@ -167,6 +167,40 @@ fn when_the_address_is_lost_all_shards_lose_it_at_once() {
 }
 
 #[test]
+fn an_address_that_is_given_up_is_given_up_by_all_shards_and_the_others_stay() {
+    const SECOND: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 7);
+    let mut farm = Farm::new();
+    claim(&mut farm.shards[0], farm.now, SECOND);
+    farm.run(400, |_| Some(2));
+    assert!(farm.shards.iter().all(|shard| shard.addresses().eq([A, SECOND])));
+    let now = farm.now;
+    let listen = |shard: &mut Stack<Umem>| shard.tcp_listen(now, to(SECOND, 80), 5).expect("a listener");
+    let listeners: Vec<_> = farm.shards.iter_mut().map(listen).collect();
+    let staying = farm.listen(5);
+    receive(&mut farm.peer, farm.now, &arp_request(farm.shards[0].mac(), SECOND, B));
+    let (client, _) = farm.peer.tcp_connect(farm.now, to(SECOND, 80)).expect("a connection");
+    let (other, _) = farm.peer.tcp_connect(farm.now, to(A, 80)).expect("a connection");
+    farm.run(20, |_| Some(1));
+    let [(1, server)] = farm.accept(&listeners)[..] else { panic!("one connection, on the second shard") };
+    farm.shards[0].give_up(farm.now, SECOND.into());
+    farm.run(20, |_| Some(1));
+    for (shard, &listener) in farm.shards.iter().zip(&listeners) {
+        assert_eq!(shard.address_state(SECOND.into()), Some(AddressEvent::Leaving));
+        assert!(shard.tcp_listener(listener).is_none());
+    }
+    assert!(farm.shards[1].has_unfinished_connections_at(SECOND.into()), "it goes on");
+    farm.peer.tcp_write(farm.now, client, b"still there").expect("room");
+    farm.run(10, |_| Some(0));
+    assert_eq!(farm.shards[1].tcp_read(farm.now, server, &mut [0; 20]), Ok(11));
+    farm.shards[0].release(farm.now, SECOND.into());
+    farm.run(20, |_| Some(1));
+    assert!(farm.shards.iter().all(|shard| shard.addresses().eq([A])));
+    assert_eq!(farm.peer.tcp(client).and_then(|c| c.error()), Some(Error::Reset));
+    assert_eq!(farm.peer.tcp(other).map(|c| c.state()), Some(State::Established));
+    assert_eq!(farm.accept(&staying).len(), 1);
+}
+
+#[test]
 fn connections_of_both_roles_work_whichever_queue_their_segments_take() {
     let mut farm = Farm::new();
     let listeners = farm.listen(5);
