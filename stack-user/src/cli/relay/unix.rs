@@ -84,7 +84,10 @@ impl Drop for SocketFile {
             && now == self.identity
             && let Err(error) = fs::remove_file(&self.path)
         {
-            tracing::warn!("cannot remove the socket {}: {error}", self.path.display());
+            tracing::warn!(
+                "cannot remove the socket {}: {error}; the next start replaces it",
+                self.path.display()
+            );
         }
     }
 }

@@ -2,12 +2,16 @@
 
 mod lab;
 mod programs;
+mod relay;
 mod server;
+mod ssh;
 mod xstack;
 
 pub(crate) use lab::{Host, TestLab, address};
 pub(crate) use programs::{Dnsmasq, Nginx, Running, Tcpdump};
+pub(crate) use relay::{Dialogue, OURS, Relay};
 pub(crate) use server::Server;
+pub(crate) use ssh::{PROGRAMS as SSH_PROGRAMS, Sshd};
 pub(crate) use xstack::{Outcome, XSTACK, run_for};
 
 /// Whether counts and sizes are those of a release.

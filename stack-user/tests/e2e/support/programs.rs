@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
-use std::process::{Child, ChildStderr, Command, Output, Stdio};
+use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, Output, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -39,6 +39,16 @@ impl Running {
         self.child.as_mut().unwrap().try_wait().unwrap().is_some()
     }
 
+    /// Where it reads, if that was piped.
+    pub(crate) fn take_stdin(&mut self) -> ChildStdin {
+        self.child.as_mut().unwrap().stdin.take().unwrap()
+    }
+
+    /// What it says on stdout, if that was piped.
+    pub(crate) fn take_stdout(&mut self) -> ChildStdout {
+        self.child.as_mut().unwrap().stdout.take().unwrap()
+    }
+
     /// What it says on stderr, if that was piped.
     pub(crate) fn take_stderr(&mut self) -> ChildStderr {
         self.child.as_mut().unwrap().stderr.take().unwrap()
@@ -72,14 +82,21 @@ impl Drop for Running {
     }
 }
 
-/// nginx on the web host, for http and https, with a directory of its own.
+/// nginx, for http and https, with a directory of its own.
 pub(crate) struct Nginx {
     directory: TempDir,
+    ip: String,
     _running: Running,
 }
 
 impl Nginx {
+    /// On the web host.
     pub(crate) fn start(lab: &TestLab) -> Self {
+        Self::on(lab, Host::Web, &address::WEB.to_string())
+    }
+
+    /// On one of a host's addresses.
+    pub(crate) fn on(lab: &TestLab, host: Host, ip: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let root = directory.path();
         fs::create_dir(root.join("www")).unwrap();
@@ -87,17 +104,12 @@ impl Nginx {
         fs::write(root.join("certificate.pem"), key.cert.pem()).unwrap();
         fs::write(root.join("key.pem"), key.signing_key.serialize_pem()).unwrap();
         let configuration = root.join("nginx.conf");
-        fs::write(&configuration, Self::configuration(&root.display().to_string())).unwrap();
+        fs::write(&configuration, Self::configuration(ip, &root.display().to_string())).unwrap();
         let running = Running::start(
-            lab.on(Host::Web, "nginx")
-                .arg("-c")
-                .arg(&configuration)
-                .arg("-p")
-                .arg(root)
-                .stderr(Stdio::null()),
+            lab.on(host, "nginx").arg("-c").arg(&configuration).arg("-p").arg(root).stderr(Stdio::null()),
         );
-        wait_for_port(lab, &format!("{}:443", address::WEB));
-        Self { directory, _running: running }
+        wait_for_port(lab, host, &format!("{ip}:443"));
+        Self { directory, ip: ip.to_owned(), _running: running }
     }
 
     /// The certificate of https://example.com, which signs for itself.
@@ -108,11 +120,10 @@ impl Nginx {
     /// Puts a file there for anybody to fetch.
     pub(crate) fn serve(&self, name: &str, content: &[u8]) -> String {
         fs::write(self.directory.path().join("www").join(name), content).unwrap();
-        format!("http://{}/{name}", address::WEB)
+        format!("http://{}/{name}", self.ip)
     }
 
-    fn configuration(root: &str) -> String {
-        let web = address::WEB;
+    fn configuration(ip: &str, root: &str) -> String {
         let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
             .map(|kind| format!("{kind}_temp_path {root}/{kind};"))
             .join(" ");
@@ -121,7 +132,7 @@ impl Nginx {
              events {{ worker_connections 256; }}\n\
              http {{ access_log off; sendfile on; default_type application/octet-stream; {temporary}\n\
              ssl_certificate {root}/certificate.pem; ssl_certificate_key {root}/key.pem;\n\
-             server {{ listen {web}:80; listen {web}:443 ssl; root {root}/www; }} }}\n"
+             server {{ listen {ip}:80; listen {ip}:443 ssl; root {root}/www; }} }}\n"
         )
     }
 }
@@ -141,18 +152,18 @@ impl Dnsmasq {
                 .arg(format!("--address=/example.com/{}", address::WEB))
                 .stderr(Stdio::null()),
         );
-        wait_for_port(lab, &format!("{}:53", address::DNS));
+        wait_for_port(lab, Host::Web, &format!("{}:53", address::DNS));
         Self { _running: running }
     }
 }
 
-/// Waits until something on the web host listens on a TCP port.
-pub(crate) fn wait_for_port(lab: &TestLab, address: &str) {
+/// Waits until something on a host listens on a TCP port.
+pub(crate) fn wait_for_port(lab: &TestLab, host: Host, address: &str) {
     let (ip, port) = address.split_once(':').unwrap();
     let deadline = Instant::now() + STARTS_WITHIN;
     loop {
         let filter = format!("src {ip} and sport = :{port}");
-        if !lab.text(Host::Web, &["ss", "--no-header", "-ltn", &filter]).trim().is_empty() {
+        if !lab.text(host, &["ss", "--no-header", "-ltn", &filter]).trim().is_empty() {
             return;
         }
         assert!(Instant::now() < deadline, "nothing listens on {address}");
