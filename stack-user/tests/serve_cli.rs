@@ -171,6 +171,14 @@ async fn methods_other_than_get_and_head_are_refused() {
             (get.header("content-type"), get.header("etag"))
         );
     }
+    for (head, status) in [
+        ("GET /digits.bin HTTP/1.0", 200),
+        ("GET http://h/digits.bin HTTP/1.1\r\nHost: h", 200),
+        ("GET /digits.bin HTTP/1.1", 400),
+        ("GET /digits.bin HTTP/1.1\r\nHost: a\r\nHost: b", 400),
+    ] {
+        assert_eq!(server.ask(head).await.status, status, "{head}");
+    }
     // A refusal reaches also those who go on sending.
     let mut client = server.connect().await;
     client

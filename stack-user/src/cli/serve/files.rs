@@ -5,8 +5,8 @@ use std::{path::PathBuf, sync::Arc};
 use http::{
     HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version,
     header::{
-        self, ACCEPT, ACCEPT_ENCODING, ALLOW, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG, IF_RANGE,
-        LAST_MODIFIED, LOCATION, RANGE, VARY,
+        self, ACCEPT, ACCEPT_ENCODING, ALLOW, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG, HOST,
+        IF_RANGE, LAST_MODIFIED, LOCATION, RANGE, VARY,
     },
 };
 use http_body_util::{BodyExt, Empty};
@@ -89,6 +89,9 @@ impl Files {
             let mut response = pages::error(StatusCode::METHOD_NOT_ALLOWED);
             response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
             return response;
+        }
+        if !names_its_host(&request) {
+            return pages::error(StatusCode::BAD_REQUEST);
         }
         let Ok(path) = RequestPath::parse(request.uri().path()) else {
             return pages::error(StatusCode::BAD_REQUEST);
@@ -174,6 +177,12 @@ impl Files {
         }
         response
     }
+}
+
+/// Every request of HTTP/1.1 has one `Host`, and whoever sends several is up to something (RFC 9112 §3.2).
+fn names_its_host(request: &Request<()>) -> bool {
+    let hosts = request.headers().get_all(HOST).iter().count();
+    hosts == 1 || (hosts == 0 && request.version() < Version::HTTP_11)
 }
 
 /// Has tower-http serve `opened`.

@@ -272,3 +272,57 @@ impl Tree {
         Ok(listing)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn what_the_kernel_says_becomes_the_answer_that_nginx_gives() {
+        let name = |errno: Errno| match Refusal::from(io::Error::from(errno)) {
+            Refusal::NotFound => "404",
+            Refusal::Forbidden => "403",
+            Refusal::Busy => "503",
+            Refusal::Failed(_) => "500",
+        };
+        for (errnos, status) in [
+            (&[Errno::ENOENT, Errno::ENOTDIR, Errno::ENAMETOOLONG][..], "404"),
+            (&[Errno::EACCES, Errno::EPERM, Errno::ELOOP, Errno::EXDEV, Errno::ENXIO], "403"),
+            (&[Errno::EMFILE, Errno::ENFILE], "503"),
+            (&[Errno::EIO, Errno::ESTALE, Errno::ENOMEM, Errno::EUCLEAN], "500"),
+        ] {
+            for &errno in errnos {
+                assert_eq!(name(errno), status, "{errno}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_link_that_is_changed_while_it_is_followed_leads_nowhere_outside() {
+        let outside = tempfile::tempdir().expect("a directory");
+        std::fs::write(outside.path().join("secret"), "secret").expect("written");
+        let inside = tempfile::tempdir().expect("a directory");
+        std::fs::create_dir(inside.path().join("real")).expect("made");
+        std::fs::write(inside.path().join("real/secret"), "public").expect("written");
+        let rules = Rules { listing: true, hidden: false, follow_symlinks: false };
+        let tree = Tree::open(inside.path(), rules).expect("opens");
+        let (link, other) = (inside.path().join("link"), inside.path().join("other"));
+        let path = RequestPath::parse("/link/secret").unwrap_or_else(|_| panic!("a path"));
+        std::thread::scope(|scope| {
+            let swapping = scope.spawn(|| {
+                for round in 0..2000 {
+                    let target =
+                        if round % 2 == 0 { inside.path().join("real") } else { outside.path().into() };
+                    symlink(target, &other).and_then(|()| std::fs::rename(&other, &link)).expect("swapped");
+                }
+            });
+            while !swapping.is_finished() {
+                if let Ok(Found::File(found)) = tree.find(&path, false, true) {
+                    assert_eq!(found.content.as_deref(), Some(&b"public"[..]));
+                }
+            }
+        });
+    }
+}
