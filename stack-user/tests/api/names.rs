@@ -106,3 +106,34 @@ async fn https_is_refused_unless_somebody_above_speaks_it() {
     soon("connecting", tower::Service::call(&mut connector, uri)).await.unwrap();
     soon("accepting", listener.accept()).await.unwrap();
 }
+
+#[tokio::test]
+async fn axum_serves_on_our_listener_and_knows_the_peers() {
+    use axum::{Router, extract::ConnectInfo, routing::get, serve::ListenerExt};
+    use stack_user::api::connectors::axum::Peer;
+
+    let (a, b) = soon("claiming", link()).await;
+    let ours = TcpListener::bind(&b, (B, 80).into()).await.unwrap();
+    let router = Router::new().route("/", get(|ConnectInfo(Peer(peer))| async move { peer.to_string() }));
+    tokio::spawn(async { axum::serve(ours, router.into_make_service_with_connect_info::<Peer>()).await });
+    // With a listener that is tapped, an address will do.
+    let tapped =
+        TcpListener::bind(&b, (B, 81).into()).await.unwrap().tap_io(|stream| stream.set_nodelay(true));
+    let router = Router::new()
+        .route("/", get(|ConnectInfo(peer): ConnectInfo<SocketAddr>| async move { peer.to_string() }));
+    let served = tokio::spawn(async {
+        axum::serve(tapped, router.into_make_service_with_connect_info::<SocketAddr>()).await
+    });
+    let connector = Connector::new(Resolver::new(&a, &[B.into()]).unwrap());
+    let client = Client::builder(TokioExecutor::new()).build::<_, Empty<bytes::Bytes>>(connector);
+    for uri in ["http://10.0.0.2/", "http://10.0.0.2:81/"] {
+        let response = soon("a response", client.get(uri.parse().unwrap())).await.unwrap();
+        let Ends { local, .. } = *response.extensions().get().unwrap();
+        assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), local.to_string());
+    }
+    // When nothing can come any more, the server waits: it does not spin, and does not end.
+    drop(client);
+    soon("shutting down", b.shut_down(Duration::from_secs(1))).await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert!(!served.is_finished());
+}
