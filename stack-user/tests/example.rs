@@ -15,18 +15,18 @@ fn two_stacks_back_to_back() {
 #[test]
 fn every_example_program_is_run() {
     let package = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let tests = fs::read_to_string(package.join("tests/e2e/examples.rs")).expect("the end-to-end tests");
-    let mut examples = 0;
-    for file in fs::read_dir(package.join("examples")).expect("the examples") {
-        let path = file.expect("a file").path();
+    let files = |directory: &str| {
+        let entries = fs::read_dir(package.join(directory)).expect("a directory");
+        entries.map(|entry| entry.expect("a file").path()).filter(|path| path.is_file()).collect::<Vec<_>>()
+    };
+    let tests: String =
+        files("tests/e2e").iter().map(|path| fs::read_to_string(path).expect("a test")).collect();
+    let examples = files("examples");
+    assert!(examples.len() > 1);
+    for path in examples {
         let name = path.file_stem().and_then(|stem| stem.to_str()).expect("a name");
-        let is_run =
-            ["example(", "example_server("].iter().any(|call| tests.contains(&format!("{call}\"{name}\"")));
-        assert!(
-            is_run || name == "back_to_back",
-            "nothing runs {name}: give it a test in tests/e2e/examples.rs"
-        );
-        examples += 1;
+        let calls = ["example(", "example_server(", "program("];
+        let is_run = calls.iter().any(|call| tests.contains(&format!("{call}\"{name}\"")));
+        assert!(is_run || name == "back_to_back", "nothing runs {name}: give it a test in tests/e2e/");
     }
-    assert!(examples > 1);
 }

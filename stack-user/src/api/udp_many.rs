@@ -3,7 +3,7 @@
 use std::{
     future::poll_fn,
     io::{self, IoSliceMut},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::atomic::{AtomicU8, Ordering},
     task::{Context, Poll},
 };
@@ -21,6 +21,8 @@ pub struct Datagram {
     pub len: usize,
     /// Who sent it.
     pub from: SocketAddr,
+    /// Which of our addresses it came to (`IP_PKTINFO`).
+    pub to: IpAddr,
     /// What routers said of congestion (RFC 3168).
     pub ecn: Ecn,
 }
@@ -66,7 +68,8 @@ impl UdpSocket {
     }
 
     /// Sends several datagrams to `remote` in one go, as `sendmmsg` does, with that codepoint of congestion notification.
-    /// Returns how many were sent: fewer than all when the frames are used up, or when one can't be sent.
+    /// If the socket is on all our addresses, they come from `source`, or from the one that a connection would have. Returns
+    /// how many were sent: fewer than all when the frames are used up, or when one can't be sent.
     ///
     /// # Errors
     /// As [`send_to`](Self::send_to), if the first one can't be sent.
@@ -74,13 +77,14 @@ impl UdpSocket {
         &self,
         datagrams: impl IntoIterator<Item = &'a [u8]>,
         remote: SocketAddr,
+        source: Option<IpAddr>,
         ecn: Ecn,
     ) -> io::Result<usize> {
         let fields = self.fields().get().with_ecn(ecn);
         self.send_by(|stack, now, id| {
             let mut sent = 0;
             for datagram in datagrams {
-                match stack.udp_send_with(now, id, remote, fields, datagram) {
+                match stack.udp_send_with(now, id, remote, source, fields, datagram) {
                     Err(error) if sent == 0 => return Err(error.into()),
                     Err(_) => break,
                     Ok(()) => sent += 1,
@@ -119,7 +123,7 @@ impl UdpSocket {
             let mut n = 0;
             for buf in &mut *bufs {
                 match stack.udp_recv(id, buf) {
-                    Ok(Received { len, from, ecn }) => received(Datagram { len, from, ecn }),
+                    Ok(Received { len, from, to, ecn }) => received(Datagram { len, from, to, ecn }),
                     Err(error) if n == 0 => return Err(error),
                     // An error of the network comes before what waits, and the others can be had again.
                     Err(_) => break,

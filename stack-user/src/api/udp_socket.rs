@@ -138,7 +138,7 @@ impl UdpSocket {
     /// # Errors
     /// As there.
     pub fn try_send_to(&self, payload: &[u8], remote: SocketAddr) -> io::Result<usize> {
-        self.try_send_many([payload], remote, Ecn::NotEct)?;
+        self.try_send_many([payload], remote, None, Ecn::NotEct)?;
         Ok(payload.len())
     }
 

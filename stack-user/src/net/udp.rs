@@ -54,6 +54,8 @@ pub struct Received {
     pub len: usize,
     /// Who sent it.
     pub from: SocketAddr,
+    /// Which of our addresses it came to.
+    pub to: IpAddr,
     /// What routers said of congestion.
     pub ecn: Ecn,
 }
@@ -206,6 +208,7 @@ struct Socket {
 struct Waiting {
     payload: Payload,
     from: SocketAddr,
+    to: IpAddr,
     ecn: Ecn,
 }
 
@@ -294,7 +297,7 @@ impl Sockets {
         scores.max_by_key(|&(score, _)| score).map(|(_, id)| id)
     }
 
-    /// Puts a datagram from `remote` at the end of a socket's queue. The payload is kept, or given back to the
+    /// Puts a datagram from `remote`, that came to our address `to`, at the end of a socket's queue. The payload is kept, or given back to the
     /// pool.
     ///
     /// # Errors
@@ -304,6 +307,7 @@ impl Sockets {
         pool: &mut P,
         id: SocketId,
         remote: SocketAddr,
+        to: IpAddr,
         ecn: Ecn,
         payload: Payload,
     ) -> Result<(), DropReason> {
@@ -316,7 +320,7 @@ impl Sockets {
             return Err(DropReason::UdpQueueFull);
         }
         let payload = payload.under_pressure(pool);
-        socket.queue.push_back(Waiting { payload, from: remote, ecn });
+        socket.queue.push_back(Waiting { payload, from: remote, to, ecn });
         Ok(())
     }
 
@@ -334,10 +338,10 @@ impl Sockets {
         if let Some(error) = socket.error.take() {
             return Err(error.into());
         }
-        let Waiting { payload, from, ecn } = socket.queue.pop_front().ok_or(socket.nothing_more())?;
+        let Waiting { payload, from, to, ecn } = socket.queue.pop_front().ok_or(socket.nothing_more())?;
         let len = payload.copy_to(pool, buf);
         payload.release(pool);
-        Ok(Received { len, from, ecn })
+        Ok(Received { len, from, to, ecn })
     }
 
     /// As [`recv`](Self::recv), and the datagram can be received once more.
@@ -349,8 +353,8 @@ impl Sockets {
         if let Some(error) = socket.error {
             return Err(error.into());
         }
-        let Waiting { payload, from, ecn } = socket.queue.front().ok_or(socket.nothing_more())?;
-        Ok(Received { len: payload.copy_to(pool, buf), from: *from, ecn: *ecn })
+        let &Waiting { ref payload, from, to, ecn } = socket.queue.front().ok_or(socket.nothing_more())?;
+        Ok(Received { len: payload.copy_to(pool, buf), from, to, ecn })
     }
 
     /// An address is not ours any more. Returns the sockets that had it, to be woken.

@@ -83,10 +83,10 @@ impl<P: FramePool> Stack<P> {
         remote: SocketAddr,
         payload: &[u8],
     ) -> Result<(), UdpSendError> {
-        self.udp_send_with(now, id, remote, IpFields::default(), payload)
+        self.udp_send_with(now, id, remote, None, IpFields::default(), payload)
     }
 
-    /// Sends a datagram whose IP header says what `fields` do.
+    /// Sends a datagram whose IP header says what `fields` do. If the socket is on all our addresses, it comes from `source`.
     ///
     /// # Errors
     /// See [`UdpSendError`].
@@ -95,11 +95,13 @@ impl<P: FramePool> Stack<P> {
         now: Instant,
         id: UdpId,
         remote: SocketAddr,
+        source: Option<IpAddr>,
         fields: IpFields,
         payload: &[u8],
     ) -> Result<(), UdpSendError> {
         let routes = self.addresses.routes();
         let bound = self.udp.local(id).map(|local| local.ip()).filter(|ip| !ip.is_unspecified());
+        let bound = bound.or(source.filter(|ip| !ip.is_unspecified()));
         let ours = bound.map_or_else(|| !routes.is_empty(), |source| routes.is_ours(source));
         if !ours {
             return Err(UdpSendError::NoAddress);
@@ -183,7 +185,7 @@ impl<P: FramePool> Stack<P> {
         let ip_header_len = datagram.payload.start;
         frame.truncate(ip_header_len + payload.end);
         frame.trim_front(ip_header_len + payload.start);
-        self.deliver_udp(id, remote, Ecn::of(datagram.header.tos), Payload::Frame(frame));
+        self.deliver_udp(id, remote, destination, Ecn::of(datagram.header.tos), Payload::Frame(frame));
     }
 
     /// A datagram that came in parts.
@@ -198,14 +200,14 @@ impl<P: FramePool> Stack<P> {
         match self.udp.lookup(local, remote) {
             Some(id) => {
                 let data = whole.payload.get(payload).unwrap_or_default().to_vec();
-                self.deliver_udp(id, remote, Ecn::of(whole.header.tos), Payload::Heap(data));
+                self.deliver_udp(id, remote, destination, Ecn::of(whole.header.tos), Payload::Heap(data));
             }
             None => self.drops.count(DropReason::UdpNoSocket),
         }
     }
 
-    fn deliver_udp(&mut self, id: UdpId, remote: SocketAddr, ecn: Ecn, payload: Payload) {
-        match self.udp.deliver(&mut self.pool, id, remote, ecn, payload) {
+    fn deliver_udp(&mut self, id: UdpId, remote: SocketAddr, to: IpAddr, ecn: Ecn, payload: Payload) {
+        match self.udp.deliver(&mut self.pool, id, remote, to, ecn, payload) {
             Ok(()) => self.events.push_back(Event::Udp { id }),
             Err(reason) => self.drops.count(reason),
         }

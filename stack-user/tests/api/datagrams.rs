@@ -130,7 +130,7 @@ async fn what_the_packets_say_is_what_was_chosen() {
     let everybody = (Ipv4Addr::BROADCAST, 7).into();
     let sent = |ecn| {
         while wire.receive().is_some() {}
-        assert_eq!(socket.try_send_many([&b"hello"[..]], everybody, ecn).unwrap(), 1);
+        assert_eq!(socket.try_send_many([&b"hello"[..]], everybody, None, ecn).unwrap(), 1);
         let frame = std::iter::from_fn(|| wire.receive()).find(|frame| frame[12..14] == [8, 0]).unwrap();
         let (tos, ttl) = (frame[14 + 1], frame[14 + 8]);
         assert_eq!(ttl, socket.ttl());

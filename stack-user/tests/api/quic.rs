@@ -18,8 +18,8 @@ async fn many_datagrams_go_and_come_at_once_with_their_codepoints() {
     let client = UdpSocket::bind(&a, (A, 0).into()).await.unwrap();
     let server = UdpSocket::bind(&b, (B, 4433).into()).await.unwrap();
     let datagrams = [&b"one"[..], b"", b"three"];
-    assert_eq!(client.try_send_many(datagrams, (B, 4433).into(), Ecn::Ect0).unwrap(), 3);
-    assert_eq!(client.try_send_many([&b"four"[..]], (B, 4433).into(), Ecn::Ce).unwrap(), 1);
+    assert_eq!(client.try_send_many(datagrams, (B, 4433).into(), None, Ecn::Ect0).unwrap(), 3);
+    assert_eq!(client.try_send_many([&b"four"[..]], (B, 4433).into(), None, Ecn::Ce).unwrap(), 1);
     let (mut got, mut codepoints) = (Vec::new(), Vec::new());
     while got.len() < 4 {
         let mut memory = [[0; 16]; 3];
@@ -28,7 +28,7 @@ async fn many_datagrams_go_and_come_at_once_with_their_codepoints() {
         let n = soon("datagrams", server.recv_many(&mut bufs, &mut received)).await.unwrap();
         assert_eq!(n, received.len());
         for (datagram, buf) in received.iter().zip(&memory) {
-            assert_eq!(datagram.from, client.local_addr());
+            assert_eq!((datagram.from, datagram.to), (client.local_addr(), B.into()));
             got.push(buf[..datagram.len].to_vec());
             codepoints.push(datagram.ecn);
         }
@@ -37,8 +37,11 @@ async fn many_datagrams_go_and_come_at_once_with_their_codepoints() {
     assert_eq!(codepoints, [Ecn::Ect0, Ecn::Ect0, Ecn::Ect0, Ecn::Ce]);
     // What is too long is an error if it is the first, and the end of the row if not.
     let long = vec![0; 2_000];
-    client.try_send_many([&long[..]], (B, 4433).into(), Ecn::NotEct).unwrap_err();
-    assert_eq!(client.try_send_many([b"x", &long[..], b"y"], (B, 4433).into(), Ecn::NotEct).unwrap(), 1);
+    client.try_send_many([&long[..]], (B, 4433).into(), None, Ecn::NotEct).unwrap_err();
+    assert_eq!(
+        client.try_send_many([b"x", &long[..], b"y"], (B, 4433).into(), None, Ecn::NotEct).unwrap(),
+        1
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

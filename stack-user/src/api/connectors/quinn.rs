@@ -76,7 +76,8 @@ impl AsyncUdpSocket for Socket {
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
         let ecn = transmit.ecn.map_or(Ecn::NotEct, |ecn| Ecn::of(ecn as u8));
         let size = transmit.segment_size.unwrap_or(transmit.contents.len()).max(1);
-        match self.socket.try_send_many(transmit.contents.chunks(size), transmit.destination, ecn) {
+        let datagrams = transmit.contents.chunks(size);
+        match self.socket.try_send_many(datagrams, transmit.destination, transmit.src_ip, ecn) {
             Err(error) if error.kind() == io::ErrorKind::OutOfMemory => {
                 self.out_of_frames.store(true, Ordering::Relaxed);
                 Err(io::ErrorKind::WouldBlock.into())
@@ -95,13 +96,12 @@ impl AsyncUdpSocket for Socket {
         bufs: &mut [IoSliceMut<'_>],
         meta: &mut [RecvMeta],
     ) -> Poll<io::Result<usize>> {
-        let our_ip = self.socket.local_addr().ip();
         loop {
             let mut unfilled = meta.iter_mut();
-            let received = self.socket.poll_recv_many(cx, bufs, |Datagram { len, from, ecn }| {
+            let received = self.socket.poll_recv_many(cx, bufs, |Datagram { len, from, to, ecn }| {
                 if let Some(meta) = unfilled.next() {
                     let ecn = EcnCodepoint::from_bits(ecn.bits());
-                    *meta = RecvMeta { addr: from, len, stride: len, ecn, dst_ip: Some(our_ip) };
+                    *meta = RecvMeta { addr: from, len, stride: len, ecn, dst_ip: Some(to) };
                 }
             });
             match ready!(received) {

@@ -34,7 +34,7 @@ impl Host {
 
     fn deliver(&mut self, id: SocketId, from: SocketAddr, data: &[u8]) -> Result<(), DropReason> {
         let payload = self.frame(data);
-        self.sockets.deliver(&mut self.pool, id, from, Ecn::NotEct, payload)
+        self.sockets.deliver(&mut self.pool, id, from, US, Ecn::NotEct, payload)
     }
 
     fn recv(&mut self, id: SocketId) -> Result<(Vec<u8>, SocketAddr), RecvError> {
@@ -73,7 +73,7 @@ fn datagrams_come_in_order_and_each_as_one() {
     assert_eq!(host.deliver(id, SERVER, b"one"), Ok(()));
     assert_eq!(host.deliver(id, STRANGER, b""), Ok(()));
     let heap = Payload::Heap(vec![7; 3_000]);
-    assert_eq!(host.sockets.deliver(&mut host.pool, id, SERVER, Ecn::NotEct, heap), Ok(()));
+    assert_eq!(host.sockets.deliver(&mut host.pool, id, SERVER, US, Ecn::NotEct, heap), Ok(()));
     assert!(host.sockets.is_readable(id));
     assert_eq!(host.recv(id), Ok((b"one".to_vec(), SERVER)));
     assert_eq!(host.recv(id), Ok((vec![], STRANGER)));

@@ -390,6 +390,29 @@ fn datagrams_to_each_address_find_the_socket_that_is_bound_to_it() {
     assert_eq!(link.b.udp_recv_from(client, &mut [0; 10]), Ok((5, to(A2, 7))));
 }
 
+/// A socket on all addresses can answer from the one that was asked, as who asked expects (RFC 1122 §4.1.3.5).
+#[test]
+fn a_socket_on_all_addresses_hears_which_was_meant_and_answers_from_it() {
+    let mut link = two();
+    let (server, _) = link.a.udp_bind(to(ANY, 53)).expect("a socket");
+    let (client, local) = link.b.udp_bind(to(B, 0)).expect("a socket");
+    for asked in [A2, A] {
+        link.b.udp_connect(client, to(asked, 53));
+        link.b.udp_send_to(link.now, client, to(asked, 53), b"question").expect("sent");
+        link.run(Duration::from_millis(10));
+        let received = link.a.udp_recv(server, &mut [0; 100]).expect("a question");
+        assert_eq!((received.from, received.to), (local, asked.into()));
+        let fields = crate::wire::IpFields::default();
+        link.a.udp_send_with(link.now, server, local, Some(received.to), fields, b"answer").expect("sent");
+        link.run(Duration::from_millis(10));
+        // A connected socket takes it from nobody else.
+        assert_eq!(link.b.udp_recv_from(client, &mut [0; 100]), Ok((6, to(asked, 53))));
+    }
+    let foreign = Some(Ipv4Addr::new(10, 0, 0, 77).into());
+    let error = link.a.udp_send_with(link.now, server, local, foreign, Default::default(), b"forged");
+    assert_eq!(error, Err(UdpSendError::NoAddress));
+}
+
 #[test]
 fn one_peer_may_have_the_same_ports_at_two_addresses() {
     let mut link = two();
