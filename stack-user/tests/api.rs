@@ -3,6 +3,8 @@
 // A helper that unwraps fails its test with a line number.
 #![allow(clippy::unwrap_used)]
 
+#[path = "api/addresses.rs"]
+mod addresses;
 #[path = "api/datagrams.rs"]
 mod datagrams;
 #[path = "api/in_place.rs"]

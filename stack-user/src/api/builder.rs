@@ -10,7 +10,7 @@ use std::{
 
 use tokio::runtime::Handle;
 
-use super::{Besides, Stack};
+use super::{Besides, Stack, addresses::Place};
 use crate::{
     device::{
         fault::FaultSpec,
@@ -22,12 +22,11 @@ use crate::{
     },
     net::{
         acd::Schedule,
-        candidates::Candidates,
-        route::{Prefix, PrefixError, Route, RouteError},
+        route::{Prefix, PrefixError, RouteError},
     },
     rng::Rng,
     runtime::{Clock, Life, LifeError},
-    stack::{AddressEvent, ClaimError},
+    stack::ClaimError,
     tcp,
     telemetry::STORY,
     time::Duration,
@@ -124,7 +123,7 @@ impl FromStr for ProgramChoice {
 #[derive(Clone, Debug, Default)]
 pub struct Builder {
     interface: Option<String>,
-    address: AddressChoice,
+    addresses: Vec<AddressChoice>,
     gateway: Option<Ipv4Addr>,
     vlan: Option<u16>,
     mode: Mode,
@@ -197,6 +196,15 @@ pub enum StartError {
         /// Its networks.
         networks: String,
     },
+    /// There is no network to choose an address in.
+    #[error("no address can be chosen where there is none yet: give one with its prefix length")]
+    NoNetwork,
+    /// It was released before it was ours.
+    #[error("the claim of {address} was withdrawn before it was decided")]
+    Withdrawn {
+        /// The address.
+        address: IpAddr,
+    },
     /// The capture file can't be written.
     #[error("cannot write frames to {}: {source}", path.display())]
     Capture {
@@ -227,10 +235,17 @@ impl Builder {
         self
     }
 
-    /// The address to claim.
+    /// The one address to claim.
     #[must_use]
-    pub fn address(mut self, choice: AddressChoice) -> Self {
-        self.address = choice;
+    pub fn address(self, choice: AddressChoice) -> Self {
+        self.addresses(vec![choice])
+    }
+
+    /// The addresses to claim, all at the same time; the first is the stack's [`address`](Stack::address). If one can't be
+    /// had, the stack does not start. None is as one that is chosen for us.
+    #[must_use]
+    pub fn addresses(mut self, choices: Vec<AddressChoice>) -> Self {
+        self.addresses = choices;
         self
     }
 
@@ -331,9 +346,19 @@ impl Builder {
     /// [`StartError`] says what is in the way, and what to do.
     pub async fn start(self) -> Result<Stack, StartError> {
         let interface = interface::find(self.interface.as_deref()).await?;
-        let network = self.network(&interface).await?;
         let mut rng = Rng::from_os().map_err(StartError::Random)?;
-        let candidates = self.candidates(&interface, &network, &mut rng);
+        let place = Place {
+            interface: Some(interface.clone()),
+            gateway: self.gateway,
+            vlan: self.vlan,
+            schedule: self.schedule,
+        };
+        let auto = [AddressChoice::Auto];
+        let choices = if self.addresses.is_empty() { &auto[..] } else { &self.addresses };
+        let mut wishes = Vec::new();
+        for &choice in choices {
+            wishes.push(place.wish(choice, choices.len() == 1, &interface, &mut rng).await?);
+        }
         let life = self.state_directory.as_deref().map(Life::begin).transpose()?;
 
         let mut program = match &self.program {
@@ -354,11 +379,18 @@ impl Builder {
         // Damage that was asked for is not the link's.
         let remedy = interface.partial_checksum_remedy().filter(|_| self.faults.is_none());
         let drivers = self.drivers.clone();
-        let besides = Besides { drivers, program: Some(program), checksum_remedy: remedy, life };
+        let besides = Besides { drivers, program: Some(program), checksum_remedy: remedy, life, place };
         let stack = Stack::start(shards, clock, besides).map_err(StartError::Wait)?;
-        let address = self.claim_one(&stack, &network, &candidates).await?;
-        tracing::info!(target: STORY, "address {address} claimed on {} ({})", interface.name, interface.mac);
-        self.greet_gateway(&stack, &network);
+        for address in stack.claim_all(wishes).await? {
+            tracing::info!(target: STORY, "address {address} claimed on {} ({})", interface.name, interface.mac);
+        }
+        // While the program that uses the stack is still getting ready.
+        stack.shard().with(|core, now| {
+            if let Some(gateway) = core.stack.routes().gateway() {
+                tracing::info!(target: STORY, "gateway {gateway} for everything outside of our subnets");
+            }
+            core.stack.find_gateway(now);
+        });
         Ok(stack)
     }
 
@@ -380,103 +412,6 @@ impl Builder {
             );
         }
     }
-
-    /// The network that our address is to be in, by what was given and what the interface has.
-    async fn network(&self, interface: &Interface) -> Result<Network, StartError> {
-        let gateway = self.gateway.or_else(|| interface.ipv4_gateway());
-        let mtu = u16::try_from(interface.mtu).unwrap_or(u16::MAX);
-        let prefix = match self.address {
-            AddressChoice::Auto => {
-                let (address, length) = interface.ipv4_network()?;
-                Prefix::new(address.into(), length)?
-            }
-            AddressChoice::Given { address, prefix_len: Some(length) } => {
-                Prefix::new(address.into(), length)?
-            }
-            AddressChoice::Given { address, prefix_len: None } => network_of(address, interface)?,
-        };
-        // The interface's own gateway is of no use on another network.
-        let gateway = gateway.filter(|&gateway| self.gateway.is_some() || prefix.contains(gateway.into()));
-        if let AddressChoice::Given { address, .. } = self.address {
-            Route::new(address.into(), prefix, gateway.map(IpAddr::V4), mtu)?;
-            if let Some(interface) = interface::owner_of(address.into()).await? {
-                return Err(StartError::OwnAddress { address, interface });
-            }
-        }
-        Ok(Network { prefix, gateway, mtu })
-    }
-
-    /// The addresses to try, in order.
-    fn candidates(&self, interface: &Interface, network: &Network, rng: &mut Rng) -> Vec<Ipv4Addr> {
-        match self.address {
-            AddressChoice::Given { address, .. } => vec![address],
-            AddressChoice::Auto => {
-                let own = interface.networks.iter().map(|network| network.address);
-                let in_use: Vec<_> = own.chain(network.gateway.map(IpAddr::V4)).collect();
-                Candidates::new(network.prefix, &in_use, rng.fork()).collect()
-            }
-        }
-    }
-
-    /// Claims the first of the candidates that nobody has.
-    async fn claim_one(
-        &self,
-        stack: &Stack,
-        network: &Network,
-        candidates: &[Ipv4Addr],
-    ) -> Result<Ipv4Addr, StartError> {
-        for &address in candidates {
-            stack.steer(address.into(), self.vlan.unwrap_or(0))?;
-            tracing::info!(target: STORY, "asking whether anybody has {address}");
-            stack.shard().with(|core, now| {
-                core.stack.claim(now, address, network.prefix, network.gateway, network.mtu, self.schedule)
-            })?;
-            match stack.claimed().await.map_err(StartError::Stopped)? {
-                AddressEvent::Refused { mac } | AddressEvent::Lost { mac } => {
-                    stack.shard().with(|core, now| core.stack.release(now, address.into()));
-                    stack.unsteer(address.into(), self.vlan.unwrap_or(0))?;
-                    if let AddressChoice::Given { .. } = self.address {
-                        return Err(StartError::AddressInUse { address, mac });
-                    }
-                    tracing::info!(target: STORY, "{address} is in use by {mac}");
-                }
-                AddressEvent::Probing | AddressEvent::Claimed | AddressEvent::Leaving => return Ok(address),
-            }
-        }
-        Err(StartError::NoFreeAddress { prefix: network.prefix, tried: candidates.len() })
-    }
-
-    /// Asks for the gateway's link-layer address while the program that uses the stack is still getting ready.
-    fn greet_gateway(&self, stack: &Stack, network: &Network) {
-        if let Some(gateway) = network.gateway {
-            tracing::info!(target: STORY, "gateway {gateway} for everything outside of {}", network.prefix);
-            stack.shard().with(|core, now| core.stack.find_gateway(now));
-        }
-    }
-}
-
-/// What the address is to be part of.
-#[derive(Debug)]
-struct Network {
-    prefix: Prefix,
-    gateway: Option<Ipv4Addr>,
-    mtu: u16,
-}
-
-/// The interface's network that `address` is in.
-fn network_of(address: Ipv4Addr, interface: &Interface) -> Result<Prefix, StartError> {
-    let mut prefixes = interface
-        .networks
-        .iter()
-        .filter(|network| network.address.is_ipv4())
-        .filter_map(|network| Prefix::new(network.address, network.prefix_len).ok());
-    if let Some(prefix) = prefixes.find(|prefix| prefix.contains(address.into())) {
-        return Ok(prefix);
-    }
-    interface.ipv4_network()?;
-    let networks: Vec<_> = interface.networks.iter().map(ToString::to_string).collect();
-    let (interface, networks) = (interface.name.clone(), networks.join(", "));
-    Err(StartError::OutsideNetworks { address, interface, networks })
 }
 
 #[cfg(test)]

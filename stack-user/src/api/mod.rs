@@ -49,6 +49,7 @@
 //!
 //! What hyper, axum, quinn and others need is in [`connectors`].
 
+mod addresses;
 mod builder;
 pub mod connectors;
 mod error;
@@ -107,7 +108,7 @@ use crate::{
 /// once may get in each other's way. Fewer, and one of them might fail; more does not help.
 const PORT_ATTEMPTS: usize = 16;
 
-/// A running stack: one claimed address on one interface, and a shard for each of its queues. Clones are handles of the
+/// A running stack: claimed addresses on one interface, and a shard for each of its queues. Clones are handles of the
 /// same stack.
 #[derive(Clone, Debug)]
 pub struct Stack {
@@ -128,6 +129,8 @@ struct Running {
     checksum_remedy: Option<String>,
     /// What the next life continues; its end is noted when we are gone.
     _life: Option<Life>,
+    /// Where further addresses are claimed.
+    place: addresses::Place,
 }
 
 /// What a stack has besides its shards, if it has it.
@@ -138,6 +141,7 @@ struct Besides {
     program: Option<Program>,
     checksum_remedy: Option<String>,
     life: Option<Life>,
+    place: addresses::Place,
 }
 
 impl Stack {
@@ -175,7 +179,7 @@ impl Stack {
         clock: Clock,
         besides: Besides,
     ) -> io::Result<Self> {
-        let Besides { drivers, program, checksum_remedy, life } = besides;
+        let Besides { drivers, program, checksum_remedy, life, place } = besides;
         if shards.is_empty() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "a stack needs a device"));
         }
@@ -197,7 +201,7 @@ impl Stack {
             driver_of(number).spawn(drive(Arc::clone(shard), clock, queues));
         }
         let (next, program) = (AtomicUsize::new(0), Mutex::new(program));
-        let running = Running { shards, next, program, checksum_remedy, _life: life };
+        let running = Running { shards, next, program, checksum_remedy, _life: life, place };
         Ok(Self { running: Arc::new(running), only: None })
     }
 
@@ -206,7 +210,7 @@ impl Stack {
         &self.running.shards[0]
     }
 
-    /// The claimed address.
+    /// The first of the claimed [addresses](Self::addresses).
     pub fn address(&self) -> Option<IpAddr> {
         self.shard().with(|core, _| core.stack.address())
     }

@@ -24,17 +24,19 @@ pub struct GlobalOptions {
     #[arg(long, global = true, env = "XSTACK_INTERFACE", hide_env_values = true, value_name = "NAME")]
     pub interface: Option<String>,
 
-    /// Claim this address, ADDR[/PREFIX], or `auto` for a free one of the interface's subnet
+    /// Claim this address, ADDR[/PREFIX], or `auto` for a free one of the interface's subnet; repeat for several
     ///
-    /// The address is probed before it is used (RFC 5227): one that another host has is refused.
+    /// The address is probed before it is used (RFC 5227): one that another host has is refused. Of several, a connection
+    /// comes from the one in its peer's subnet, else from the first that has a router.
     #[arg(
         long,
         global = true,
         env = "XSTACK_ADDRESS",
         hide_env_values = true,
-        value_name = "ADDR[/PREFIX]|auto"
+        value_name = "ADDR[/PREFIX]|auto",
+        value_delimiter = ','
     )]
-    pub address: Option<AddressChoice>,
+    pub address: Vec<AddressChoice>,
 
     /// Send what is not on the subnet to this router [default: the interface's own gateway]
     #[arg(long, global = true, env = "XSTACK_GATEWAY", hide_env_values = true, value_name = "ADDR")]
@@ -159,7 +161,7 @@ impl GlobalOptions {
     pub(super) fn names_no_network(&self) -> bool {
         let named = [
             self.interface.is_some(),
-            self.address.is_some(),
+            !self.address.is_empty(),
             self.gateway.is_some(),
             !self.dns.is_empty(),
             self.mode != Mode::default(),

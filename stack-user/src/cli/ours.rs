@@ -45,7 +45,7 @@ impl OurNetwork {
         let privileges = Privileges::plan(options)?;
         let builder = Stack::builder()
             .interface(options.interface.clone())
-            .address(options.address.unwrap_or_default())
+            .addresses(options.address.clone())
             .gateway(options.gateway)
             .vlan(options.vlan)
             .mode(options.mode)
@@ -133,7 +133,7 @@ impl Network for OurNetwork {
     }
 
     fn addresses(&self) -> Vec<IpAddr> {
-        self.stack.address().into_iter().collect()
+        self.stack.addresses()
     }
 
     async fn listen(&self, local: SocketAddr) -> io::Result<TcpListener> {

@@ -69,6 +69,11 @@ impl Routes {
         self.routes.iter()
     }
 
+    /// The first router that one of them has.
+    pub fn gateway(&self) -> Option<IpAddr> {
+        self.gateway
+    }
+
     /// Whether connections may come from all of them.
     pub fn all_open(&self) -> bool {
         !self.some_closed

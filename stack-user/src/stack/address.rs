@@ -127,8 +127,8 @@ impl<P: FramePool> Stack<P> {
         self.routes().first().map(Route::address)
     }
 
-    /// How datagrams come in and go out.
-    pub(super) fn routes(&self) -> &Routes {
+    /// Those that are ours, and how datagrams go out from each.
+    pub fn routes(&self) -> &Routes {
         self.addresses.routes()
     }
 

@@ -23,6 +23,21 @@ fn an_address_in_use_is_refused_and_its_owner_loses_nothing() {
     assert!(!statistics.contains("DUP"), "{statistics}");
 }
 
+/// None of several is taken if one can't be, and the message says which.
+#[test]
+fn of_several_addresses_the_one_in_use_is_named() {
+    let test = "of_several_addresses_the_one_in_use_is_named";
+    let Some(lab) = TestLab::with_servers(test, &["ping"]) else { return };
+    let owner = address::PEER.to_string();
+    let both = format!("10.77.0.80,{owner}");
+    let outcome = lab.xstack(&["--address", &both, "curl", "http://example.com/"]).expect_code(45);
+    assert!(
+        outcome.stderr.contains(&format!("{owner} is in use by 02:00:0a:4d:00:03")),
+        "{}",
+        outcome.stderr
+    );
+}
+
 #[test]
 fn a_free_address_is_found_when_none_is_given() {
     let Some(lab) = TestLab::with_servers("a_free_address_is_found_when_none_is_given", &["curl"]) else {

@@ -239,7 +239,9 @@ impl Config {
         let Network { interface, addresses, gateway, dns, mode, queue, vlan, program, acd } = &self.network;
         let mut options = given.clone();
         fill(&mut options.interface, interface.clone());
-        fill(&mut options.address, addresses.first().map(|address| address.get_ref().0));
+        if options.address.is_empty() {
+            options.address = addresses.iter().map(|address| address.get_ref().0).collect();
+        }
         fill(&mut options.gateway, *gateway);
         fill(&mut options.queue, *queue);
         fill(&mut options.vlan, vlan.as_ref().map(|vlan| *vlan.get_ref()));
