@@ -10,7 +10,7 @@ use std::{
 use super::{PORT_ATTEMPTS, Stack, TcpStream, options::Linger, shards::Turn};
 use crate::{stack::ListenerId, tcp::Config, time::Duration};
 
-/// Established connections that wait to be accepted, as in `std` and tokio. Fewer, and a burst of clients has to send
+/// Established connections that wait to be accepted on each shard, as in `std` and tokio. Fewer, and a burst of clients has to send
 /// its last ACK twice; more, and clients wait for a program that can't keep up.
 const BACKLOG: usize = 1024;
 

@@ -156,7 +156,7 @@ impl TcpSocket {
     }
 
     /// Listens where it is [bound](Self::bind), or on any port. At most `backlog` established connections wait to be
-    /// accepted.
+    /// accepted, on each of the stack's shards.
     ///
     /// # Errors
     /// As [`TcpListener::bind`].

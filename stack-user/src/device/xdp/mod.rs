@@ -8,8 +8,8 @@
 //!   we    ── frames ────────▶ TX ring ────────▶ kernel sends it ────▶ completion ring ── chunks ──▶ we
 //! ```
 //!
-//! Every queue of the NIC that we serve has these four rings; they all share one UMEM. The XDP program chooses which
-//! frames come here, and needs the [descriptors](XdpDevice::sockets) of the sockets for that.
+//! Every queue of the NIC that we serve has these four rings; those that are opened together share one UMEM. The XDP
+//! program chooses which frames come here, and needs the [descriptors](XdpDevice::sockets) of the sockets for that.
 
 mod device;
 mod error;

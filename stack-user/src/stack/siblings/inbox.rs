@@ -25,6 +25,14 @@ const MAX_MESSAGES: usize = 1024;
 /// jumbo frames for a shard that is stuck take more memory.
 const MAX_BYTES: usize = 1536 * MAX_MESSAGES;
 
+/// Messages beyond which lessons have no room: whoever floods the link with ARP must not keep segments out. Fewer, and a shard
+/// that is kept waiting asks the link for what it could have been told; more, and segments find no room.
+const MAX_WITH_LESSONS: usize = MAX_MESSAGES / 4;
+
+/// Bytes that an empty one keeps for the next messages, a burst of full frames. Fewer, and every burst allocates; more, and each
+/// shard that was stuck once keeps what it took then.
+const KEPT_BYTES: usize = 1536 * 64;
+
 /// A letter box. Its lock is held only as long as it takes to copy a frame, or to exchange two lists.
 #[derive(Debug, Default)]
 pub(super) struct Inbox {
@@ -75,7 +83,8 @@ pub(crate) enum Notice {
 impl Inbox {
     pub(super) fn put(&self, message: Message, payload: &[u8]) -> bool {
         let mut letters = lock(&self.letters);
-        if letters.messages.len() >= MAX_MESSAGES || letters.bytes.len() + payload.len() > MAX_BYTES {
+        let max = if let Message::Lesson(_) = message { MAX_WITH_LESSONS } else { MAX_MESSAGES };
+        if letters.messages.len() >= max || letters.bytes.len() + payload.len() > MAX_BYTES {
             return false;
         }
         letters.messages.push((message, payload.len()));
@@ -142,10 +151,12 @@ impl Letters {
         })
     }
 
-    /// Keeps the room for the next ones.
+    /// Keeps room for the next ones.
     pub(crate) fn clear(&mut self) {
         self.messages.clear();
+        self.messages.shrink_to(MAX_WITH_LESSONS);
         self.bytes.clear();
+        self.bytes.shrink_to(KEPT_BYTES);
     }
 }
 
@@ -201,6 +212,24 @@ mod tests {
         assert_eq!(letters.iter().count(), MAX_MESSAGES);
         assert!(inbox.put(MESSAGE, &vec![0; MAX_BYTES]));
         assert!(!inbox.put(MESSAGE, b"x") && inbox.put(MESSAGE, b""));
+        inbox.take(&mut letters);
+        letters.clear();
+        assert!(letters.bytes.capacity() <= KEPT_BYTES, "one that was stuck once gives back what it took");
+    }
+
+    #[test]
+    fn lessons_leave_room_for_segments() {
+        let inbox = Inbox::default();
+        let packet = Packet {
+            operation: crate::wire::arp::Operation::Reply,
+            sender_mac: MacAddr::BROADCAST,
+            sender_ip: std::net::Ipv4Addr::LOCALHOST,
+            target_mac: MacAddr::BROADCAST,
+            target_ip: std::net::Ipv4Addr::LOCALHOST,
+        };
+        let taught = (0..MAX_MESSAGES).filter(|_| inbox.put(Message::Lesson(packet), &[])).count();
+        assert_eq!(taught, MAX_WITH_LESSONS);
+        assert!((taught..MAX_MESSAGES).all(|_| inbox.put(MESSAGE, b"x")));
     }
 
     #[test]

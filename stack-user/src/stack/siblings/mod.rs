@@ -27,6 +27,10 @@ use crate::{
     wire::protocol,
 };
 
+/// How often others are told that cookies are out. More often, and shards in a flood are busy with telling; less often, and they
+/// are accepted for longer than any can live.
+const COOKIES_TOLD: Duration = Duration::from_secs(1);
+
 /// All shards of a stack.
 #[derive(Debug)]
 pub(super) struct Siblings {
@@ -146,7 +150,11 @@ impl Membership {
 
     /// Cookies are out from now on.
     pub(super) fn cookies_are_out(&self, now: Instant, lasts: Duration) {
-        self.siblings.cookies_until.fetch_max((now + lasts).as_nanos(), Ordering::Relaxed);
+        let (known, until) = (&self.siblings.cookies_until, (now + lasts + COOKIES_TOLD).as_nanos());
+        // In a flood all shards send them, and would take the number from each other.
+        if until.saturating_sub(known.load(Ordering::Relaxed)) > COOKIES_TOLD.as_nanos() as u64 {
+            known.fetch_max(until, Ordering::Relaxed);
+        }
     }
 
     /// Whether an ACK may bring back a cookie.
