@@ -56,11 +56,12 @@ pub fn xstack(profile: Profile) -> Result<PathBuf> {
     Ok(paths::binary(profile.directory(), "xstack"))
 }
 
-/// Builds the lab's own web and DNS server. It is pure Rust: nothing needs setting up for it.
+/// Builds the lab's own web and DNS server, and beside it the program that loads others with connections. They are pure
+/// Rust: nothing needs setting up for them.
 pub fn lab_server() -> Result<PathBuf> {
     run_visibly(
         cargo()
-            .args(["build", "--quiet", "--package", "xtask", "--bin", "lab-server"])
+            .args(["build", "--quiet", "--package", "xtask", "--bin", "lab-server", "--bin", "load"])
             .args(["--features", "lab-server"]),
     )?;
     Ok(paths::binary("debug", "lab-server"))

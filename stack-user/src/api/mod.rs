@@ -99,7 +99,7 @@ use crate::{
     frame::FramePool,
     rng::Rng,
     runtime::{Clock, Life, Shard, drive},
-    stack::{self, AddressEvent, HandOvers},
+    stack::{self, AddressEvent, HandOvers, TcpCounts},
     telemetry::{DropCounters, DropReason},
     time::Duration,
 };
@@ -237,6 +237,15 @@ impl Stack {
         let mut sum = HandOvers::default();
         for shard in self.shards() {
             shard.with(|core, _| sum.add(core.stack.hand_overs()));
+        }
+        sum
+    }
+
+    /// How many TCP connections there are, and how many of them rest.
+    pub fn tcp_counts(&self) -> TcpCounts {
+        let mut sum = TcpCounts::default();
+        for shard in self.shards() {
+            shard.with(|core, _| sum.add(&core.stack.tcp_counts()));
         }
         sum
     }

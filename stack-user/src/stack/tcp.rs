@@ -52,6 +52,17 @@ pub struct TcpCounts {
     pub time_wait: usize,
 }
 
+impl TcpCounts {
+    /// Adds another stack's.
+    pub fn add(&mut self, other: &Self) {
+        let Self { connections, resting, half_open, time_wait } = other;
+        self.connections += connections;
+        self.resting += resting;
+        self.half_open += half_open;
+        self.time_wait += time_wait;
+    }
+}
+
 impl<P: FramePool> Stack<P> {
     /// How many connections there are.
     pub fn tcp_counts(&self) -> TcpCounts {

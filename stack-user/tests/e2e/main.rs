@@ -17,6 +17,7 @@ mod examples;
 mod fetch;
 mod forward;
 mod kill;
+mod load;
 mod operator_program;
 mod privileges;
 mod proxy;

@@ -119,7 +119,7 @@ fn skip<T>(test: &str, reason: &str) -> Option<T> {
 }
 
 /// Built by `cargo xtask test`; a test that is run by hand builds it itself.
-fn server_binary() -> PathBuf {
+pub(crate) fn server_binary() -> PathBuf {
     match std::env::var_os("XSTACK_LAB_SERVER") {
         Some(path) => path.into(),
         None => xtask::build::lab_server().unwrap(),

@@ -7,7 +7,7 @@ mod server;
 mod ssh;
 mod xstack;
 
-pub(crate) use lab::{Host, TestLab, address};
+pub(crate) use lab::{Host, TestLab, address, server_binary};
 pub(crate) use programs::{Dnsmasq, Nginx, Running, Tcpdump};
 pub(crate) use relay::{Dialogue, OURS, Relay};
 pub(crate) use server::Server;
