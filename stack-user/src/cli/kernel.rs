@@ -92,3 +92,24 @@ impl Listener for TcpListener {
         Ok((stream, remote))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use nix::sys::socket::getsockopt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_silent_peer_is_asked_as_often_as_said() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
+        let address = TcpListener::local_addr(&listener).expect("an address");
+        let stream = KernelNetwork.connect(address).await.expect("connects");
+        assert_eq!(getsockopt(&stream, sockopt::KeepAlive), Ok(false), "nobody is asked unasked");
+        let second = std::time::Duration::from_secs(1);
+        Connection::set_keepalive(&stream, KeepAlive { idle: 60 * second, interval: 15 * second, probes: 4 });
+        assert_eq!(getsockopt(&stream, sockopt::KeepAlive), Ok(true));
+        assert_eq!(getsockopt(&stream, sockopt::TcpKeepIdle), Ok(60));
+        assert_eq!(getsockopt(&stream, sockopt::TcpKeepInterval), Ok(15));
+        assert_eq!(getsockopt(&stream, sockopt::TcpKeepCount), Ok(4));
+    }
+}

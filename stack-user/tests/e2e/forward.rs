@@ -8,7 +8,8 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 
 use crate::support::{
-    Dialogue, Host, Nginx, OURS, Relay, SSH_PROGRAMS, Sshd, TestLab, assert_same_bytes, run_for, sized,
+    Dialogue, Host, Nginx, OURS, Relay, SSH_PROGRAMS, Sshd, Tcpdump, TestLab, assert_same_bytes, run_for,
+    sized,
 };
 
 const MB: usize = 1_000_000;
@@ -51,6 +52,21 @@ fn nginx_on_loopback_is_served_at_our_address() {
 }
 
 #[test]
+fn a_target_that_is_down_looks_like_a_reset_from_afar() {
+    let test = "a_target_that_is_down_looks_like_a_reset_from_afar";
+    let Some(lab) = TestLab::without_servers(test, &["curl"]) else { return };
+    let relay = Relay::start(&lab, &["forward", "80", "9"], 1);
+    let mut curl = lab.on(Host::Peer, "curl");
+    let url = format!("http://{OURS}/");
+    let refused =
+        run_for(curl.args(["--silent", "--show-error", "--max-time", "20", &url]), LOAD_ENDS_WITHIN);
+    // 56 is a reset of the connection, 7 one that meets curl still connecting; 52 would be an orderly end.
+    assert!([Some(7), Some(56)].contains(&refused.code), "{:?}: {}", refused.code, refused.stderr);
+    let (_, said) = relay.stop(&lab);
+    assert!(said.contains("kernel:127.0.0.1:9 cannot be reached") && said.contains("refused"), "{said}");
+}
+
+#[test]
 fn a_host_of_the_network_is_reached_at_the_kernels_loopback_by_its_name() {
     let test = "a_host_of_the_network_is_reached_at_the_kernels_loopback_by_its_name";
     let Some(lab) = TestLab::with_servers(test, &["curl"]) else { return };
@@ -66,10 +82,10 @@ fn a_host_of_the_network_is_reached_at_the_kernels_loopback_by_its_name() {
 #[test]
 fn ssh_sessions_idle_and_come_back_in_either_direction() {
     let test = "ssh_sessions_idle_and_come_back_in_either_direction";
-    let Some(lab) = TestLab::without_servers(test, &SSH_PROGRAMS) else { return };
+    let programs = [&SSH_PROGRAMS[..], &["tcpdump"]].concat();
+    let Some(lab) = TestLab::without_servers(test, &programs) else { return };
     let inside = Sshd::start(&lab, Host::Host, "127.0.0.1");
     let outside = Sshd::start(&lab, Host::Peer, "10.77.0.3");
-    // Probes are sent twice while nothing else is.
     let pairs = ["22", "22", "kernel:127.0.0.1:2222", "10.77.0.3:22"];
     let relay = Relay::start(&lab, &[&["forward", "--keepalive", "2"], &pairs[..]].concat(), 2);
     let mut sessions = [
@@ -77,7 +93,11 @@ fn ssh_sessions_idle_and_come_back_in_either_direction() {
         Dialogue::start(&mut outside.client(&lab, Host::Host, &["-p", "2222", "root@127.0.0.1", "cat"])),
     ];
     sessions.iter_mut().for_each(|session| session.echo("before"));
+    // Our side asks each silent peer after two seconds whether it is there, and after as many again.
+    let silence = Tcpdump::start(&lab, Host::Peer, "peer0", &format!("tcp and src host {OURS}"));
     sleep(Duration::from_secs(sized(6, 150)));
+    let probes = silence.packets();
+    assert!(probes.len() >= 4, "two sessions, two probes each: {probes:?}");
     sessions.iter_mut().for_each(|session| session.echo("after"));
     for session in sessions {
         assert_eq!(session.end(), Some(0));

@@ -104,12 +104,12 @@ async fn an_unchanged_curl_gets_pages_through_every_protocol_by_names_that_only_
     let test = "an_unchanged_curl_gets_pages_through_every_protocol_by_names_that_only_we_know";
     let port = web().await.port();
     let url = format!("http://app.test:{port}/page");
-    let xstack = proxy(&["--user-password", "me:secret,you:too"]).await;
+    let xstack = proxy(&["--user-password", "me:secret", "--user-password", "you:too,and:more"]).await;
     let (at, port) = (xstack.address(0), port.to_string());
     let (socks, http) = (at.to_string(), format!("http://{at}"));
     for (how, user) in [
         (&["--socks5-hostname", &socks][..], "me:secret"),
-        (&["--proxy", &http], "you:too"),
+        (&["--proxy", &http], "you:too,and:more"),
         (&["--proxytunnel", "--proxy", &http], "me:secret"),
     ] {
         let Some(good) = curl(test, &[how, &["--proxy-user", user, &url]].concat()).await else { return };
@@ -332,6 +332,20 @@ async fn those_who_stall_or_talk_nonsense_go_and_others_are_served_meanwhile() {
         let _ = timeout(SOON, client.read_to_end(&mut rest)).await.expect("goes in time");
     }
     assert!(since.elapsed() >= Duration::from_millis(500), "and not at once");
+}
+
+#[tokio::test]
+async fn a_proxy_that_is_full_of_those_who_stall_has_room_again_when_their_time_is_over() {
+    let port = echo(b"served").await.port();
+    let xstack = proxy(&["--handshake-timeout", "0.5", "--max-connections", "5"]).await;
+    let mut stalled = Vec::new();
+    for _ in 0..20 {
+        stalled.push(xstack.connect().await);
+    }
+    let request = [&[5, 1, 0][..], &socks_request("app.test", port)].concat();
+    let since = Instant::now();
+    assert!(exchange(xstack.connect().await, &request).await.unwrap().ends_with(b"served"));
+    assert!(since.elapsed() >= Duration::from_millis(500), "no more than five are served at once");
 }
 
 #[tokio::test]

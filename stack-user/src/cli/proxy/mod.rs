@@ -46,10 +46,9 @@ pub struct ProxyOptions {
     /// Serve only those who log in as one of these; repeat for several
     #[arg(
         long = "user-password",
-        env = "XSTACK_PROXY_USERS",
+        env = "XSTACK_PROXY_USER",
         hide_env_values = true,
-        value_name = "NAME:PASSWORD",
-        value_delimiter = ','
+        value_name = "NAME:PASSWORD"
     )]
     pub users: Vec<User>,
 
