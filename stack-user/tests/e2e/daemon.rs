@@ -60,7 +60,7 @@ fn it_serves_is_looked_at_reloads_and_ends_in_order() {
     // A good one changes what is different, and nothing else.
     place.configure(&[(80, 8080), (81, 8080)], 1.0);
     daemon.signal(Signal::SIGHUP);
-    wait_for("the reload", || place.log().contains("1 forwards kept, 1 started, 1 stopped"));
+    wait_for("the reload", || place.log().contains("2 listeners kept, 1 started, 1 stopped"));
     echoes(&mut kept, b"after a reload");
     echoes(&mut peer(&lab, 81, 0), b"a new forward");
     assert_eq!(try_peer(&lab, 82, 0).unwrap_err().kind(), ErrorKind::ConnectionRefused, "it is closed");
@@ -144,6 +144,7 @@ impl Place {
             self.state.display(),
             self.socket.display(),
         );
+        text += "[[proxy]]\nlisten = ['kernel:127.0.0.1:1080']\n";
         for (from, to) in forwards {
             text += &format!("[[forward]]\nfrom = '{from}'\nto = '{to}'\n");
         }
@@ -210,6 +211,10 @@ impl Place {
         assert_eq!(code, Some(7), "{error}");
         let (code, _, error) = self.client(lab, FRIEND, &["curl", "-sS", "--daemon", "http://x.invalid/"]);
         assert_eq!(code, Some(6), "{error}");
+
+        // Any program, unchanged.
+        let proxied = ["curl", "-sS", "--socks5-hostname", "127.0.0.1:1080", "http://example.com/"];
+        assert_eq!(lab.text(Host::Host, &proxied), expected);
 
         for words in [&["status"][..], &["connections"], &["curl", "-sS", "--daemon", "http://example.com/"]]
         {

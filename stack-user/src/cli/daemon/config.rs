@@ -22,6 +22,7 @@ use crate::{
         forward,
         global::{AcdSchedule, GlobalOptions},
         privileges::{Filter, UserSpec},
+        proxy,
         relay::{Limits, Listen, Side},
     },
     device::xdp::Mode,
@@ -54,6 +55,8 @@ pub struct Config {
     pub limits: Limits,
     /// Forwards.
     pub forward: Vec<Spanned<forward::Spec>>,
+    /// Proxies.
+    pub proxy: Vec<Spanned<proxy::Config>>,
 }
 
 /// As the options of the same names.
@@ -164,7 +167,7 @@ impl Config {
     fn validate(&self, source: &Source<'_>) -> Result<(), ConfigError> {
         self.check_network(source)?;
         self.access(source)?;
-        self.check_forwards(source)
+        self.check_places(source)
     }
 
     fn check_network(&self, source: &Source<'_>) -> Result<(), ConfigError> {
@@ -188,8 +191,14 @@ impl Config {
         }
     }
 
-    fn check_forwards(&self, source: &Source<'_>) -> Result<(), ConfigError> {
-        let places: Vec<_> = self.forward.iter().map(|spec| (spec.span(), &spec.get_ref().from)).collect();
+    /// Whatever listens, listens in a place of its own, and one that there is.
+    fn check_places(&self, source: &Source<'_>) -> Result<(), ConfigError> {
+        let forwards = self.forward.iter().map(|spec| (spec.span(), &spec.get_ref().from));
+        let proxies = self
+            .proxy
+            .iter()
+            .flat_map(|proxy| proxy.get_ref().listen.iter().map(move |listen| (proxy.span(), listen)));
+        let places: Vec<_> = forwards.chain(proxies).collect();
         for (index, (span, listen)) in places.iter().enumerate() {
             if let Some((first, other)) = places[..index].iter().find(|(_, other)| other.overlaps(listen)) {
                 let line = source.line(first.clone());
@@ -364,6 +373,7 @@ mod tests {
     fn what_is_wrong_is_told_with_its_place_and_the_reason() {
         let forward = |from: &str| format!("[[forward]]\nfrom = \"{from}\"\nto = \"8080\"\n");
         let overlap = forward("80") + &forward("10.0.0.7:80");
+        let proxies = forward("kernel:1080").replace("8080", "10.0.0.9:80") + "[[proxy]]\n";
         let elsewhere = "[network]\naddresses = [\"10.0.0.7\"]\n".to_owned() + &forward("10.0.0.8:80");
         let twice = "[network]\naddresses = [\"10.0.0.7\",\n  \"auto\", \"10.0.0.7/24\"]";
         for (text, says) in [
@@ -383,6 +393,9 @@ mod tests {
             ("[control]\nallow-users = [\"nobody-of-that-name\"]", "x.toml:2:16: there is no user"),
             ("[[forward]]\nfrom = '80'", "missing field `to`"),
             (&overlap, "x.toml:4:1: ours:10.0.0.7:80 overlaps ours:0.0.0.0:80 in line 1"),
+            (&proxies, "x.toml:4:1: kernel:127.0.0.1:1080 overlaps kernel:127.0.0.1:1080 in line 1"),
+            ("[[proxy]]\nlisten = ['ours:1080']", "can be reached by others"),
+            ("[[proxy]]\nlisten = ['x']", "x.toml:1:1: "),
             (&elsewhere, "x.toml:3:1: 10.0.0.8 is not in [network] addresses"),
             (twice, "x.toml:3:11: 10.0.0.7 is listed twice, first in line 2"),
         ] {

@@ -118,8 +118,10 @@ impl Loaded {
     }
 
     fn wishes(&self) -> Vec<Wish> {
-        let Config { forward, limits, .. } = &self.config;
-        forward.iter().map(|spec| Wish::Forward(spec.get_ref().clone(), *limits)).collect()
+        let Config { forward, proxy, limits, .. } = &self.config;
+        let forwards = forward.iter().map(|spec| Wish::Forward(spec.get_ref().clone(), *limits));
+        let proxies = proxy.iter().map(|config| Wish::Proxy(config.get_ref().clone(), *limits));
+        forwards.chain(proxies).collect()
     }
 }
 
@@ -296,7 +298,7 @@ impl Daemon<'_> {
         }
         let relays::Change { kept, started, stopped, .. } = change;
         self.tell
-            .line(&format!("xstack: reloaded: {kept} forwards kept, {started} started, {stopped} stopped"));
+            .line(&format!("xstack: reloaded: {kept} listeners kept, {started} started, {stopped} stopped"));
         self.server.set_access(new.access.clone());
         let kept = std::mem::take(&mut self.loaded.config).reloaded_as(new.config);
         self.loaded = Loaded { config: kept, ..new };
@@ -306,7 +308,10 @@ impl Daemon<'_> {
         let relays = self.running.relays.lock().await.len();
         let address = self.running.stack.address().map(|address| address.to_string()).unwrap_or_default();
         let socket = self.loaded.config.control.socket.display();
-        format!("{address} on {}, {relays} forwards, control socket {socket}", self.running.interface)
+        format!(
+            "{address} on {}, {relays} forwards and proxies, control socket {socket}",
+            self.running.interface
+        )
     }
 
     /// Ends in order: nobody is let in any more, those who are served may finish within the time of grace, the rest is

@@ -1,4 +1,4 @@
-//! The forwards that run, and how they become those of another configuration.
+//! The forwards and proxies that run, and how they become those of another configuration.
 
 use std::{io, sync::Arc, time::Duration};
 
@@ -8,6 +8,7 @@ use crate::cli::{
     control::view,
     forward,
     network::Network,
+    proxy,
     relay::{Handle, Limits, Listen, StartError},
 };
 
@@ -20,6 +21,8 @@ const RETRY_AFTER: Duration = Duration::from_millis(20);
 pub(super) enum Wish {
     /// A forward.
     Forward(forward::Spec, Limits),
+    /// A proxy.
+    Proxy(proxy::Config, Limits),
 }
 
 /// All that listen now.
@@ -50,6 +53,7 @@ impl Wish {
     async fn start<N: Network>(&self, ours: &Arc<N>) -> Result<Running, StartError> {
         let handle = match self {
             Self::Forward(spec, limits) => forward::start(spec.clone(), limits, ours).await?,
+            Self::Proxy(config, limits) => proxy::start(config.clone(), limits, ours).await?,
         };
         Ok(Running { wish: self.clone(), handle })
     }
@@ -67,9 +71,10 @@ impl Wish {
         self.start(ours).await
     }
 
-    fn places(&self) -> Vec<&Listen> {
+    fn places(&self) -> &[Listen] {
         match self {
-            Self::Forward(spec, _) => vec![&spec.from],
+            Self::Forward(spec, _) => std::slice::from_ref(&spec.from),
+            Self::Proxy(config, _) => &config.listen,
         }
     }
 
@@ -80,12 +85,15 @@ impl Wish {
     fn kind(&self) -> &'static str {
         match self {
             Self::Forward(..) => "forward",
+            Self::Proxy(..) => "proxy",
         }
     }
 
     fn to(&self) -> String {
         match self {
             Self::Forward(spec, _) => spec.to.to_string(),
+            // Clients say where to.
+            Self::Proxy(..) => String::new(),
         }
     }
 }
