@@ -21,6 +21,9 @@ use crate::support::{Host, Running, TestLab, XSTACK, run_for};
 /// Where the daemon is.
 const OURS: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 50);
 
+/// Another address that it is told to have.
+const SECOND: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 51);
+
 /// Who may use its control socket, and who may not.
 const FRIEND: u32 = 4711;
 const STRANGER: u32 = 4712;
@@ -59,8 +62,16 @@ fn it_serves_is_looked_at_reloads_and_ends_in_order() {
 
     // A good one changes what is different, and nothing else.
     place.configure(&[(80, 8080), (81, 8080)], 1.0);
+    place.replace(&format!("'{OURS}/24'"), &format!("'{OURS}/24', '{SECOND}'"));
     daemon.signal(Signal::SIGHUP);
     wait_for("the reload", || place.log().contains("2 listeners kept, 1 started, 1 stopped"));
+    assert_eq!(place.addresses(&lab), [OURS.to_string(), SECOND.to_string()]);
+    let mut at_second = try_peer_at(&lab, SECOND, 80, 0).unwrap();
+    echoes(&mut at_second, b"a new address");
+    place.replace(&format!(", '{SECOND}'"), "");
+    daemon.signal(Signal::SIGHUP);
+    ends(&mut at_second, "when its address was given up");
+    wait_for("the address to be free", || place.addresses(&lab) == [OURS.to_string()]);
     echoes(&mut kept, b"after a reload");
     echoes(&mut peer(&lab, 81, 0), b"a new forward");
     assert_eq!(try_peer(&lab, 82, 0).unwrap_err().kind(), ErrorKind::ConnectionRefused, "it is closed");
@@ -150,6 +161,21 @@ impl Place {
         }
         fs::write(&self.config, text).unwrap();
         fs::set_permissions(&self.config, Permissions::from_mode(0o644)).unwrap();
+    }
+
+    /// Changes the configuration.
+    fn replace(&self, old: &str, new: &str) {
+        let text = fs::read_to_string(&self.config).unwrap();
+        assert!(text.contains(old), "{text}");
+        fs::write(&self.config, text.replace(old, new)).unwrap();
+    }
+
+    /// The addresses that it says to have.
+    fn addresses(&self, lab: &TestLab) -> Vec<String> {
+        let (_, status, error) = self.client(lab, FRIEND, &["status", "--json"]);
+        let status: serde_json::Value = serde_json::from_str(&status).expect(&error);
+        let addresses = status["addresses"].as_array().unwrap();
+        addresses.iter().map(|address| address["address"].as_str().unwrap().to_owned()).collect()
     }
 
     fn start(&self, lab: &TestLab) -> Running {
@@ -269,6 +295,10 @@ fn echo_on_host(lab: &TestLab, port: u16) {
 
 /// A connection of the peer's kernel to a port of ours, from a port of its own unless that is 0.
 fn try_peer(lab: &TestLab, to: u16, from: u16) -> std::io::Result<TcpStream> {
+    try_peer_at(lab, OURS, to, from)
+}
+
+fn try_peer_at(lab: &TestLab, at: Ipv4Addr, to: u16, from: u16) -> std::io::Result<TcpStream> {
     inside(lab, Host::Peer, move || {
         let socket = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
         setsockopt(&socket, sockopt::ReuseAddr, &true)?;
@@ -277,7 +307,7 @@ fn try_peer(lab: &TestLab, to: u16, from: u16) -> std::io::Result<TcpStream> {
         bind(fd, &SockaddrIn::from(std::net::SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, from)))?;
         stream.set_write_timeout(Some(PATIENCE))?;
         stream.set_read_timeout(Some(PATIENCE))?;
-        match SocketAddr::from((OURS, to)) {
+        match SocketAddr::from((at, to)) {
             SocketAddr::V4(to) => connect(fd, &SockaddrIn::from(to))?,
             SocketAddr::V6(_) => {}
         }

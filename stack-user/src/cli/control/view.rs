@@ -78,7 +78,7 @@ pub struct Count {
 pub struct Address {
     /// Which.
     pub address: IpAddr,
-    /// `claimed`, `probing`, `refused` or `lost`.
+    /// `claimed`, `probing`, `leaving`, `refused` or `lost`.
     pub state: String,
 }
 

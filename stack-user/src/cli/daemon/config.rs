@@ -185,10 +185,7 @@ impl Config {
                 return Err(source.at(address.span(), format!("{ip} is listed twice, first in line {line}")));
             }
         }
-        match addresses.get(1) {
-            Some(second) => Err(source.at(second.span(), "a daemon has one address so far".to_owned())),
-            None => Ok(()),
-        }
+        Ok(())
     }
 
     /// Whatever listens, listens in a place of its own, and one that there is.
@@ -268,19 +265,53 @@ impl Config {
         options
     }
 
+    /// The addresses of another configuration that this one has not: those that are named.
+    pub fn addresses_not_in(&self, other: &Self) -> Vec<Ipv4Addr> {
+        let theirs = other.named_addresses();
+        self.named_addresses().into_iter().filter(|address| !theirs.contains(address)).collect()
+    }
+
+    fn named_addresses(&self) -> Vec<Ipv4Addr> {
+        let named = |choice: &Spanned<Text<AddressChoice>>| match choice.get_ref().0 {
+            AddressChoice::Given { address, .. } => Some(address),
+            AddressChoice::Auto => None,
+        };
+        self.network.addresses.iter().filter_map(named).collect()
+    }
+
+    /// How an address is to be claimed.
+    pub fn choice(&self, wanted: Ipv4Addr) -> AddressChoice {
+        let mut choices = self.network.addresses.iter().map(|choice| choice.get_ref().0);
+        let is_wanted = |choice: &AddressChoice| matches!(choice, AddressChoice::Given { address, .. } if *address == wanted);
+        choices.find(is_wanted).unwrap_or(AddressChoice::Given { address: wanted, prefix_len: None })
+    }
+
+    /// Forgets an address, so that the next reload finds it new.
+    pub fn forget(&mut self, unwanted: Ipv4Addr) {
+        let is_other = |choice: &Spanned<Text<AddressChoice>>| !matches!(choice.get_ref().0, AddressChoice::Given { address, .. } if address == unwanted);
+        self.network.addresses.retain(is_other);
+    }
+
+    /// The network but for its addresses, and how many of those are ours to choose.
+    fn fixed_network(&self) -> (Network, usize) {
+        let chosen = self.network.addresses.len() - self.named_addresses().len();
+        (Network { addresses: Vec::new(), ..self.network.clone() }, chosen)
+    }
+
     /// This one, as far as it takes a restart to change it, and for the rest the new one.
     #[must_use]
     pub fn reloaded_as(self, new: Self) -> Self {
         let Self { network, tcp, daemon, control, .. } = self;
         let daemon = Process { grace: new.daemon.grace, ..daemon };
         let control = Control { socket: control.socket, mode: control.mode, ..new.control };
+        let network = Network { addresses: new.network.addresses, ..network };
         Self { network, tcp, daemon, control, ..new }
     }
 
     /// What of another configuration can't be changed while the daemon runs, by section.
     pub fn needs_restart(&self, new: &Self) -> Vec<&'static str> {
         let changed = [
-            ("[network]", self.network != new.network),
+            ("[network]", self.fixed_network() != new.fixed_network()),
             ("[tcp]", self.tcp != new.tcp),
             ("[daemon] user", self.daemon.user != new.daemon.user),
             ("[daemon] seccomp", self.daemon.seccomp != new.daemon.seccomp),
@@ -435,6 +466,16 @@ mod tests {
             "it is said again the next time"
         );
         assert_eq!(after.daemon.grace, Duration::from_secs(1));
+        let addresses = |list: &str| parse(&format!("[network]\naddresses = [{list}]")).expect("parses");
+        let (two, other) = (addresses("'10.0.0.1', '10.0.0.2/24'"), addresses("'10.0.0.2', '10.0.0.3'"));
+        assert!(two.needs_restart(&other).is_empty(), "addresses come and go");
+        assert_eq!(other.addresses_not_in(&two), [Ipv4Addr::new(10, 0, 0, 3)]);
+        assert_eq!(two.addresses_not_in(&other), [Ipv4Addr::new(10, 0, 0, 1)]);
+        assert_eq!(
+            two.needs_restart(&addresses("'auto'")),
+            ["[network]"],
+            "who would choose which is to go?"
+        );
         // Where something stands in the file makes no difference.
         let moved = parse("\n\n[network]\naddresses = ['auto']\ninterface = 'a'").expect("parses");
         let same = parse("[network]\ninterface = 'a'\naddresses = ['auto']").expect("parses");

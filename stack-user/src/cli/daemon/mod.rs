@@ -40,7 +40,7 @@ use super::{
     privileges::{Privileges, Profile},
     relay::command::raise_descriptor_limit,
 };
-use crate::{api::Stack, device::interface};
+use crate::{api::Stack, device::interface, stack::AddressEvent};
 
 /// How often it is looked whether the stack still runs, and a removed address or interface is noticed. Oftener costs a lock
 /// each time; more rarely, and a daemon that can't do anything looks alive for longer.
@@ -161,15 +161,27 @@ impl server::Daemon for Arc<Running> {
         if let Ok(relays) = self.relays.try_lock() {
             *seen = relays.view();
         }
-        let address = |address| Address { address, state: "claimed".to_owned() };
+        let address =
+            |(address, event): (_, AddressEvent)| Address { address, state: state_of(event).to_owned() };
         Status {
             uptime_seconds: self.started.elapsed().as_secs_f64(),
             configuration: self.configuration.display().to_string(),
             interface: self.interface.clone(),
-            addresses: self.stack.address().map(address).into_iter().collect(),
+            addresses: self.stack.address_states().into_iter().map(address).collect(),
             relays: seen.clone(),
             ..Status::of(&self.stack)
         }
+    }
+}
+
+/// How a claim stands, in a word.
+fn state_of(event: AddressEvent) -> &'static str {
+    match event {
+        AddressEvent::Probing => "probing",
+        AddressEvent::Claimed => "claimed",
+        AddressEvent::Leaving => "leaving",
+        AddressEvent::Refused { .. } => "refused",
+        AddressEvent::Lost { .. } => "lost",
     }
 }
 
@@ -284,12 +296,14 @@ impl Daemon<'_> {
         notify::ready(&self.status_line().await);
     }
 
-    async fn become_as(&mut self, new: Loaded) {
+    async fn become_as(&mut self, mut new: Loaded) {
         let Some(network) = self.running.network().clone() else { return };
         for what in self.loaded.config.needs_restart(&new.config) {
             self.tell.line(&format!("xstack: warning: {what} has changed, which takes a restart"));
         }
         let grace = new.config.daemon.grace;
+        // What is to listen there needs them first, and what listened there is closed before they go.
+        self.claim_new_addresses(&mut new.config).await;
         let mut relays = self.running.relays.lock().await;
         let change = relays.change(&new.wishes(), &network, grace).await;
         drop(relays);
@@ -299,14 +313,41 @@ impl Daemon<'_> {
         let relays::Change { kept, started, stopped, .. } = change;
         self.tell
             .line(&format!("xstack: reloaded: {kept} listeners kept, {started} started, {stopped} stopped"));
+        self.release_old_addresses(&new.config, grace);
         self.server.set_access(new.access.clone());
         let kept = std::mem::take(&mut self.loaded.config).reloaded_as(new.config);
         self.loaded = Loaded { config: kept, ..new };
     }
 
+    async fn claim_new_addresses(&self, new: &mut Config) {
+        for address in new.addresses_not_in(&self.loaded.config) {
+            match self.running.stack.claim(new.choice(address)).await {
+                Ok(address) => self.tell.line(&format!("xstack: {address} claimed")),
+                Err(error) => {
+                    self.tell.line(&format!("xstack: error: {error}"));
+                    new.forget(address);
+                }
+            }
+        }
+    }
+
+    /// Their connections have the time of grace, which is not waited for.
+    fn release_old_addresses(&self, new: &Config, grace: Duration) {
+        for address in self.loaded.config.addresses_not_in(new) {
+            self.tell.line(&format!("xstack: {address} is given up"));
+            let stack = self.running.stack.clone();
+            tokio::spawn(async move {
+                if let Err(error) = stack.release(address.into(), grace).await {
+                    tracing::warn!("{address} is still steered to us: {error}");
+                }
+            });
+        }
+    }
+
     async fn status_line(&self) -> String {
         let relays = self.running.relays.lock().await.len();
-        let address = self.running.stack.address().map(|address| address.to_string()).unwrap_or_default();
+        let addresses: Vec<_> = self.running.stack.addresses().iter().map(ToString::to_string).collect();
+        let address = addresses.join(", ");
         let socket = self.loaded.config.control.socket.display();
         format!(
             "{address} on {}, {relays} forwards and proxies, control socket {socket}",
