@@ -424,7 +424,7 @@ mod tests {
             ("[control]\nallow-users = [\"nobody-of-that-name\"]", "x.toml:2:16: there is no user"),
             ("[[forward]]\nfrom = '80'", "missing field `to`"),
             (&overlap, "x.toml:4:1: ours:10.0.0.7:80 overlaps ours:0.0.0.0:80 in line 1"),
-            (&proxies, "x.toml:4:1: kernel:127.0.0.1:1080 overlaps kernel:127.0.0.1:1080 in line 1"),
+            (&proxies, "x.toml:4:1: kernel:127.0.0.1:1080 overlaps kernel:0.0.0.0:1080 in line 1"),
             ("[[proxy]]\nlisten = ['ours:1080']", "can be reached by others"),
             ("[[proxy]]\nlisten = ['x']", "x.toml:1:1: "),
             (&elsewhere, "x.toml:3:1: 10.0.0.8 is not in [network] addresses"),
