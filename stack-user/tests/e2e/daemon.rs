@@ -4,6 +4,7 @@ use std::fs::{self, File, Permissions};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::thread::{self, sleep};
@@ -48,6 +49,7 @@ fn it_serves_is_looked_at_reloads_and_ends_in_order() {
     let mut removed = peer(&lab, 82, 0);
     echoes(&mut removed, b"before");
 
+    place.tells("READY=1");
     place.is_looked_at(&lab);
     place.is_one_of_a_kind(&lab);
 
@@ -57,6 +59,8 @@ fn it_serves_is_looked_at_reloads_and_ends_in_order() {
     wait_for("the mistake to be told", || {
         place.log().contains("xstack.toml:2:1: unknown field `interfaces`")
     });
+    place.tells("RELOADING=1");
+    place.tells("READY=1");
     echoes(&mut kept, b"after a bad file");
     echoes(&mut peer(&lab, 82, 0), b"a new one");
 
@@ -80,6 +84,7 @@ fn it_serves_is_looked_at_reloads_and_ends_in_order() {
     assert!(told.elapsed() < PATIENCE);
 
     daemon.signal(Signal::SIGTERM);
+    place.tells("STOPPING=1");
     ends(&mut kept, "when the daemon ended");
     wait_for("the daemon to end", || daemon.has_ended());
     assert_eq!(daemon.finish().status.code(), Some(0), "{}", place.log());
@@ -131,6 +136,8 @@ struct Place {
     socket: PathBuf,
     state: PathBuf,
     log: PathBuf,
+    /// Where a service manager is told.
+    notified: UnixDatagram,
     /// A copy that users may run who may not see where it was built.
     binary: PathBuf,
 }
@@ -142,9 +149,13 @@ impl Place {
         fs::set_permissions(directory.path(), Permissions::from_mode(0o755)).unwrap();
         let (config, socket, state, log) =
             (at("xstack.toml"), at("run/control.sock"), at("state"), at("log"));
+        let notified = UnixDatagram::bind(at("notify")).unwrap();
+        // As systemd's: whoever the daemon has become may tell.
+        fs::set_permissions(at("notify"), Permissions::from_mode(0o777)).unwrap();
+        notified.set_read_timeout(Some(PATIENCE)).unwrap();
         let binary = at("xstack");
         fs::copy(XSTACK, &binary).unwrap();
-        Self { _directory: directory, config, socket, state, log, binary }
+        Self { _directory: directory, config, socket, state, log, notified, binary }
     }
 
     /// Has it forward ports of our address to ports of the host's.
@@ -182,12 +193,25 @@ impl Place {
         let log = File::create(&self.log).unwrap();
         let mut command = lab.on(Host::Host, XSTACK);
         command.arg("daemon").arg(&self.config).stdout(Stdio::null()).stderr(log);
-        let mut daemon = Running::start(command.env_remove("NOTIFY_SOCKET"));
+        command.env("NOTIFY_SOCKET", self.config.with_file_name("notify")).env_remove("RUNTIME_DIRECTORY");
+        let mut daemon = Running::start(&mut command);
         wait_for("the daemon", || {
             assert!(!daemon.has_ended(), "it ended: {}", self.log());
             self.log().contains("control socket")
         });
         daemon
+    }
+
+    /// The service manager is told this, after whatever else.
+    #[track_caller]
+    fn tells(&self, expected: &str) {
+        let mut bytes = [0; 1000];
+        loop {
+            let length = self.notified.recv(&mut bytes).unwrap_or_else(|_| panic!("{expected} is not told"));
+            if String::from_utf8_lossy(&bytes[..length]).lines().any(|line| line.starts_with(expected)) {
+                return;
+            }
+        }
     }
 
     fn log(&self) -> String {
