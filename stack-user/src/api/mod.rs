@@ -121,6 +121,8 @@ pub struct Stack {
 struct Running {
     /// Never empty.
     shards: Box<[Arc<Shard>]>,
+    /// Where the driver of each runs.
+    drivers: Box<[Handle]>,
     /// Whose turn it is to be given something new.
     next: AtomicUsize,
     /// What steers frames to us, as long as it lives. A device in memory needs none.
@@ -187,9 +189,9 @@ impl Stack {
             [] => Handle::current(),
             drivers => drivers[number % drivers.len()].clone(),
         };
-        let queues = shards.iter().enumerate().map(|(number, (_, device))| {
+        let drivers: Box<[_]> = (0..shards.len()).map(driver_of).collect();
+        let queues = shards.iter().zip(&drivers).map(|((_, device), driver)| {
             // Its reactor is that of the runtime which waits for it.
-            let driver = driver_of(number);
             let _entered = driver.enter();
             Readable::new(device.fds()?)
         });
@@ -197,11 +199,11 @@ impl Stack {
         let new = if shards.len() > 1 { Shard::one_of_several } else { Shard::new };
         let shards = shards.into_iter().map(|(stack, device)| Arc::new(new(stack, device, clock)));
         let shards: Box<[_]> = shards.collect();
-        for (number, (shard, queues)) in shards.iter().zip(queues).enumerate() {
-            driver_of(number).spawn(drive(Arc::clone(shard), clock, queues));
+        for ((shard, driver), queues) in shards.iter().zip(&drivers).zip(queues) {
+            driver.spawn(drive(Arc::clone(shard), clock, queues));
         }
         let (next, program) = (AtomicUsize::new(0), Mutex::new(program));
-        let running = Running { shards, next, program, checksum_remedy, _life: life, place };
+        let running = Running { shards, drivers, next, program, checksum_remedy, _life: life, place };
         Ok(Self { running: Arc::new(running), only: None })
     }
 

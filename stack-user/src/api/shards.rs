@@ -8,6 +8,8 @@ use std::{
     task::{Context, Poll},
 };
 
+use tokio::runtime::Handle;
+
 use super::{Running, Stack};
 use crate::{
     runtime::{Core, Shard},
@@ -24,6 +26,11 @@ pub(super) struct Home {
 impl Home {
     pub(super) fn shard(&self) -> &Shard {
         &self.running.shards[self.number]
+    }
+
+    /// Where its driver runs.
+    pub(super) fn driver(&self) -> &Handle {
+        &self.running.drivers[self.number]
     }
 }
 

@@ -9,7 +9,10 @@ use std::{
     task::{Context, Poll},
 };
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    runtime::Handle,
+};
 
 use super::{
     Stack,
@@ -101,6 +104,12 @@ impl TcpStream {
     /// The peer's address.
     pub fn peer_addr(&self) -> SocketAddr {
         self.remote
+    }
+
+    /// Where the driver of its shard runs. Its tasks are best run there, too, if that is a runtime of one thread (see
+    /// [`Builder::drivers`](super::Builder::drivers)): they then never wait for the shard, nor does the shard for them.
+    pub fn runtime(&self) -> Handle {
+        self.home().driver().clone()
     }
 
     /// One half to read and one to write, for as long as the stream is borrowed.

@@ -1,6 +1,7 @@
 //! The options that every subcommand has: where the stack runs, and as whom.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::{
@@ -67,6 +68,10 @@ pub struct GlobalOptions {
     /// Bind this queue of the interface only [default: all of them]
     #[arg(long, global = true, env = "XSTACK_QUEUE", hide_env_values = true, value_name = "N")]
     pub queue: Option<u32>,
+
+    /// Run the shards, one for each queue, on N threads at most [default: for servers one for each core, else 1]
+    #[arg(long, global = true, env = "XSTACK_THREADS", hide_env_values = true, value_name = "N")]
+    pub threads: Option<NonZeroUsize>,
 
     /// Write every frame that we send and receive to FILE, as pcapng
     #[arg(long, global = true, env = "XSTACK_PCAP", hide_env_values = true, value_name = "FILE")]

@@ -22,10 +22,12 @@ pub mod proxy;
 pub mod relay;
 pub mod serve;
 pub mod service;
+pub mod threads;
 pub mod tls;
 
 use std::ffi::OsString;
 use std::io;
+use std::num::NonZeroUsize;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -84,6 +86,17 @@ impl Command {
             Self::Proxy(options) => options.relay.verbose,
             Self::Daemon(options) => options.verbose,
             Self::Status(_) | Self::Connections(_) => false,
+        }
+    }
+}
+
+impl Command {
+    /// How many threads shards may have: all that run at once for those that serve many; one that serves itself has enough
+    /// with one.
+    fn threads(&self) -> NonZeroUsize {
+        match self {
+            Self::Curl(_) => NonZeroUsize::MIN,
+            _ => std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
         }
     }
 }
@@ -147,7 +160,8 @@ pub async fn run<N: Network>(
     open: impl AsyncFnOnce(&GlobalOptions) -> Result<N, Failure>,
     stop: impl Future<Output = Exit>,
 ) -> Exit {
-    let Cli { command, global } = cli;
+    let Cli { command, mut global } = cli;
+    global.threads.get_or_insert_with(|| command.threads());
     let open = async || open(&global).await;
     match command {
         Command::Curl(options) => match options.daemon.choose(&global).await {

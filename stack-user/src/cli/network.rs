@@ -8,6 +8,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::runtime::Handle;
 
 use super::error::Failure;
 use super::privileges::Profile;
@@ -78,6 +79,11 @@ pub trait Connection: AsyncRead + AsyncWrite + Unpin + Send + 'static {
 
     /// Has a silent peer asked from time to time whether it is still there, where that is possible.
     fn set_keepalive(&self, _keepalive: KeepAlive) {}
+
+    /// Where its tasks are best run: on the thread that its stack uses for it, if there is one.
+    fn runtime(&self) -> Option<Handle> {
+        None
+    }
 
     /// Why it failed, if it did: for those who have read to the end of its stream, and would not hear of it otherwise.
     fn failure(&self) -> Option<io::Error> {

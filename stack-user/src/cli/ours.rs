@@ -3,9 +3,10 @@
 use std::{
     io,
     net::{IpAddr, SocketAddr},
+    num::NonZeroUsize,
 };
 
-use tokio::sync::OnceCell;
+use tokio::{runtime::Handle, sync::OnceCell};
 use tracing::level_filters::LevelFilter;
 
 use super::{
@@ -14,10 +15,11 @@ use super::{
     kernel::connect_error,
     network::{ConnectError, Connection, Listener, Network, ResolveError},
     privileges::{Privileges, Profile},
+    threads::Threads,
 };
 use crate::{
     api::{self, Resolver, Stack, TcpListener, TcpStream},
-    device::interface,
+    device::interface::{self, InterfaceError},
     net::acd::Schedule,
     tcp::KeepAlive,
     telemetry::STORY,
@@ -34,6 +36,8 @@ pub struct OurNetwork {
     name_servers: Vec<IpAddr>,
     resolver: OnceCell<Resolver>,
     privileges: Privileges,
+    /// Last, so that they are there until nothing needs a driver any more.
+    _threads: Threads,
 }
 
 impl OurNetwork {
@@ -43,9 +47,11 @@ impl OurNetwork {
     /// [`Failure::Interface`] with what is in the way; [`Failure::Usage`] if there is no such user as root is to become.
     pub async fn open(options: &GlobalOptions) -> Result<Self, Failure> {
         let privileges = Privileges::plan(options)?;
+        let threads = threads(options).await?;
         let builder = Stack::builder()
             .interface(options.interface.clone())
             .addresses(options.address.clone())
+            .drivers(threads.runtimes().to_vec())
             .gateway(options.gateway)
             .vlan(options.vlan)
             .mode(options.mode)
@@ -62,7 +68,7 @@ impl OurNetwork {
             .state_directory(options.state_dir.clone())
             .tcp(options.tcp());
         let stack = builder.start().await.map_err(|error| Failure::Interface(error.to_string()))?;
-        Ok(Self { stack, name_servers: options.dns.clone(), resolver: OnceCell::new(), privileges })
+        Ok(Self { stack, name_servers: options.dns.clone(), resolver: OnceCell::new(), privileges, _threads: threads })
     }
 
     /// The stack.
@@ -160,6 +166,10 @@ impl Network for OurNetwork {
 }
 
 impl Connection for TcpStream {
+    fn runtime(&self) -> Option<Handle> {
+        Some(Self::runtime(self))
+    }
+
     fn reset(self) {
         self.set_zero_linger();
     }
@@ -189,6 +199,15 @@ impl Listener for TcpListener {
         stream.set_nodelay(true);
         Ok((stream, remote))
     }
+}
+
+/// Threads for the shards that the stack is going to have.
+async fn threads(options: &GlobalOptions) -> Result<Threads, Failure> {
+    let most = options.threads.map_or(1, NonZeroUsize::get);
+    let unfit = |error: InterfaceError| Failure::Interface(error.to_string());
+    let interface = interface::find(options.interface.as_deref()).await.map_err(unfit)?;
+    let threads = Threads::for_shards(interface.queues(options.queue).len(), most);
+    threads.map_err(|error| Failure::Interface(format!("cannot start threads for the shards: {error}")))
 }
 
 /// What the stack says, unless the reason lies in this host: a card sends no frame back to its own machine.

@@ -10,10 +10,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::Semaphore;
+use tokio::{runtime::Handle, sync::Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::network::Listener;
+use super::network::{Connection, Listener};
 
 /// How long to wait when the process has no room for another connection. Shorter, and a full table costs a core; longer,
 /// and clients wait although there is room again.
@@ -101,11 +101,13 @@ impl Service {
             match accepted {
                 Ok((room, (stream, remote))) => {
                     self.accepted.fetch_add(1, Ordering::Relaxed);
+                    let runtime = stream.runtime().unwrap_or_else(Handle::current);
                     let (serving, aborting) = (serve(stream, remote), self.aborting.clone());
-                    self.tasks.spawn(async move {
+                    let task = async move {
                         aborting.run_until_cancelled(serving).await;
                         drop(room);
-                    });
+                    };
+                    self.tasks.spawn_on(task, &runtime);
                 }
                 Err(error) if is_about_one_connection(&error) => {}
                 Err(error) if is_about_resources(&error) => {
