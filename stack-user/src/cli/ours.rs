@@ -68,7 +68,13 @@ impl OurNetwork {
             .state_directory(options.state_dir.clone())
             .tcp(options.tcp());
         let stack = builder.start().await.map_err(|error| Failure::Interface(error.to_string()))?;
-        Ok(Self { stack, name_servers: options.dns.clone(), resolver: OnceCell::new(), privileges, _threads: threads })
+        Ok(Self {
+            stack,
+            name_servers: options.dns.clone(),
+            resolver: OnceCell::new(),
+            privileges,
+            _threads: threads,
+        })
     }
 
     /// The stack.

@@ -301,3 +301,28 @@ fn stopping_is_patient_once() {
         assert_eq!(lab.host_state(), state, "the host is not as it was");
     }
 }
+
+/// The names of a process's threads.
+fn threads(process: u32) -> Vec<String> {
+    let tasks = fs::read_dir(format!("/proc/{process}/task")).unwrap();
+    let name = |task: fs::DirEntry| fs::read_to_string(task.path().join("comm")).unwrap_or_default();
+    tasks.flatten().map(|task| name(task).trim().to_owned()).collect()
+}
+
+#[test]
+fn each_queue_is_served_by_a_thread_of_its_own() {
+    let test = "each_queue_is_served_by_a_thread_of_its_own";
+    let Some(lab) = TestLab::without_servers_with_queues(test, &["curl"], 2) else { return };
+    let site = site();
+    for (most, expected) in [("2", 2), ("1", 0)] {
+        let serving = Serving::start(&lab, site.path(), &["--threads", most]);
+        let urls: Vec<_> = (0..30).map(|number| url(&format!("sub/{number}"))).collect();
+        let parallel = ["--parallel", "--parallel-max", "10"];
+        let got = curl(&lab, &[&parallel[..], &urls.iter().map(String::as_str).collect::<Vec<_>>()].concat());
+        assert_eq!(text(got).lines().count(), 30);
+        let names = threads(serving.child.id());
+        let of_shards = names.iter().filter(|name| name.starts_with("shard-")).count();
+        assert_eq!(of_shards, expected, "{names:?}");
+        serving.finish(&lab);
+    }
+}
