@@ -83,11 +83,15 @@ fn it_serves_is_looked_at_reloads_and_ends_in_order() {
     ends(&mut removed, "after the time of grace");
     assert!(told.elapsed() < PATIENCE);
 
+    let begun = fs::read_to_string(place.state.join("stack.state")).unwrap();
     daemon.signal(Signal::SIGTERM);
     place.tells("STOPPING=1");
     ends(&mut kept, "when the daemon ended");
     wait_for("the daemon to end", || daemon.has_ended());
     assert_eq!(daemon.finish().status.code(), Some(0), "{}", place.log());
+    // It had the right to note how far its clock came, though not to open the file any more.
+    let ended = fs::read_to_string(place.state.join("stack.state")).unwrap();
+    assert!(ended > begun && ended.len() == begun.len(), "{begun}{ended}");
     place.nothing_is_left(&lab, &state);
 }
 
