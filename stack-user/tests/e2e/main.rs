@@ -7,6 +7,7 @@
 // A helper that unwraps fails its test with a line number.
 #![allow(clippy::unwrap_used)]
 
+mod addresses;
 mod bad_input;
 mod beside_the_kernel;
 mod capture;
