@@ -104,6 +104,8 @@ drop_reasons! {
     TcpDataAfterClose = "tcp_data_after_close",
     /// More data out of order than the bound allows.
     TcpReassemblyFull = "tcp_reassembly_full",
+    /// What waits to be read or put in order, of all connections, takes more memory than the bound allows.
+    TcpMemory = "tcp_memory",
     /// A SYN found more half-open connections than the bound allows.
     TcpSynQueueFull = "tcp_syn_queue_full",
     /// The application does not accept connections as fast as they come.

@@ -31,6 +31,10 @@ pub(super) struct Connections {
     resting: usize,
     /// Rows that are not [finished](is_finished).
     unfinished: usize,
+    /// Those among them that nobody holds.
+    orphans: usize,
+    /// Bytes of what waits to be read or put in order, besides the frames.
+    memory: usize,
     /// What happened to connections that somebody listens in to.
     traces: Traces,
 }
@@ -60,6 +64,8 @@ impl Connections {
             configs: Configs::default(),
             resting: 0,
             unfinished: 0,
+            orphans: 0,
+            memory: 0,
             traces: Traces::default(),
         }
     }
@@ -167,11 +173,18 @@ impl Connections {
         self.unfinished > 0
     }
 
-    /// The application dropped its handle.
-    pub(super) fn let_go(&mut self, id: TcpId) {
+    /// The application dropped its handle. Returns how many unfinished connections nobody holds now.
+    pub(super) fn let_go(&mut self, id: TcpId) -> usize {
         if let Some(row) = self.rows.get_mut(id.index()).filter(|row| row.generation == id.generation) {
-            row.is_held = false;
+            let is_orphaned = std::mem::replace(&mut row.is_held, false) && !is_finished(row.told);
+            self.orphans += usize::from(is_orphaned);
         }
+        self.orphans
+    }
+
+    /// Bytes of what waits to be read or put in order, of all connections, besides the frames.
+    pub(super) fn memory(&self) -> usize {
+        self.memory
     }
 
     /// Something was done with a connection: tells who waits for it, sets its timer, puts it in line to send, and
@@ -206,6 +219,8 @@ impl Connections {
         if connection.is_listened_to() {
             self.traces.take_from(id, connection);
         }
+        let (before, now) = connection.account_memory();
+        self.memory = self.memory - before + now;
         let state = connection.state();
         if state == State::Closed && row.told == State::TimeWait {
             // Both have finished; that a table owns its TIME-WAIT now, or that it is over, is no news.
@@ -218,6 +233,7 @@ impl Connections {
             );
             if is_finished(state) && !is_finished(row.told) {
                 self.unfinished -= 1;
+                self.orphans -= usize::from(!row.is_held);
                 events.push_back(Event::Changed);
             }
             row.told = state;
@@ -239,6 +255,8 @@ impl Connections {
         self.timers.set(id.index(), None);
         if let Some(connection) = &mut row.awake {
             connection.release_all(pool);
+            let (before, _) = connection.account_memory();
+            self.memory -= before;
         }
     }
 
@@ -294,6 +312,7 @@ impl Connections {
                 // If it does not rest now, it waits for something other than time.
                 _ => match connection.rest(now, &mut self.configs) {
                     Some(idle) => {
+                        // Its queues are empty, and were when it was last worked on.
                         (row.awake, row.idle) = (None, Some(Box::new(idle)));
                         self.resting += 1;
                         None

@@ -22,19 +22,34 @@ const RESETS: TokenBucket = TokenBucket::new(Duration::from_micros(500), 200);
 /// Tokens that a reset takes at most; two on average, as many as come in a millisecond.
 const MAX_RESET_PRICE: u32 = 3;
 
-/// What others can make us say at most.
+/// Bytes that wait on the heap, of all connections (what `tcp_mem` is to Linux). Frames are bounded by their pool; what is
+/// copied out of small ones, or when they are scarce, only by the window of each connection. Lower, and many slow readers at
+/// once lose what came for them; higher, and peers who send what nobody can read have so much memory to fill: this is four
+/// times a queue's frames.
+const MAX_MEMORY: usize = 64 << 20;
+
+/// Connections that their application has closed, and that wait for the peer to take in the rest (what `tcp_max_orphans` is
+/// to Linux). Fewer, and a server that closes many at once resets some which would have ended in order; more, and peers who
+/// never answer keep more of them, at 2.5 kB each, for as long as the user timeout lasts.
+const MAX_ORPHANS: usize = 16_384;
+
+/// What others can make us say, and keep, at most.
 #[derive(Debug)]
 pub(super) struct Limits {
     /// ACKs that segments provoke which are not acceptable.
     pub(super) challenges: ChallengeBudget,
     /// Resets that answer segments for no connection.
     pub(super) resets: UncertainLimit,
+    /// Bytes that all connections may copy, so that they wait without a frame.
+    pub(super) memory: usize,
+    /// Connections that nobody has any more and whose peers have not taken all.
+    pub(super) orphans: usize,
 }
 
 impl Limits {
     pub(super) fn new(mut rng: Rng) -> Self {
         let resets = UncertainLimit::new(RESETS, MAX_RESET_PRICE, rng.fork());
-        Self { challenges: ChallengeBudget::new(rng), resets }
+        Self { challenges: ChallengeBudget::new(rng), resets, memory: MAX_MEMORY, orphans: MAX_ORPHANS }
     }
 }
 
@@ -201,10 +216,16 @@ impl<P: FramePool> Stack<P> {
         self.work_on(id, |connection, _| connection.shutdown_write(now));
     }
 
-    /// The application is done with a connection: what it wrote is still delivered, what comes is refused.
+    /// The application is done with a connection: what it wrote is still delivered, what comes is refused. If too many that
+    /// were closed wait for their peers, it is reset instead.
     pub fn tcp_close(&mut self, now: Instant, id: TcpId) {
-        self.connections.let_go(id);
-        self.work_on(id, |connection, pool| connection.close(now, pool));
+        let is_one_too_many = self.connections.let_go(id) > self.limits.orphans;
+        self.work_on(id, |connection, pool| {
+            if is_one_too_many {
+                connection.abort(now);
+            }
+            connection.close(now, pool);
+        });
     }
 
     /// Resets a connection.
@@ -278,8 +299,10 @@ impl<P: FramePool> Stack<P> {
                 None => self.handle_passive(now, sender, flow, segment, frame),
             };
         };
+        let may_copy = self.connections.memory() < self.limits.memory;
         let Some(connection) = self.connections.get_mut(id) else { return self.pool.release_rx(frame) };
         connection.permit_challenges(self.limits.challenges.has(now));
+        connection.permit_copies(may_copy);
         let una = connection.send_unacknowledged();
         let result = connection.handle_segment(now, &mut self.pool, segment, frame);
         let arrived = connection.send_unacknowledged() != una;

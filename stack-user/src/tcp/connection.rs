@@ -76,6 +76,10 @@ pub struct Connection {
     /// The stack as a whole may (still) answer with challenge ACKs, and whether this connection has.
     pub(super) may_challenge: bool,
     pub(super) has_challenged: bool,
+    /// The stack as a whole has memory (left) for copies of what came.
+    pub(super) may_copy: bool,
+    /// What all connections' memory has of this one.
+    pub(super) accounted: usize,
     pub(super) silence: Silence,
     pub(super) rtt: RttEstimator,
     pub(super) timers: Timers,
@@ -207,6 +211,8 @@ impl Connection {
             challenges: ChallengeLimit::default(),
             may_challenge: true,
             has_challenged: false,
+            may_copy: true,
+            accounted: 0,
             silence: Silence::default(),
             rtt: RttEstimator::default(),
             timers: Timers::default(),

@@ -230,6 +230,9 @@ impl Connection {
             challenges: _,
             // Said for each segment.
             may_challenge: _,
+            may_copy: _,
+            // Of what waits, which is nothing.
+            accounted: _,
             // To be at rest.
             send,
             recv,
@@ -312,6 +315,8 @@ impl Idle {
             challenges: ChallengeLimit::default(),
             may_challenge: true,
             has_challenged: false,
+            may_copy: true,
+            accounted: 0,
             silence: Silence::resume(self.heard),
             rtt: RttEstimator::resume(self.rtt),
             timers,

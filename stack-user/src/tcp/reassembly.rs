@@ -25,6 +25,8 @@ pub struct Reassembly {
     islands: Vec<Island>,
     /// Where the islands start that were touched last, the latest first. Some may be no more.
     recent: SmallVec<[u64; RECENT]>,
+    /// Bytes of payloads that were copied.
+    copied: usize,
     /// Where the stream ends, once a FIN told.
     fin: Option<u64>,
 }
@@ -38,6 +40,11 @@ struct Held {
 impl Held {
     fn end(&self) -> u64 {
         self.start + self.payload.len() as u64
+    }
+
+    /// Bytes of it on the heap.
+    fn copied(&self) -> usize {
+        if let Payload::Heap(bytes) = &self.payload { bytes.len() } else { 0 }
     }
 }
 
@@ -64,6 +71,16 @@ impl Reassembly {
         self.segments.is_empty()
     }
 
+    /// Bytes of memory, besides the pool's: what was copied, and what is known of each payload.
+    pub fn memory(&self) -> usize {
+        self.copied + self.segments.len() * (size_of::<Held>() + size_of::<Island>())
+    }
+
+    /// Whether a frame waits as it is: small ones are copied, and all when chunks are scarce.
+    pub fn keeps<P: FramePool>(pool: &P, len: usize) -> bool {
+        len > COMPACT_LEN && !under_pressure(pool)
+    }
+
     /// Takes a payload that starts at `start`, beyond RCV.NXT. Where it overlaps another, one copy is kept.
     pub fn insert<P: FramePool>(&mut self, pool: &mut P, mut start: u64, mut payload: Payload) -> Inserted {
         let end = start + payload.len() as u64;
@@ -84,6 +101,7 @@ impl Reassembly {
         // Those behind it that it covers make room; one that it covers in part cuts it.
         while self.segments.get(at).is_some_and(|next| next.end() <= end) {
             if let Some(covered) = self.segments.remove(at) {
+                self.copied -= covered.copied();
                 covered.payload.release(pool);
             }
         }
@@ -102,11 +120,11 @@ impl Reassembly {
     /// Stores a payload at its place. Small ones, and all when chunks are scarce, go to the heap, behind the payload
     /// before them if that is there too and they touch.
     fn keep<P: FramePool>(&mut self, pool: &mut P, at: usize, start: u64, payload: Payload) {
-        let stays = payload.len() > COMPACT_LEN && !under_pressure(pool);
-        if stays {
+        if Self::keeps(pool, payload.len()) {
             self.segments.insert(at, Held { start, payload });
             return;
         }
+        self.copied += payload.len();
         let before = at.checked_sub(1).and_then(|at| self.segments.get_mut(at));
         match before {
             Some(Held { start: first, payload: Payload::Heap(bytes) })
@@ -141,6 +159,7 @@ impl Reassembly {
     pub fn take_next<P: FramePool>(&mut self, pool: &mut P, nxt: u64) -> Option<Payload> {
         while self.segments.front().is_some_and(|held| held.start <= nxt) {
             let mut held = self.segments.pop_front()?;
+            self.copied -= held.copied();
             held.payload.trim_front((nxt - held.start) as usize);
             if !held.payload.is_empty() {
                 return Some(held.payload);
@@ -214,6 +233,7 @@ impl Reassembly {
         }
         self.islands = Vec::new();
         self.recent.clear();
+        self.copied = 0;
     }
 
     /// Panics if the queue contradicts itself.
@@ -229,6 +249,7 @@ impl Reassembly {
             "what is in order has been delivered"
         );
         assert!(self.islands.windows(2).all(|pair| pair[0].end < pair[1].start), "islands apart");
+        assert_eq!(self.segments.iter().map(Held::copied).sum::<usize>(), self.copied, "bytes on the heap");
         let held: u64 = self.segments.iter().map(|held| held.end() - held.start).sum();
         assert_eq!(held, self.islands.iter().map(|island| island.end - island.start).sum::<u64>());
     }

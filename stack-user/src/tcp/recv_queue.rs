@@ -32,6 +32,11 @@ impl RecvQueue {
         self.len == 0
     }
 
+    /// Bytes of memory, besides the pool's.
+    pub fn memory(&self) -> usize {
+        self.heap.len() + self.parts.len() * size_of::<Part>()
+    }
+
     /// Appends a payload.
     pub fn push<P: FramePool>(&mut self, pool: &mut P, payload: Payload) {
         self.len += payload.len();
@@ -50,7 +55,7 @@ impl RecvQueue {
     }
 
     /// Whether a frame may wait as it is.
-    fn keeps<P: FramePool>(&self, pool: &P, frame: &RxFrame) -> bool {
+    pub fn keeps<P: FramePool>(&self, pool: &P, frame: &RxFrame) -> bool {
         let small = frame.len() <= COMPACT_LEN && !self.parts.is_empty();
         !small && !under_pressure(pool)
     }

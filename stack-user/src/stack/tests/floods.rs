@@ -82,3 +82,91 @@ fn answers_that_the_ring_does_not_take_do_not_take_the_pool() {
     let _ = sent(&mut stack, now);
     assert_eq!(stack.pool().available(), 2_048);
 }
+
+/// Connections from A to B's port 80, both ends.
+fn connected(link: &mut Link, count: usize) -> Vec<(TcpId, TcpId)> {
+    let listener = link.b.tcp_listen(link.now, to(B, 80), count).expect("a listener");
+    (0..count)
+        .map(|_| {
+            let (client, _) = link.a.tcp_connect(link.now, to(B, 80)).expect("a connection");
+            link.run(Duration::from_millis(20));
+            link.a.tcp_set_nodelay(client, true);
+            (client, link.b.tcp_accept(link.now, listener).expect("a connection").0)
+        })
+        .collect()
+}
+
+/// Small segments are copied, or they would take the frames. What is copied is bounded for all connections together, not
+/// only for each.
+#[test]
+fn what_slow_readers_leave_lying_takes_no_more_memory_than_all_together_may() {
+    let mut link = Link::new();
+    let pairs = connected(&mut link, 4);
+    link.b.limits.memory = 2_000;
+    let message = [7; 100];
+    let (reader, slow) = pairs.split_first().expect("connections");
+    let mut wrote = [0; 3];
+    for _ in 0..20 {
+        for (&(client, _), wrote) in slow.iter().zip(&mut wrote) {
+            *wrote += link.a.tcp_write(link.now, client, &message).expect("room");
+        }
+        assert_eq!(link.a.tcp_write(link.now, reader.0, &message), Ok(100));
+        link.run(Duration::from_millis(20));
+        // Who reads is served as if nothing were.
+        assert_eq!(link.b.tcp_read(link.now, reader.1, &mut [0; 200]), Ok(100));
+        let memory = link.b.connections.memory();
+        assert!(memory < 2_400, "{memory} bytes");
+    }
+    assert!(link.b.drops().get(DropReason::TcpMemory) > 0);
+    // When they do read, nothing of it is missing.
+    let mut read = [0; 3];
+    for _ in 0..400 {
+        for (&(_, server), read) in slow.iter().zip(&mut read) {
+            *read += link.b.tcp_read(link.now, server, &mut [0; 4_000]).unwrap_or(0);
+        }
+        link.run(Duration::from_millis(100));
+    }
+    assert_eq!(read, wrote);
+    assert_eq!(link.b.connections.memory(), 0);
+    for &(client, server) in &pairs {
+        link.a.tcp_abort(link.now, client);
+        link.a.tcp_close(link.now, client);
+        link.b.tcp_close(link.now, server);
+    }
+    link.run(Duration::from_millis(50));
+    link.assert_no_frame_is_missing();
+}
+
+/// A peer that takes nothing in would keep what its server has long closed.
+#[test]
+fn of_too_many_closed_connections_that_wait_for_their_peers_the_next_is_reset() {
+    let mut link = Link::new();
+    let pairs = connected(&mut link, 4);
+    link.b.limits.orphans = 2;
+    link.is_up = false;
+    for &(_, server) in &pairs[..3] {
+        link.b.tcp_write(link.now, server, b"nobody takes this").expect("room");
+        link.b.tcp_close(link.now, server);
+    }
+    let waiting = |link: &Link, pair: usize| link.b.tcp(pairs[pair].1).is_some();
+    link.run(Duration::from_millis(5));
+    assert!(waiting(&link, 0) && waiting(&link, 1) && !waiting(&link, 2));
+    // One that is held counts for nothing, and when some have ended, there is room again.
+    link.is_up = true;
+    link.run(Duration::from_secs(2));
+    for &(client, _) in &pairs[..2] {
+        link.a.tcp_close(link.now, client);
+    }
+    link.run(Duration::from_secs(2));
+    link.is_up = false;
+    link.b.tcp_close(link.now, pairs[3].1);
+    link.run(Duration::from_millis(5));
+    assert!(waiting(&link, 3), "it may wait for its peer");
+    link.is_up = true;
+    link.run(Duration::from_secs(3));
+    for &(client, _) in &pairs[2..] {
+        link.a.tcp_close(link.now, client);
+    }
+    link.run(Duration::from_secs(70));
+    link.assert_no_frame_is_missing();
+}

@@ -51,6 +51,18 @@ impl Connection {
         self.may_challenge = permit;
     }
 
+    /// Whether the next segments may be copied to wait, as far as the memory of all connections together is concerned.
+    pub fn permit_copies(&mut self, permit: bool) {
+        self.may_copy = permit;
+    }
+
+    /// What waits to be read or put in order takes another amount of memory now, in bytes besides the frames: as much as it
+    /// was when this was last asked, and as much as it is.
+    pub fn account_memory(&mut self) -> (usize, usize) {
+        let now = self.recv.memory() + self.reassembly.memory();
+        (core::mem::replace(&mut self.accounted, now), now)
+    }
+
     /// Whether there was a challenge ACK since the last call.
     pub fn take_challenged(&mut self) -> bool {
         core::mem::take(&mut self.has_challenged)

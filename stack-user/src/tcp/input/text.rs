@@ -8,7 +8,7 @@ use crate::{
         error::Error,
         output::Reset,
         payload::Payload,
-        reassembly::Inserted,
+        reassembly::{Inserted, Reassembly},
         segment::Segment,
         seq::SeqNumber,
         state::State,
@@ -104,6 +104,10 @@ impl Connection {
         pool: &mut P,
         frame: RxFrame,
     ) -> Result<(), DropReason> {
+        // What nobody has to wait for is taken in any case, or readers would starve with those who hoard.
+        if !self.may_copy && !self.recv.is_empty() && !self.recv.keeps(pool, &frame) {
+            return self.refuse(pool, frame);
+        }
         let filled_gap = !self.reassembly.is_empty();
         self.queue(pool, Payload::Frame(frame));
         while let Some(payload) = self.reassembly.take_next(pool, self.rcv.nxt_offset) {
@@ -134,6 +138,9 @@ impl Connection {
         start: SeqNumber,
         frame: RxFrame,
     ) -> Result<(), DropReason> {
+        if !self.may_copy && !Reassembly::keeps(pool, frame.len()) {
+            return self.refuse(pool, frame);
+        }
         self.acks.require();
         self.counts.out_of_order += 1;
         let Some(offset) = self.rcv.offset(start) else {
@@ -145,6 +152,13 @@ impl Connection {
             Inserted::Duplicate => Err(DropReason::TcpDuplicateData),
             Inserted::Full => Err(DropReason::TcpReassemblyFull),
         }
+    }
+
+    /// There is no memory for it: the peer sends it again, and finds some when others have read.
+    fn refuse<P: FramePool>(&mut self, pool: &mut P, frame: RxFrame) -> Result<(), DropReason> {
+        pool.release_rx(frame);
+        self.acks.require();
+        Err(DropReason::TcpMemory)
     }
 
     /// Tells of the first part of a segment that waits out of order already.
