@@ -57,6 +57,10 @@ struct Open {
     something: Notify,
 }
 
+/// How long the last lines may take. Shorter, and a slow disk loses them; longer, and who stops a server whose log is stuck
+/// thinks that the server is.
+const FINISH: Duration = Duration::from_secs(2);
+
 #[derive(Debug, Default)]
 struct Waiting {
     text: String,
@@ -124,13 +128,16 @@ impl Writer {
         Self { log: AccessLog::default(), task: None }
     }
 
-    /// Writes what is left, and ends.
+    /// Writes what is left, and ends. A reader that takes nothing, such as a pager that nobody looks at, keeps the process
+    /// for [`FINISH`] only.
     pub async fn finish(self) {
         let Some(open) = &self.log.open else { return };
         open.waiting.lock().unwrap_or_else(PoisonError::into_inner).closed = true;
         open.something.notify_one();
-        if let Some(task) = self.task {
-            let _ = task.await;
+        let Some(mut task) = self.task else { return };
+        if tokio::time::timeout(FINISH, &mut task).await.is_err() {
+            task.abort();
+            tracing::warn!("the end of the access log is lost: nobody takes it");
         }
     }
 }
@@ -336,6 +343,16 @@ mod tests {
         let value: serde_json::Value = serde_json::from_str(&line).expect("is JSON");
         assert_eq!(value["user_agent"], evil);
         assert_eq!(value["referer"], serde_json::Value::Null);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reader_that_takes_nothing_does_not_keep_the_process() {
+        let (ours, _theirs) = tokio::io::duplex(16);
+        let (log, writer) = AccessLog::start(Output::new(ours, false), "a pipe".into(), Format::Combined);
+        log.write(entry("one", "-"), StatusCode::OK, 0);
+        let begun = tokio::time::Instant::now();
+        writer.finish().await;
+        assert_eq!(begun.elapsed().as_secs(), FINISH.as_secs());
     }
 
     #[tokio::test(start_paused = true)]

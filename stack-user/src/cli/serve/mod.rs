@@ -113,8 +113,9 @@ async fn serve<N: Network>(
         Ok(exit)
     }
     .await;
-    writer.finish().await;
+    // Peers first: a log that is stuck must not keep them waiting.
     let _ = timeout(NETWORK_CLOSE_TIMEOUT, network.close()).await;
+    writer.finish().await;
     served
 }
 
