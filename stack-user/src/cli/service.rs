@@ -15,9 +15,9 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::network::{Connection, Listener};
 
-/// How long to wait when the process has no room for another connection. Shorter, and a full table costs a core; longer,
-/// and clients wait although there is room again.
-const OUT_OF_RESOURCES: Duration = Duration::from_millis(100);
+/// How long to wait when the system can't give us a connection now: mostly because the process has no room for another.
+/// Shorter, and a full table costs a core; longer, and clients wait although there is room again.
+const NOT_NOW: Duration = Duration::from_millis(100);
 
 /// How long nothing more is said about a server that is full: one that is full for long need not say so for each newcomer.
 const FULL_IS_TOLD_AGAIN: Duration = Duration::from_secs(60);
@@ -110,11 +110,14 @@ impl Service {
                     self.tasks.spawn_on(task, &runtime);
                 }
                 Err(error) if is_about_one_connection(&error) => {}
-                Err(error) if is_about_resources(&error) => {
+                Err(error) if is_about_the_listener(&error) => return Err(error),
+                Err(error) => {
                     tracing::warn!("cannot accept a connection now: {error}");
-                    tokio::time::sleep(OUT_OF_RESOURCES).await;
+                    tokio::select! {
+                        () = self.stopping.cancelled() => return Ok(()),
+                        () = tokio::time::sleep(NOT_NOW) => {}
+                    }
                 }
-                Err(error) => return Err(error),
             }
         }
     }
@@ -142,14 +145,30 @@ impl Service {
     }
 }
 
-/// The peer has gone before it was accepted.
+/// The peer has gone before it was accepted; or, as accept(2) says of Linux, its connection has failed since, which is no
+/// reason not to take the next one.
 fn is_about_one_connection(error: &io::Error) -> bool {
+    let failed_since = [
+        libc::ENETDOWN,
+        libc::EPROTO,
+        libc::ENOPROTOOPT,
+        libc::EHOSTDOWN,
+        libc::ENONET,
+        libc::EHOSTUNREACH,
+        libc::ENETUNREACH,
+        libc::ETIMEDOUT,
+    ];
     matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset)
+        || error.raw_os_error().is_some_and(|code| failed_since.contains(&code))
 }
 
-/// The process or the system has no descriptor or no memory left.
-fn is_about_resources(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
+/// Nothing will ever come in there again: our stack has closed it, or it is no listener of the kernel's. Everything else
+/// that the kernel says passes: no descriptor or no memory left, or a firewall's rule (EPERM).
+fn is_about_the_listener(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        None | Some(libc::EBADF | libc::EINVAL | libc::ENOTSOCK | libc::EFAULT | libc::EOPNOTSUPP)
+    )
 }
 
 #[cfg(test)]
@@ -188,6 +207,39 @@ mod tests {
         drop(first);
         second.read_exact(&mut [0]).await.expect("is served in turn");
         assert_eq!((service.active(), service.accepted()), (1, 2));
+    }
+
+    /// What each call says, one after the other; then nothing comes any more.
+    struct Script(Mutex<Vec<io::Error>>);
+
+    impl Listener for Arc<Script> {
+        type Stream = tokio::io::DuplexStream;
+
+        fn local_addr(&self) -> io::Result<SocketAddr> {
+            Ok(SocketAddr::from(([127, 0, 0, 1], 1)))
+        }
+
+        async fn accept(&self) -> io::Result<(Self::Stream, SocketAddr)> {
+            let next = self.0.lock().expect("nobody panics").pop();
+            match next {
+                Some(error) => Err(error),
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_the_kernel_says_of_one_connection_or_of_now_does_not_end_a_listener() {
+        let passing = [libc::EPROTO, libc::ENETDOWN, libc::EPERM, libc::EMFILE, libc::ECONNABORTED];
+        let listener = Arc::new(Script(Mutex::new(passing.map(io::Error::from_raw_os_error).into())));
+        let service = Service::new(1);
+        let accepting = service.accept(Arc::clone(&listener), |_, _| async {});
+        assert!(tokio::time::timeout(Duration::from_secs(5), accepting).await.is_err(), "goes on");
+        assert!(listener.0.lock().expect("nobody panics").is_empty(), "all were passed over");
+        for lasting in [io::ErrorKind::NotConnected.into(), io::Error::from_raw_os_error(libc::EBADF)] {
+            let listener = Arc::new(Script(Mutex::new(vec![lasting])));
+            assert!(service.accept(listener, |_, _| async {}).await.is_err());
+        }
     }
 
     #[tokio::test]
