@@ -18,6 +18,7 @@ use crate::{
         acd::Schedule,
         candidates::Candidates,
         route::{Prefix, Route},
+        routes::Reach,
     },
     rng::Rng,
     stack::{AddressEvent, ClaimError},
@@ -113,6 +114,11 @@ impl Stack {
     /// The claimed addresses, in the order in which they were asked for.
     pub fn addresses(&self) -> Vec<IpAddr> {
         self.shard().with(|core, _| core.stack.addresses().collect())
+    }
+
+    /// How a new connection reaches a destination: of several stacks, the one with the greatest is the one to take.
+    pub fn reach(&self, destination: IpAddr) -> Reach {
+        self.shard().with(|core, _| core.stack.routes().reach(destination))
     }
 
     /// How every claim stands, in that order.

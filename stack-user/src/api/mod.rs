@@ -91,6 +91,7 @@ pub use tcp_stream::TcpStream;
 pub use udp_many::Datagram;
 pub use udp_socket::UdpSocket;
 
+pub use crate::net::routes::Reach;
 use crate::{
     device::{
         Device, Readable, Umem,

@@ -183,6 +183,20 @@ impl GlobalOptions {
         !named.contains(&true)
     }
 
+    /// An option that is given and makes sense for one network only, by its name.
+    pub(super) fn names_one_network(&self) -> Option<&'static str> {
+        let named = [
+            ("--interface", self.interface.is_some()),
+            ("--address", !self.address.is_empty()),
+            ("--gateway", self.gateway.is_some()),
+            ("--queue", self.queue.is_some()),
+            ("--vlan", self.vlan.is_some()),
+            ("--program", self.program.is_some()),
+            ("--pcap", self.pcap.is_some()),
+        ];
+        named.into_iter().find(|(_, is_given)| *is_given).map(|(name, _)| name)
+    }
+
     /// What TCP connections start with.
     pub(super) fn tcp(&self) -> tcp::Config {
         tcp::Config { congestion: self.congestion, ecn: self.ecn, ..tcp::Config::default() }

@@ -22,6 +22,7 @@ pub mod proxy;
 pub mod relay;
 pub mod serve;
 pub mod service;
+pub mod several;
 pub mod threads;
 pub mod tls;
 

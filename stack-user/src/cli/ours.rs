@@ -15,12 +15,13 @@ use super::{
     kernel::connect_error,
     network::{ConnectError, Connection, Listener, Network, ResolveError},
     privileges::{Privileges, Profile},
+    several::Part,
     threads::Threads,
 };
 use crate::{
     api::{self, Resolver, Stack, TcpListener, TcpStream},
     device::interface::{self, InterfaceError},
-    net::acd::Schedule,
+    net::{acd::Schedule, routes::Reach},
     tcp::KeepAlive,
     telemetry::STORY,
     time::Duration,
@@ -168,6 +169,16 @@ impl Network for OurNetwork {
         if let Some(advice) = self.stack.advice() {
             tracing::warn!("{advice}");
         }
+    }
+}
+
+impl Part for OurNetwork {
+    fn reach(&self, remote: IpAddr) -> Reach {
+        self.stack.reach(remote)
+    }
+
+    fn has_name_servers(&self) -> bool {
+        !self.name_servers.is_empty()
     }
 }
 

@@ -26,6 +26,18 @@ pub struct Routes {
     some_closed: bool,
 }
 
+/// How a destination is reached through a link. The better way is the greater one: of several links, that is the one to take
+/// (RFC 1122 §3.3.1.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Reach {
+    /// Not at all.
+    Nowhere,
+    /// Through a router.
+    ThroughRouter,
+    /// It is in a subnet of ours, whose prefix has so many bits.
+    OnLink(u8),
+}
+
 /// A subnet that one of our addresses is in, or several.
 #[derive(Clone, Copy, Debug)]
 struct Subnet {
@@ -159,6 +171,16 @@ impl Routes {
         self.next_hop(route.address(), destination).map(|_| route)
     }
 
+    /// How a new connection reaches a destination from here.
+    pub fn reach(&self, destination: IpAddr) -> Reach {
+        let near = |subnet: &&Subnet| subnet.source.is_some() && subnet.prefix.contains(destination);
+        match self.subnets.iter().find(near) {
+            Some(subnet) => Reach::OnLink(subnet.prefix.length()),
+            None if self.outward.is_some() => Reach::ThroughRouter,
+            None => Reach::Nowhere,
+        }
+    }
+
     /// Whether a destination is in a subnet of ours.
     fn is_direct(&self, destination: IpAddr) -> bool {
         self.subnets.iter().any(|subnet| subnet.prefix.contains(destination))
@@ -211,6 +233,23 @@ mod tests {
         assert_eq!(source(&routes, "10.0.0.77"), Some(ip("10.0.0.9")));
         assert_eq!(source(&routes, "10.1.0.77"), Some(ip("10.9.0.1")));
         assert!(routes.is_broadcast(ip("10.0.0.255")), "though it is a host's in the wider one");
+    }
+
+    #[test]
+    fn rfc1122_3_3_1_1_what_is_on_the_link_is_nearer_than_what_is_behind_a_router() {
+        let wide = route("10.9.0.1", "10.0.0.0/8", None);
+        let routes = Routes::new([(wide, true), (three()[0], true)]);
+        assert_eq!(routes.reach(ip("10.0.0.77")), Reach::OnLink(24));
+        assert_eq!(routes.reach(ip("10.1.0.77")), Reach::OnLink(8));
+        assert_eq!(routes.reach(ip("198.51.100.1")), Reach::Nowhere);
+        assert_eq!(Routes::new([(three()[1], true)]).reach(ip("198.51.100.1")), Reach::ThroughRouter);
+        let leaving = Routes::new([(three()[1], false)]);
+        assert_eq!(
+            (leaving.reach(ip("192.0.2.77")), leaving.reach(ip("8.8.8.8"))),
+            (Reach::Nowhere, Reach::Nowhere)
+        );
+        assert!(Reach::OnLink(24) > Reach::OnLink(8) && Reach::OnLink(1) > Reach::ThroughRouter);
+        assert!(Reach::ThroughRouter > Reach::Nowhere);
     }
 
     #[test]

@@ -5,6 +5,9 @@
 //! the key is the old one and the clock has moved on, a new SYN lies above all that the flow has seen. A peer in TIME-WAIT
 //! takes it (RFC 6191), and segments of the earlier life are out of its window.
 //!
+//! Several stacks of one host may live at once in one directory: they have the same key and clock, and their flows differ in
+//! their addresses.
+//!
 //! Within one boot of the machine the clock goes on with the time since that boot, which nobody can step. In another boot
 //! it is the wall clock's, unless that is behind what was last written.
 
@@ -317,6 +320,24 @@ mod tests {
         let text = fs::read_to_string(state.join(FILE)).expect("reads");
         let kept: Record = text.parse().expect("the end leaves it whole");
         assert!(kept.clock >= after.as_nanos(), "how far the clock came");
+    }
+
+    /// RFC 6528 §3: the key is the host's, and the flow that it is hashed with says which of its stacks it is.
+    #[test]
+    fn stacks_that_live_at_once_share_a_key_and_a_clock_rfc6528_3() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let [one, other] = [(); 2].map(|()| Life::begin(directory.path()).expect("begins"));
+        let key = *one.key().bytes();
+        assert_eq!(other.key().bytes(), &key);
+        let (before, between, after) = (one.clock().now(), other.clock().now(), one.clock().now());
+        let slack = Duration::from_millis(10);
+        assert!(before <= between + slack && between <= after + slack, "{before}, {between}, {after}");
+        // Whichever ends last, what it leaves is whole.
+        drop(other);
+        drop(one);
+        let text = fs::read_to_string(directory.path().join(FILE)).expect("reads");
+        let kept: Record = text.parse().expect("whole");
+        assert!(kept.clock >= between.as_nanos() && kept.key.bytes() == &key);
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! The daemon through its life: peers are told what becomes of their connections, and nothing of it stays on the host.
 
+mod interfaces;
+
 use std::fs::{self, File, Permissions};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -189,8 +191,9 @@ impl Place {
     fn addresses(&self, lab: &TestLab) -> Vec<String> {
         let (_, status, error) = self.client(lab, FRIEND, &["status", "--json"]);
         let status: serde_json::Value = serde_json::from_str(&status).expect(&error);
-        let addresses = status["addresses"].as_array().unwrap();
-        addresses.iter().map(|address| address["address"].as_str().unwrap().to_owned()).collect()
+        let networks = status["networks"].as_array().unwrap();
+        let addresses = networks.iter().flat_map(|network| network["addresses"].as_array().unwrap());
+        addresses.map(|address| address["address"].as_str().unwrap().to_owned()).collect()
     }
 
     fn start(&self, lab: &TestLab) -> Running {
@@ -236,7 +239,11 @@ impl Place {
         let (code, status, error) = self.client(lab, FRIEND, &["status", "--json"]);
         assert_eq!(code, Some(0), "{error}");
         let status: serde_json::Value = serde_json::from_str(&status).unwrap();
-        assert_eq!(status["addresses"][0]["address"], OURS.to_string());
+        let network = &status["networks"][0];
+        assert_eq!(
+            (&network["interface"], &network["addresses"][0]["address"]),
+            (&"xs0".into(), &OURS.to_string().into())
+        );
         assert_eq!(
             (&status["relays"][0]["active"], &status["relays"][0]["to_client"]),
             (&1.into(), &6.into())

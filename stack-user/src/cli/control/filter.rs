@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::view::{LISTEN, Socket, state_name};
+use super::view::{LISTEN, Socket, listeners, state_name};
 use crate::{
     api::{Cursor, Stack},
     tcp::State,
@@ -175,12 +175,14 @@ impl Filter {
     }
 }
 
-/// A walk over all sockets of a stack, that holds a page of them at a time.
+/// A walk over all sockets of some stacks, that holds a page of them at a time.
 #[derive(Debug)]
 pub(super) struct Walk {
-    stack: Stack,
+    stacks: Vec<Stack>,
     filter: Filter,
     stage: Stage,
+    /// The stack that is looked at, and how far.
+    at: usize,
     cursor: Cursor,
 }
 
@@ -193,8 +195,8 @@ enum Stage {
 }
 
 impl Walk {
-    pub(super) fn new(stack: Stack, filter: Filter) -> Self {
-        Self { stack, filter, stage: Stage::Listeners, cursor: Cursor::default() }
+    pub(super) fn new(stacks: Vec<Stack>, filter: Filter) -> Self {
+        Self { stacks, filter, stage: Stage::Listeners, at: 0, cursor: Cursor::default() }
     }
 
     /// The next lines, maybe none of them; `None` at the end.
@@ -215,22 +217,22 @@ impl Walk {
                 if !self.filter.wants_listeners() {
                     return Some(Vec::new());
                 }
-                let mut listeners = self.stack.listeners();
+                let mut listeners = listeners(&self.stacks);
                 listeners.sort_by_key(|listener| listener.local);
                 Some(listeners.iter().map(Socket::listener).collect())
             }
             Stage::Connections => {
-                let page = self.filter.wants_connections().then(|| self.stack.connections(&mut self.cursor));
-                let Some(Some(page)) = page else {
-                    (self.stage, self.cursor) = (Stage::TimeWaits, Cursor::default());
+                let wanted = self.filter.wants_connections();
+                let Some(page) = self.page(wanted, Stack::connections) else {
+                    (self.stage, self.at) = (Stage::TimeWaits, 0);
                     return Some(Vec::new());
                 };
                 let alive = page.iter().filter(|connection| connection.tcp.state != State::Closed);
                 Some(alive.map(|connection| Socket::connection(connection, self.filter.info)).collect())
             }
             Stage::TimeWaits => {
-                let page = self.filter.wants_time_waits().then(|| self.stack.time_waits(&mut self.cursor));
-                let Some(Some(page)) = page else {
+                let wanted = self.filter.wants_time_waits();
+                let Some(page) = self.page(wanted, Stack::time_waits) else {
                     self.stage = Stage::End;
                     return None;
                 };
@@ -238,6 +240,20 @@ impl Walk {
             }
             Stage::End => None,
         }
+    }
+
+    /// Some of what the stack that it is at has, or nothing if that is the end of it; `None` at the end of the last.
+    fn page<T>(
+        &mut self,
+        wanted: bool,
+        next: impl Fn(&Stack, &mut Cursor) -> Option<Vec<T>>,
+    ) -> Option<Vec<T>> {
+        let stack = self.stacks.get(self.at).filter(|_| wanted)?;
+        let page = next(stack, &mut self.cursor);
+        if page.is_none() {
+            (self.at, self.cursor) = (self.at + 1, Cursor::default());
+        }
+        Some(page.unwrap_or_default())
     }
 }
 

@@ -91,8 +91,8 @@ pub trait Daemon: Send + Sync + 'static {
     /// That network, unless it is being closed.
     fn network(&self) -> Option<Arc<Self::Network>>;
 
-    /// Its stack, to look at.
-    fn stack(&self) -> &Stack;
+    /// Its stacks, to look at: one for each interface.
+    fn stacks(&self) -> Vec<Stack>;
 
     /// All that can be told. `control_sessions` is filled in by the server.
     fn status(&self) -> Status;
@@ -267,7 +267,7 @@ impl<D: Daemon> Server<D> {
 
     /// Lists sockets, some at a time, as fast as the client takes them.
     fn list(&self, filter: Filter) -> Response<Body> {
-        let walk = Walk::new(self.shared.daemon.stack().clone(), filter);
+        let walk = Walk::new(self.shared.daemon.stacks(), filter);
         let lines = stream::unfold(walk, |mut walk| async move {
             // Between two pages others have their turn.
             tokio::task::yield_now().await;

@@ -7,7 +7,7 @@ use clap::Args;
 use super::{
     ask,
     client::Client,
-    view::{Count, Hello, Relay, Status},
+    view::{Count, Hello, Network, Relay, Status},
 };
 use crate::cli::{
     console::{Console, printable},
@@ -66,20 +66,10 @@ impl Status {
     }
 
     fn write(&self, f: &mut String) -> std::fmt::Result {
-        let Self { hello: Hello { version, pid, .. }, configuration, interface, .. } = self;
+        let Self { hello: Hello { version, pid, .. }, configuration, .. } = self;
         writeln!(f, "xstack {version}, pid {pid}, up for {}", duration(self.uptime_seconds))?;
         writeln!(f, "configuration  {configuration}")?;
-        writeln!(f, "interface      {interface}")?;
-        for address in &self.addresses {
-            writeln!(f, "address        {}  {}", address.address, address.state)?;
-        }
-        for shard in &self.shards {
-            let used = shard.frames.saturating_sub(shard.free_frames);
-            writeln!(f, "queue          {}, {used} of {} frames in use", shard.device, shard.frames)?;
-            if let Some(why) = &shard.stopped {
-                writeln!(f, "               {why}")?;
-            }
-        }
+        self.networks.iter().try_for_each(|network| network.write(f))?;
         for relay in &self.relays {
             relay.write(f)?;
         }
@@ -91,6 +81,23 @@ impl Status {
         }
         if let Some(advice) = &self.advice {
             writeln!(f, "advice         {advice}")?;
+        }
+        Ok(())
+    }
+}
+
+impl Network {
+    fn write(&self, f: &mut String) -> std::fmt::Result {
+        writeln!(f, "interface      {}", self.interface)?;
+        for address in &self.addresses {
+            writeln!(f, "address        {}  {}", address.address, address.state)?;
+        }
+        for shard in &self.shards {
+            let used = shard.frames.saturating_sub(shard.free_frames);
+            writeln!(f, "queue          {}, {used} of {} frames in use", shard.device, shard.frames)?;
+            if let Some(why) = &shard.stopped {
+                writeln!(f, "               {why}")?;
+            }
         }
         Ok(())
     }

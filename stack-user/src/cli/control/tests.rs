@@ -16,7 +16,7 @@ use super::{
     access::Access,
     client::{Client, ControlError, DaemonNetwork},
     server::{Daemon, Server},
-    view::{Hello, Socket, Status},
+    view::{Count, Hello, Socket, Status},
 };
 use crate::{
     api::Stack,
@@ -34,7 +34,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A daemon whose clients reach the kernel's network.
 struct Fake {
-    stack: Stack,
+    /// Of two interfaces.
+    stacks: Vec<Stack>,
     network: Mutex<Option<Arc<KernelNetwork>>>,
 }
 
@@ -45,23 +46,26 @@ impl Daemon for Fake {
         self.network.lock().expect("whole").clone()
     }
 
-    fn stack(&self) -> &Stack {
-        &self.stack
+    fn stacks(&self) -> Vec<Stack> {
+        self.stacks.clone()
     }
 
     fn status(&self) -> Status {
-        Status { interface: "eth1\u{1b}[31m".to_owned(), ..Status::of(&self.stack) }
+        Status::of(&["eth1\u{1b}[31m".to_owned(), "eth2".to_owned()], &self.stacks)
     }
 }
 
 fn server() -> Server<Fake> {
     let clock = Clock::new();
-    let (device, _wire) = memory::tap(memory::Options::default());
-    let umem = Umem::on_heap(64).expect("memory");
-    let stack =
-        crate::stack::Stack::new(clock.now(), MacAddr([2, 0, 0, 0, 0, 1]), None, umem, Rng::from_seed(1));
-    let stack = Stack::over(stack, Box::new(device), clock).expect("runs");
-    Server::new(Fake { stack, network: Mutex::new(Some(Arc::new(KernelNetwork))) }, Access::default())
+    let stack = |number| {
+        let (device, _wire) = memory::tap(memory::Options::default());
+        let umem = Umem::on_heap(64).expect("memory");
+        let mac = MacAddr([2, 0, 0, 0, 0, number]);
+        let stack = crate::stack::Stack::new(clock.now(), mac, None, umem, Rng::from_seed(number.into()));
+        Stack::over(stack, Box::new(device), clock).expect("runs")
+    };
+    let stacks = vec![stack(1), stack(2)];
+    Server::new(Fake { stacks, network: Mutex::new(Some(Arc::new(KernelNetwork))) }, Access::default())
 }
 
 /// A server that listens, and a client of it.
@@ -89,15 +93,27 @@ async fn answer(server: &Server<Fake>, request: &[u8]) -> String {
 #[tokio::test]
 async fn it_tells_who_it_is_and_what_it_does() {
     let (_directory, server, client) = listening();
-    let listener = crate::api::TcpListener::bind(&server.daemon().stack, "0.0.0.0:80".parse().expect("ok"));
-    let _listener = listener.await.expect("listens");
+    let listen = async |stack: &Stack, at: &str| {
+        crate::api::TcpListener::bind(stack, at.parse().expect("ok")).await.expect("listens")
+    };
+    let [first, second] = &server.daemon().stacks[..] else { panic!("two") };
+    let _listeners = [
+        listen(first, "0.0.0.0:80").await,
+        listen(second, "0.0.0.0:80").await,
+        listen(second, "0.0.0.0:81").await,
+    ];
     assert_eq!(client.get::<Hello>("/v1/hello").await.expect("answers"), Hello::ours());
     let status: Status = client.get("/v1/status").await.expect("answers");
-    assert_eq!((status.hello, status.shards[0].frames), (Hello::ours(), 64));
+    let networks: Vec<_> =
+        status.networks.iter().map(|one| (&*one.interface, one.shards[0].frames)).collect();
+    assert_eq!((status.hello, networks), (Hello::ours(), vec![("eth1\u{1b}[31m", 64), ("eth2", 64)]));
+    assert_eq!(status.connections, [Count::new("LISTEN", 2)], "one on all addresses is one");
     let mut lines = client.lines("/v1/connections?all=").await.expect("answers");
-    let line = lines.next().await.expect("reads").expect("a listener");
-    let socket: Socket = serde_json::from_slice(line).expect("parses");
-    assert_eq!((socket.state.as_str(), socket.local.port()), ("LISTEN", 80));
+    for port in [80, 81] {
+        let line = lines.next().await.expect("reads").expect("a listener");
+        let socket: Socket = serde_json::from_slice(line).expect("parses");
+        assert_eq!((socket.state.as_str(), socket.local.port()), ("LISTEN", port));
+    }
     assert!(lines.next().await.expect("an end").is_none());
 }
 

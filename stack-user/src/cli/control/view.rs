@@ -1,12 +1,15 @@
 //! What is told through the control socket: the daemon makes it, the commands print it, and scripts read it as JSON.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    collections::HashMap,
+    net::{IpAddr, SocketAddr},
+};
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
     api::{ConnectionInfo, Stack},
-    stack::ListenerInfo,
+    stack::{AddressEvent, ListenerInfo},
     tcp::{Info, State},
     time::Duration,
 };
@@ -42,12 +45,8 @@ pub struct Status {
     pub uptime_seconds: f64,
     /// The file that it was configured by.
     pub configuration: String,
-    /// The interface that it runs on.
-    pub interface: String,
-    /// The addresses that it holds.
-    pub addresses: Vec<Address>,
-    /// Each queue, or all of them together.
-    pub shards: Vec<Shard>,
+    /// Each interface that it runs on.
+    pub networks: Vec<Network>,
     /// Forwards, then proxies.
     pub relays: Vec<Relay>,
     /// How many connections are in which state.
@@ -71,6 +70,17 @@ pub struct Count {
     pub name: String,
     /// How many.
     pub count: u64,
+}
+
+/// An interface and what is held there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Network {
+    /// Its name.
+    pub interface: String,
+    /// The addresses that the daemon holds there.
+    pub addresses: Vec<Address>,
+    /// Each of its queues, or all of them together.
+    pub shards: Vec<Shard>,
 }
 
 /// An address.
@@ -264,18 +274,56 @@ pub fn state_name(state: State) -> &'static str {
     }
 }
 
+/// The listeners of all stacks: what listens on all addresses is one, as with the shards of one stack.
+pub fn listeners(stacks: &[Stack]) -> Vec<ListenerInfo> {
+    let mut all: Vec<ListenerInfo> = Vec::new();
+    let mut known = HashMap::new();
+    for listener in stacks.iter().flat_map(Stack::listeners) {
+        let at = *known.entry(listener.local).or_insert(all.len());
+        match all.get_mut(at) {
+            Some(sum) => {
+                sum.half_open += listener.half_open;
+                sum.waiting += listener.waiting;
+                sum.backlog += listener.backlog;
+            }
+            None => all.push(listener),
+        }
+    }
+    all
+}
+
 impl Status {
-    /// What a stack tells of itself. Who runs it fills in the rest.
-    pub fn of(stack: &Stack) -> Self {
-        let counts =
-            |list: Vec<(&'static str, u64)>| list.into_iter().map(|(name, n)| Count::new(name, n)).collect();
-        let mut connections: Vec<_> = stack
-            .connection_counts()
-            .into_iter()
-            .map(|(state, count)| Count::new(state_name(state), count as u64))
-            .collect();
-        connections.push(Count::new(LISTEN, stack.listeners().len() as u64));
+    /// What stacks tell of themselves, each with the name of its interface. Who runs them fills in the rest.
+    pub fn of(interfaces: &[String], stacks: &[Stack]) -> Self {
+        let mut connections = summed(stacks, |stack| {
+            stack.connection_counts().into_iter().map(|(state, n)| (state_name(state), n as u64)).collect()
+        });
+        connections.push(Count::new(LISTEN, listeners(stacks).len() as u64));
         connections.sort_by(|a, b| a.name.cmp(&b.name));
+        let networks = interfaces.iter().zip(stacks).map(|(interface, stack)| Network::of(interface, stack));
+        let mut advice: Vec<_> = stacks.iter().filter_map(Stack::advice).collect();
+        advice.dedup();
+        Self {
+            hello: Hello::ours(),
+            uptime_seconds: 0.0,
+            configuration: String::new(),
+            networks: networks.collect(),
+            relays: Vec::new(),
+            connections,
+            control_sessions: 0,
+            drops: summed(stacks, |stack| {
+                stack.drops().iter().map(|(reason, n)| (reason.name(), n)).collect()
+            }),
+            device: summed(stacks, |stack| stack.device_counters().unwrap_or_default()),
+            program: summed(stacks, |stack| stack.program_counters().unwrap_or_default()),
+            advice: Some(advice.join("; ")).filter(|advice| !advice.is_empty()),
+        }
+    }
+}
+
+impl Network {
+    fn of(interface: &str, stack: &Stack) -> Self {
+        let address = |(address, event)| Address { address, state: claim_name(event).to_owned() };
         let shard = |info: crate::api::ShardInfo| Shard {
             device: info.device,
             stopped: info.stopped,
@@ -283,19 +331,32 @@ impl Status {
             free_frames: info.free_chunks,
         };
         Self {
-            hello: Hello::ours(),
-            uptime_seconds: 0.0,
-            configuration: String::new(),
-            interface: String::new(),
-            addresses: Vec::new(),
+            interface: interface.to_owned(),
+            addresses: stack.address_states().into_iter().map(address).collect(),
             shards: stack.shard_infos().into_iter().map(shard).collect(),
-            relays: Vec::new(),
-            connections,
-            control_sessions: 0,
-            drops: stack.drops().iter().map(|(reason, n)| Count::new(reason.name(), n)).collect(),
-            device: counts(stack.device_counters().unwrap_or_default()),
-            program: counts(stack.program_counters().unwrap_or_default()),
-            advice: stack.advice(),
         }
     }
+}
+
+/// How a claim stands, in a word.
+fn claim_name(event: AddressEvent) -> &'static str {
+    match event {
+        AddressEvent::Probing => "probing",
+        AddressEvent::Claimed => "claimed",
+        AddressEvent::Leaving => "leaving",
+        AddressEvent::Refused { .. } => "refused",
+        AddressEvent::Lost { .. } => "lost",
+    }
+}
+
+/// What each stack counts, together, in the order in which it is first told.
+fn summed(stacks: &[Stack], counts: impl Fn(&Stack) -> Vec<(&'static str, u64)>) -> Vec<Count> {
+    let mut sums: Vec<Count> = Vec::new();
+    for (name, n) in stacks.iter().flat_map(counts) {
+        match sums.iter_mut().find(|sum| sum.name == name) {
+            Some(sum) => sum.count += n,
+            None => sums.push(Count::new(name, n)),
+        }
+    }
+    sums
 }

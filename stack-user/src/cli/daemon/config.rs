@@ -2,7 +2,6 @@
 
 use std::{
     fmt, fs,
-    net::{IpAddr, Ipv4Addr},
     path::{Path, PathBuf},
     str::FromStr,
 };
@@ -11,21 +10,23 @@ use serde::{Deserialize, Deserializer};
 use toml::Spanned;
 use tracing::level_filters::LevelFilter;
 
-use super::position::{ConfigError, Source};
+use super::{
+    networks::{Network, Networks},
+    position::{ConfigError, Source},
+};
 use crate::{
-    api::{AddressChoice, ProgramChoice},
     cli::{
         control::{
             self,
             access::{Access, NameOrId},
         },
+        error::Failure,
         forward,
-        global::{AcdSchedule, GlobalOptions},
+        global::GlobalOptions,
         privileges::{Filter, UserSpec},
         proxy,
         relay::{Limits, Listen, Side},
     },
-    device::xdp::Mode,
     tcp::congestion::Algorithm,
     time::Duration,
 };
@@ -43,8 +44,9 @@ const MAX_GRACE: f64 = 3600.0;
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Config {
-    /// Where the stack runs, and as whom.
-    pub network: Network,
+    /// Where the stack runs.
+    #[serde(rename = "network")]
+    pub networks: Networks,
     /// What TCP connections start with.
     pub tcp: Tcp,
     /// The process.
@@ -57,30 +59,6 @@ pub struct Config {
     pub forward: Vec<Spanned<forward::Spec>>,
     /// Proxies.
     pub proxy: Vec<Spanned<proxy::Config>>,
-}
-
-/// As the options of the same names.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
-pub struct Network {
-    /// The interface's name.
-    pub interface: Option<String>,
-    /// The addresses to claim.
-    pub addresses: Vec<Spanned<Text<AddressChoice>>>,
-    /// The router.
-    pub gateway: Option<Ipv4Addr>,
-    /// The name servers.
-    pub dns: Vec<IpAddr>,
-    /// How to drive the interface.
-    pub mode: Option<Text<Mode>>,
-    /// The one queue to bind.
-    pub queue: Option<u32>,
-    /// The VLAN of the addresses.
-    pub vlan: Option<Spanned<u16>>,
-    /// A program that is attached already.
-    pub program: Option<Text<ProgramChoice>>,
-    /// How long addresses are probed.
-    pub acd: Option<AcdSchedule>,
 }
 
 /// As the options of the same names.
@@ -165,27 +143,9 @@ impl Config {
 
     /// What no single value shows.
     fn validate(&self, source: &Source<'_>) -> Result<(), ConfigError> {
-        self.check_network(source)?;
+        self.networks.check(source)?;
         self.access(source)?;
         self.check_places(source)
-    }
-
-    fn check_network(&self, source: &Source<'_>) -> Result<(), ConfigError> {
-        if let Some(vlan) = &self.network.vlan
-            && !(1..=4094).contains(vlan.get_ref())
-        {
-            return Err(source.at(vlan.span(), format!("{} is no VLAN: 1 to 4094", vlan.get_ref())));
-        }
-        let addresses = &self.network.addresses;
-        for (index, address) in addresses.iter().enumerate() {
-            let AddressChoice::Given { address: ip, .. } = address.get_ref().0 else { continue };
-            let is_same = |other: &&Spanned<Text<AddressChoice>>| matches!(other.get_ref().0, AddressChoice::Given { address, .. } if address == ip);
-            if let Some(first) = addresses[..index].iter().find(is_same) {
-                let line = source.line(first.span());
-                return Err(source.at(address.span(), format!("{ip} is listed twice, first in line {line}")));
-            }
-        }
-        Ok(())
     }
 
     /// Whatever listens, listens in a place of its own, and one that there is.
@@ -203,7 +163,7 @@ impl Config {
                 return Err(source.at(span.clone(), text));
             }
             if let Listen::Tcp(Side::Ours, ip, _) = listen
-                && !self.holds(*ip)
+                && !self.networks.hold(*ip)
             {
                 let text =
                     format!("{ip} is not in [network] addresses: listen on one of those, or on 0.0.0.0");
@@ -211,16 +171,6 @@ impl Config {
             }
         }
         Ok(())
-    }
-
-    /// Whether an address can be listened on, as far as it is known which there will be.
-    fn holds(&self, ip: IpAddr) -> bool {
-        let addresses = &self.network.addresses;
-        let fits = |choice: &Spanned<Text<AddressChoice>>| match choice.get_ref().0 {
-            AddressChoice::Auto => true,
-            AddressChoice::Given { address, .. } => IpAddr::V4(address) == ip,
-        };
-        ip.is_unspecified() || addresses.is_empty() || addresses.iter().any(fits)
     }
 
     /// Who may use the control socket. Names are looked up again each time.
@@ -240,78 +190,49 @@ impl Config {
         })
     }
 
-    /// The options that bring up the network: what the command line says, and where it does not, what the file does.
-    pub fn options(&self, given: &GlobalOptions) -> GlobalOptions {
-        let Network { interface, addresses, gateway, dns, mode, queue, vlan, program, acd } = &self.network;
-        let mut options = given.clone();
-        fill(&mut options.interface, interface.clone());
-        if options.address.is_empty() {
-            options.address = addresses.iter().map(|address| address.get_ref().0).collect();
+    /// The options that bring up each network: what the command line says, and where it does not, what the file does.
+    ///
+    /// # Errors
+    /// When the command line says of one network what can't be said of several.
+    pub fn options(&self, given: &GlobalOptions) -> Result<Vec<GlobalOptions>, Failure> {
+        let of_one = given.names_one_network().filter(|_| self.networks.count() > 1);
+        if let Some(option) = of_one {
+            let count = self.networks.count();
+            let text =
+                format!("{option} (or its variable) is for one network, and the configuration has {count}");
+            return Err(Failure::Usage(text));
         }
-        fill(&mut options.gateway, *gateway);
-        fill(&mut options.queue, *queue);
-        fill(&mut options.vlan, vlan.as_ref().map(|vlan| *vlan.get_ref()));
-        fill(&mut options.program, program.as_ref().map(|program| program.0.clone()));
+        let options = |network: &Network| {
+            let mut options = given.clone();
+            network.fill(&mut options);
+            self.fill_common(&mut options);
+            options
+        };
+        Ok(self.networks.iter().map(options).collect())
+    }
+
+    fn fill_common(&self, options: &mut GlobalOptions) {
         fill(&mut options.user, self.daemon.user.as_ref().map(|user| user.0.clone()));
         fill_default(&mut options.seccomp, self.daemon.seccomp);
         fill(&mut options.state_dir, self.daemon.state_directory.clone());
-        if options.dns.is_empty() {
-            options.dns.clone_from(dns);
-        }
-        fill_default(&mut options.mode, mode.as_ref().map(|mode| mode.0));
-        fill_default(&mut options.acd, *acd);
         fill_default(&mut options.congestion, self.tcp.congestion.as_ref().map(|algorithm| algorithm.0));
         options.ecn |= self.tcp.ecn;
-        options
-    }
-
-    /// The addresses of another configuration that this one has not: those that are named.
-    pub fn addresses_not_in(&self, other: &Self) -> Vec<Ipv4Addr> {
-        let theirs = other.named_addresses();
-        self.named_addresses().into_iter().filter(|address| !theirs.contains(address)).collect()
-    }
-
-    fn named_addresses(&self) -> Vec<Ipv4Addr> {
-        let named = |choice: &Spanned<Text<AddressChoice>>| match choice.get_ref().0 {
-            AddressChoice::Given { address, .. } => Some(address),
-            AddressChoice::Auto => None,
-        };
-        self.network.addresses.iter().filter_map(named).collect()
-    }
-
-    /// How an address is to be claimed.
-    pub fn choice(&self, wanted: Ipv4Addr) -> AddressChoice {
-        let mut choices = self.network.addresses.iter().map(|choice| choice.get_ref().0);
-        let is_wanted = |choice: &AddressChoice| matches!(choice, AddressChoice::Given { address, .. } if *address == wanted);
-        choices.find(is_wanted).unwrap_or(AddressChoice::Given { address: wanted, prefix_len: None })
-    }
-
-    /// Forgets an address, so that the next reload finds it new.
-    pub fn forget(&mut self, unwanted: Ipv4Addr) {
-        let is_other = |choice: &Spanned<Text<AddressChoice>>| !matches!(choice.get_ref().0, AddressChoice::Given { address, .. } if address == unwanted);
-        self.network.addresses.retain(is_other);
-    }
-
-    /// The network but for its addresses, and how many of those are ours to choose.
-    fn fixed_network(&self) -> (Network, usize) {
-        let chosen = self.network.addresses.len() - self.named_addresses().len();
-        (Network { addresses: Vec::new(), ..self.network.clone() }, chosen)
     }
 
     /// This one, as far as it takes a restart to change it, and for the rest the new one.
     #[must_use]
     pub fn reloaded_as(self, new: Self) -> Self {
-        let Self { network, tcp, daemon, control, .. } = self;
+        let Self { networks, tcp, daemon, control, .. } = self;
         let daemon = Process { grace: new.daemon.grace, ..daemon };
         let control = Control { socket: control.socket, mode: control.mode, ..new.control };
-        let network = Network { addresses: new.network.addresses, ..network };
-        Self { network, tcp, daemon, control, ..new }
+        let networks = networks.with_addresses_of(&new.networks);
+        Self { networks, tcp, daemon, control, ..new }
     }
 
     /// What of another configuration can't be changed while the daemon runs, by section.
     pub fn needs_restart(&self, new: &Self) -> Vec<&'static str> {
         let changed = [
-            ("[network]", self.fixed_network() != new.fixed_network()),
+            ("[network]", self.networks.differ_in_more_than_addresses(&new.networks)),
             ("[tcp]", self.tcp != new.tcp),
             ("[daemon] user", self.daemon.user != new.daemon.user),
             ("[daemon] seccomp", self.daemon.seccomp != new.daemon.seccomp),
@@ -325,14 +246,14 @@ impl Config {
 }
 
 /// The command line comes first.
-fn fill<T>(option: &mut Option<T>, file: Option<T>) {
+pub(super) fn fill<T>(option: &mut Option<T>, file: Option<T>) {
     if option.is_none() {
         *option = file;
     }
 }
 
 /// As [`fill`], where an option that is not given has a value as well.
-fn fill_default<T: Default + PartialEq>(option: &mut T, file: Option<T>) {
+pub(super) fn fill_default<T: Default + PartialEq>(option: &mut T, file: Option<T>) {
     if let Some(value) = file
         && *option == T::default()
     {
@@ -381,7 +302,10 @@ fn octal<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
+    use crate::{api::AddressChoice, cli::daemon::networks::Moves, device::xdp::Mode};
 
     fn parse(text: &str) -> Result<Config, String> {
         Config::parse(Path::new("x.toml"), text).map_err(|error| error.to_string())
@@ -406,6 +330,17 @@ mod tests {
         let overlap = forward("80") + &forward("10.0.0.7:80");
         let proxies = forward("kernel:1080").replace("8080", "10.0.0.9:80") + "[[proxy]]\n";
         let elsewhere = "[network]\naddresses = [\"10.0.0.7\"]\n".to_owned() + &forward("10.0.0.8:80");
+        let network = |interface: &str, address: &str| {
+            format!("[[network]]\ninterface = '{interface}'\naddresses = ['{address}']\n")
+        };
+        let (one, two) = (network("eth1", "10.0.0.7"), network("eth2", "10.1.0.7"));
+        let same_interface = one.clone() + &two + &network("eth1", "10.2.0.7");
+        let same_address = one.clone() + &network("eth2", "10.0.0.7/16");
+        let nameless = one.clone() + "\n[[network]]\naddresses = ['10.1.0.7']\n";
+        let table_and_more = one.replace("[[network]]", "[network]") + &two;
+        let no_ones = one.clone() + &two + &forward("10.2.0.7:80");
+        let unknown_in_second = one.clone() + &two + "gatway = '10.1.0.1'\n";
+        let vlan_in_second = one.clone() + &two + "vlan = 0\n";
         let twice = "[network]\naddresses = [\"10.0.0.7\",\n  \"auto\", \"10.0.0.7/24\"]";
         for (text, says) in [
             ("[network\n", "x.toml:1:9: "),
@@ -428,6 +363,16 @@ mod tests {
             ("[[proxy]]\nlisten = ['ours:1080']", "can be reached by others"),
             ("[[proxy]]\nlisten = ['x']", "x.toml:1:1: "),
             (&elsewhere, "x.toml:3:1: 10.0.0.8 is not in [network] addresses"),
+            (&same_interface, "x.toml:8:13: eth1 has a network already, in line 2"),
+            (&same_address, "x.toml:6:14: 10.0.0.7 is listed twice, first in line 3"),
+            (&nameless, "x.toml:5:1: where there are several networks, each says its interface"),
+            (&table_and_more, "x.toml:4:"),
+            (&no_ones, "x.toml:7:1: 10.2.0.7 is not in [network] addresses"),
+            (&unknown_in_second, "x.toml:7:1: unknown field `gatway`"),
+            (&unknown_in_second, "did you mean `gateway`?"),
+            (&vlan_in_second, "x.toml:7:8: 0 is no VLAN"),
+            ("network = []", "x.toml:1:11: there is no network in it"),
+            ("network = 'eth1'", "x.toml:1:11: invalid type"),
             (twice, "x.toml:3:11: 10.0.0.7 is listed twice, first in line 2"),
         ] {
             let error = parse(text).expect_err(text);
@@ -446,10 +391,77 @@ mod tests {
             let words = ["xstack", "daemon"].iter().chain(words).map(std::ffi::OsString::from);
             crate::cli::parse(words).expect("parses").global
         };
-        let options = config.options(&given(&["--interface", "b"]));
+        let only = |words: &[&str]| config.options(&given(words)).expect("one network").remove(0);
+        let options = only(&["--interface", "b"]);
         assert_eq!(options.interface.as_deref(), Some("b"));
         assert_eq!((options.queue, options.mode, options.dns.len()), (Some(1), Mode::Generic, 1));
-        assert_eq!(config.options(&given(&["--mode", "native"])).mode, Mode::Native);
+        assert_eq!(only(&["--mode", "native"]).mode, Mode::Native);
+    }
+
+    #[test]
+    fn each_network_has_its_own_options_and_all_have_the_common_ones() {
+        let config = parse(
+            "[[network]]\ninterface = 'a'\ngateway = '10.0.0.1'\n[[network]]\ninterface = 'b'\nvlan = 7\n\
+             addresses = ['10.1.0.7', 'auto']\n[tcp]\necn = true\n[[forward]]\nfrom = '10.9.9.9:80'\nto = '80'",
+        )
+        .expect("one of the networks chooses an address, which could be any");
+        let given = |words: &[&str]| {
+            let words = ["xstack", "daemon"].iter().chain(words).map(std::ffi::OsString::from);
+            config.options(&crate::cli::parse(words).expect("parses").global)
+        };
+        let options = given(&["--mode", "generic"]).expect("for both");
+        let told: Vec<_> =
+            options.iter().map(|o| (o.interface.as_deref(), o.gateway, o.vlan, o.address.len())).collect();
+        let router = Some(Ipv4Addr::new(10, 0, 0, 1));
+        assert_eq!(told, [(Some("a"), router, None, 0), (Some("b"), None, Some(7), 2)]);
+        assert!(options.iter().all(|options| options.ecn && options.mode == Mode::Generic));
+        for words in [
+            &["--interface", "c"][..],
+            &["--address", "10.0.0.7"],
+            &["--gateway", "10.0.0.1"],
+            &["--queue", "0"],
+            &["--vlan", "7"],
+            &["--program", "pinned:/x"],
+            &["--pcap", "x"],
+        ] {
+            let error = given(words).expect_err("which of them?").line();
+            assert!(error.contains(words[0]) && error.contains("the configuration has 2"), "{error}");
+        }
+    }
+
+    #[test]
+    fn addresses_come_and_go_on_their_own_interface() {
+        let networks = |list: &[(&str, &str)]| {
+            let text: String = list
+                .iter()
+                .map(|(name, list)| format!("[[network]]\ninterface = '{name}'\naddresses = [{list}]\n"))
+                .collect();
+            parse(&text).expect("parses")
+        };
+        let given = |address: &str| address.parse::<AddressChoice>().expect("an address");
+        let ip = |address: &str| address.parse::<Ipv4Addr>().expect("an address");
+        let old = networks(&[("a", "'10.0.0.1', '10.0.0.2'"), ("b", "'10.1.0.1'")]);
+        let new = networks(&[("a", "'10.0.0.2'"), ("b", "'10.1.0.1', '10.1.0.2/24'")]);
+        assert!(old.needs_restart(&new).is_empty());
+        let moves = old.networks.moves(&new.networks);
+        assert_eq!(moves[0], Moves { come: vec![], go: vec![ip("10.0.0.1")] });
+        assert_eq!(moves[1], Moves { come: vec![given("10.1.0.2/24")], go: vec![] });
+        let mut after = old.clone().reloaded_as(new.clone());
+        assert_eq!(after.networks, new.networks);
+        after.networks.forget(given("10.1.0.2/24"));
+        assert_eq!(after.networks.moves(&new.networks)[1].come, [given("10.1.0.2/24")], "it is tried again");
+
+        // Interfaces come and go by a restart only, and their addresses with them.
+        for other in [networks(&[("b", "'10.1.0.2'")]), networks(&[("b", "'10.1.0.2'"), ("c", "'10.2.0.1'")])]
+        {
+            assert_eq!(old.needs_restart(&other), ["[network]"]);
+            let moves = old.networks.moves(&other.networks);
+            assert_eq!(moves[0], Moves::default());
+            assert_eq!(moves[1], Moves { come: vec![given("10.1.0.2")], go: vec![ip("10.1.0.1")] });
+            let after = old.clone().reloaded_as(other.clone());
+            assert_eq!(after.networks.count(), 2);
+            assert_eq!(after.needs_restart(&other), ["[network]"], "it is said again the next time");
+        }
     }
 
     #[test]
@@ -469,8 +481,10 @@ mod tests {
         let addresses = |list: &str| parse(&format!("[network]\naddresses = [{list}]")).expect("parses");
         let (two, other) = (addresses("'10.0.0.1', '10.0.0.2/24'"), addresses("'10.0.0.2', '10.0.0.3'"));
         assert!(two.needs_restart(&other).is_empty(), "addresses come and go");
-        assert_eq!(other.addresses_not_in(&two), [Ipv4Addr::new(10, 0, 0, 3)]);
-        assert_eq!(two.addresses_not_in(&other), [Ipv4Addr::new(10, 0, 0, 1)]);
+        let address = |last| Ipv4Addr::new(10, 0, 0, last);
+        let come = AddressChoice::Given { address: address(3), prefix_len: None };
+        let moves = Moves { come: vec![come], go: vec![address(1)] };
+        assert_eq!(two.networks.moves(&other.networks), [moves]);
         assert_eq!(
             two.needs_restart(&addresses("'auto'")),
             ["[network]"],

@@ -6,6 +6,7 @@
 //! in order, and a second one at once.
 
 pub mod config;
+pub mod networks;
 mod notify;
 pub mod position;
 mod relays;
@@ -22,6 +23,7 @@ use tracing::level_filters::LevelFilter;
 
 use self::{
     config::Config,
+    networks::Moves,
     position::Source,
     relays::{Relays, Wish},
 };
@@ -31,7 +33,7 @@ use super::{
         access::Access,
         server::{self, Server},
         socket::ControlSocket,
-        view::{Address, Status},
+        view::Status,
     },
     error::{Exit, Failure},
     global::GlobalOptions,
@@ -39,8 +41,9 @@ use super::{
     ours::OurNetwork,
     privileges::{Privileges, Profile},
     relay::command::raise_descriptor_limit,
+    several::Several,
 };
-use crate::{api::Stack, device::interface, stack::AddressEvent};
+use crate::{api::Stack, device::interface};
 
 /// How often it is looked whether the stack still runs, and a removed address or interface is noticed. Oftener costs a lock
 /// each time; more rarely, and a daemon that can't do anything looks alive for longer.
@@ -125,35 +128,40 @@ impl Loaded {
     }
 }
 
+/// One network for each interface, as if they were one.
+type OurNetworks = Several<OurNetwork>;
+
 /// What runs, and what is told of it.
 #[derive(Debug)]
 struct Running {
     /// Until it is closed.
-    network: Mutex<Option<Arc<OurNetwork>>>,
-    stack: Stack,
+    network: Mutex<Option<Arc<OurNetworks>>>,
+    /// Of each interface, in the order of the configuration.
+    stacks: Vec<Stack>,
     relays: tokio::sync::Mutex<Relays>,
     /// What the relays were at the last look: they may be about to change.
     seen: Mutex<Vec<super::control::view::Relay>>,
     started: Instant,
     configuration: PathBuf,
-    interface: String,
+    /// As many as there are stacks.
+    interfaces: Vec<String>,
 }
 
 impl Running {
-    fn network(&self) -> MutexGuard<'_, Option<Arc<OurNetwork>>> {
+    fn network(&self) -> MutexGuard<'_, Option<Arc<OurNetworks>>> {
         self.network.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl server::Daemon for Arc<Running> {
-    type Network = OurNetwork;
+    type Network = OurNetworks;
 
-    fn network(&self) -> Option<Arc<OurNetwork>> {
+    fn network(&self) -> Option<Arc<OurNetworks>> {
         Running::network(self).clone()
     }
 
-    fn stack(&self) -> &Stack {
-        &self.stack
+    fn stacks(&self) -> Vec<Stack> {
+        self.stacks.clone()
     }
 
     fn status(&self) -> Status {
@@ -161,27 +169,12 @@ impl server::Daemon for Arc<Running> {
         if let Ok(relays) = self.relays.try_lock() {
             *seen = relays.view();
         }
-        let address =
-            |(address, event): (_, AddressEvent)| Address { address, state: state_of(event).to_owned() };
         Status {
             uptime_seconds: self.started.elapsed().as_secs_f64(),
             configuration: self.configuration.display().to_string(),
-            interface: self.interface.clone(),
-            addresses: self.stack.address_states().into_iter().map(address).collect(),
             relays: seen.clone(),
-            ..Status::of(&self.stack)
+            ..Status::of(&self.interfaces, &self.stacks)
         }
-    }
-}
-
-/// How a claim stands, in a word.
-fn state_of(event: AddressEvent) -> &'static str {
-    match event {
-        AddressEvent::Probing => "probing",
-        AddressEvent::Claimed => "claimed",
-        AddressEvent::Leaving => "leaving",
-        AddressEvent::Refused { .. } => "refused",
-        AddressEvent::Lost { .. } => "lost",
     }
 }
 
@@ -196,8 +189,9 @@ async fn serve(
     let mut hang_up = signal(SignalKind::hangup()).map_err(|error| Failure::Control(error.to_string()))?;
     raise_descriptor_limit();
     let config = &loaded.config;
-    let options = config.options(global);
-    let owner = Privileges::plan(&options)?.identity().map(|user| (user.uid.as_raw(), user.gid.as_raw()));
+    let options = config.options(global)?;
+    // What is not about a network is the same in all of them.
+    let owner = Privileges::plan(&options[0])?.identity().map(|user| (user.uid.as_raw(), user.gid.as_raw()));
     let socket = ControlSocket::bind(&config.control.socket, config.control.mode, owner)
         .map_err(|error| Failure::Relay(error.to_string()))?;
     let starting = Running::start(&loaded, &options);
@@ -216,10 +210,19 @@ async fn serve(
 }
 
 impl Running {
-    async fn start(loaded: &Loaded, options: &GlobalOptions) -> Result<Self, Failure> {
-        let found = interface::find(options.interface.as_deref()).await;
-        let interface = found.map_err(|error| Failure::Interface(error.to_string()))?.name;
-        let network = Arc::new(OurNetwork::open(options).await?);
+    async fn start(loaded: &Loaded, options: &[GlobalOptions]) -> Result<Self, Failure> {
+        let (mut interfaces, mut networks) = (Vec::new(), Vec::new());
+        // If one is not there, the others are not touched.
+        for options in options {
+            let found = interface::find(options.interface.as_deref()).await;
+            interfaces.push(found.map_err(|error| Failure::Interface(error.to_string()))?.name);
+        }
+        for options in options {
+            networks.push(OurNetwork::open(options).await?);
+        }
+        let stacks = networks.iter().map(|network| network.stack().clone()).collect();
+        let first = networks.remove(0);
+        let network = Arc::new(Several::new(first, networks));
         let mut relays = Relays::default();
         if let Err(error) = relays.start(&loaded.wishes(), &network).await {
             relays.stop(Duration::ZERO).await;
@@ -227,13 +230,13 @@ impl Running {
         }
         network.give_up_privileges(Profile::Daemon)?;
         Ok(Self {
-            stack: network.stack().clone(),
+            stacks,
             network: Mutex::new(Some(network)),
             seen: Mutex::new(relays.view()),
             relays: tokio::sync::Mutex::new(relays),
             started: Instant::now(),
             configuration: loaded.path.clone(),
-            interface,
+            interfaces,
         })
     }
 }
@@ -274,7 +277,8 @@ impl Daemon<'_> {
 
     /// A stack that has stopped can't come back: whoever started us does better to start us again.
     fn check_health(&self) -> Result<(), Failure> {
-        match self.running.stack.shard_infos().into_iter().find_map(|shard| shard.stopped) {
+        let mut shards = self.running.stacks.iter().flat_map(Stack::shard_infos);
+        match shards.find_map(|shard| shard.stopped) {
             Some(why) => Err(Failure::Interface(why)),
             None => {
                 notify::alive();
@@ -302,8 +306,9 @@ impl Daemon<'_> {
             self.tell.line(&format!("xstack: warning: {what} has changed, which takes a restart"));
         }
         let grace = new.config.daemon.grace;
+        let moves = self.loaded.config.networks.moves(&new.config.networks);
         // What is to listen there needs them first, and what listened there is closed before they go.
-        self.claim_new_addresses(&mut new.config).await;
+        self.claim_new_addresses(&moves, &mut new.config).await;
         let mut relays = self.running.relays.lock().await;
         let change = relays.change(&new.wishes(), &network, grace).await;
         drop(relays);
@@ -313,46 +318,51 @@ impl Daemon<'_> {
         let relays::Change { kept, started, stopped, .. } = change;
         self.tell
             .line(&format!("xstack: reloaded: {kept} listeners kept, {started} started, {stopped} stopped"));
-        self.release_old_addresses(&new.config, grace);
+        self.release_old_addresses(&moves, grace);
         self.server.set_access(new.access.clone());
         let kept = std::mem::take(&mut self.loaded.config).reloaded_as(new.config);
         self.loaded = Loaded { config: kept, ..new };
     }
 
-    async fn claim_new_addresses(&self, new: &mut Config) {
-        for address in new.addresses_not_in(&self.loaded.config) {
-            match self.running.stack.claim(new.choice(address)).await {
-                Ok(address) => self.tell.line(&format!("xstack: {address} claimed")),
-                Err(error) => {
-                    self.tell.line(&format!("xstack: error: {error}"));
-                    new.forget(address);
+    async fn claim_new_addresses(&self, moves: &[Moves], new: &mut Config) {
+        for (stack, moves) in self.running.stacks.iter().zip(moves) {
+            for &choice in &moves.come {
+                match stack.claim(choice).await {
+                    Ok(address) => self.tell.line(&format!("xstack: {address} claimed")),
+                    Err(error) => {
+                        self.tell.line(&format!("xstack: error: {error}"));
+                        new.networks.forget(choice);
+                    }
                 }
             }
         }
     }
 
     /// Their connections have the time of grace, which is not waited for.
-    fn release_old_addresses(&self, new: &Config, grace: Duration) {
-        for address in self.loaded.config.addresses_not_in(new) {
-            self.tell.line(&format!("xstack: {address} is given up"));
-            let stack = self.running.stack.clone();
-            tokio::spawn(async move {
-                if let Err(error) = stack.release(address.into(), grace).await {
-                    tracing::warn!("{address} is still steered to us: {error}");
-                }
-            });
+    fn release_old_addresses(&self, moves: &[Moves], grace: Duration) {
+        for (stack, moves) in self.running.stacks.iter().zip(moves) {
+            for &address in &moves.go {
+                self.tell.line(&format!("xstack: {address} is given up"));
+                let stack = stack.clone();
+                tokio::spawn(async move {
+                    if let Err(error) = stack.release(address.into(), grace).await {
+                        tracing::warn!("{address} is still steered to us: {error}");
+                    }
+                });
+            }
         }
     }
 
     async fn status_line(&self) -> String {
         let relays = self.running.relays.lock().await.len();
-        let addresses: Vec<_> = self.running.stack.addresses().iter().map(ToString::to_string).collect();
-        let address = addresses.join(", ");
+        let on_interface = |(interface, stack): (&String, &Stack)| {
+            let addresses: Vec<_> = stack.addresses().iter().map(ToString::to_string).collect();
+            format!("{} on {interface}", addresses.join(", "))
+        };
+        let networks = self.running.interfaces.iter().zip(&self.running.stacks).map(on_interface);
+        let networks = networks.collect::<Vec<_>>().join(", ");
         let socket = self.loaded.config.control.socket.display();
-        format!(
-            "{address} on {}, {relays} forwards and proxies, control socket {socket}",
-            self.running.interface
-        )
+        format!("{networks}, {relays} forwards and proxies, control socket {socket}")
     }
 
     /// Ends in order: nobody is let in any more, those who are served may finish within the time of grace, the rest is
