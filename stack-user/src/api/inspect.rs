@@ -86,27 +86,31 @@ impl Stack {
     /// lock for a bounded time, so that a walk over a million of them disturbs nobody; those that come or go meanwhile are
     /// seen or not.
     pub fn connections(&self, cursor: &mut Cursor) -> Option<Vec<ConnectionInfo>> {
-        self.page(cursor, |connection: &View<'_>| ConnectionInfo {
-            local: connection.local(),
-            remote: connection.remote(),
-            tcp: connection.info(),
-        })
+        let shard = self.shards().get(cursor.shard)?;
+        let (page, next) = shard.with(|core, _| {
+            let (rows, next) = core.stack.tcp_connections_from(cursor.row, PAGE);
+            let info = |(_, connection): (_, View<'_>)| ConnectionInfo {
+                local: connection.local(),
+                remote: connection.remote(),
+                tcp: connection.info(),
+            };
+            (rows.map(info).collect(), next)
+        });
+        *cursor = match next {
+            Some(row) => Cursor { row, ..*cursor },
+            None => Cursor { shard: cursor.shard + 1, row: 0 },
+        };
+        Some(page)
     }
 
-    /// How many connections are in which state. TIME-WAITs that a table answers for are among them.
+    /// How many connections are in which state. TIME-WAITs that a table answers for are among them. The shards keep count: no
+    /// connection is looked at.
     pub fn connection_counts(&self) -> HashMap<State, usize> {
         let mut counts = HashMap::new();
-        let mut cursor = Cursor::default();
-        while let Some(page) = self.page(&mut cursor, |connection| connection.state()) {
-            page.into_iter().for_each(|state| *counts.entry(state).or_default() += 1);
-        }
         for shard in self.shards() {
-            let (waiting, half_open) = shard.with(|core, _| {
-                let half_open: usize = core.stack.tcp_listeners().map(|(_, info)| info.half_open).sum();
-                (core.stack.tcp_time_waits().count(), half_open)
+            shard.with(|core, _| {
+                core.stack.tcp_state_counts().for_each(|(state, n)| *counts.entry(state).or_default() += n);
             });
-            *counts.entry(State::TimeWait).or_default() += waiting;
-            *counts.entry(State::SynReceived).or_default() += half_open;
         }
         counts.retain(|_, count| *count > 0);
         counts
@@ -121,19 +125,6 @@ impl Stack {
         *cursor = match page.len() {
             PAGE => Cursor { row: cursor.row + PAGE, ..*cursor },
             _ => Cursor { shard: cursor.shard + 1, row: 0 },
-        };
-        Some(page)
-    }
-
-    fn page<T>(&self, cursor: &mut Cursor, look: impl Fn(&View<'_>) -> T) -> Option<Vec<T>> {
-        let shard = self.shards().get(cursor.shard)?;
-        let (page, next) = shard.with(|core, _| {
-            let (rows, next) = core.stack.tcp_connections_from(cursor.row, PAGE);
-            (rows.map(|(_, connection)| look(&connection)).collect(), next)
-        });
-        *cursor = match next {
-            Some(row) => Cursor { row, ..*cursor },
-            None => Cursor { shard: cursor.shard + 1, row: 0 },
         };
         Some(page)
     }

@@ -29,6 +29,8 @@ pub(super) struct Connections {
     /// What those that rest are configured as.
     configs: Configs,
     resting: usize,
+    /// Rows by the state that was last told, in the order of [`State::ALL`].
+    states: [usize; State::ALL.len()],
     /// Rows that are not [finished](is_finished).
     unfinished: usize,
     /// Those among them that nobody holds.
@@ -63,6 +65,7 @@ impl Connections {
             generation: 0,
             configs: Configs::default(),
             resting: 0,
+            states: Default::default(),
             unfinished: 0,
             orphans: 0,
             memory: 0,
@@ -84,6 +87,7 @@ impl Connections {
         let awake = Some(Box::new(connection));
         let row =
             self.rows.insert(Row { awake, idle: None, generation, is_ready: false, is_held: true, told });
+        self.states[told as usize] += 1;
         self.unfinished += 1;
         let rows = &self.rows;
         self.demux.insert(&flow, row as u32, |other| other != row as u32 && is_of(rows, other, &flow));
@@ -154,6 +158,11 @@ impl Connections {
         (self.rows.len(), self.resting)
     }
 
+    /// How many are in which state. It costs the same however many there are.
+    pub(super) fn states(&self) -> impl Iterator<Item = (State, usize)> {
+        State::ALL.into_iter().zip(self.states)
+    }
+
     /// Those from one address of ours.
     pub(super) fn ids_at(&self, local: IpAddr) -> Vec<TcpId> {
         let at = |row: &Row| row.flow().is_some_and(|flow| flow.local.ip() == local);
@@ -222,6 +231,8 @@ impl Connections {
         let (before, now) = connection.account_memory();
         self.memory = self.memory - before + now;
         let state = connection.state();
+        self.states[row.told as usize] -= 1;
+        self.states[state as usize] += 1;
         if state == State::Closed && row.told == State::TimeWait {
             // Both have finished; that a table owns its TIME-WAIT now, or that it is over, is no news.
             row.told = state;
@@ -252,6 +263,7 @@ impl Connections {
 
     fn remove<P: FramePool>(&mut self, id: TcpId, pool: &mut P) {
         let mut row = self.rows.remove(id.index());
+        self.states[row.told as usize] -= 1;
         self.timers.set(id.index(), None);
         if let Some(connection) = &mut row.awake {
             connection.release_all(pool);

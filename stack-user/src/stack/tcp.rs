@@ -8,8 +8,8 @@ use crate::{
     net::token_bucket::{TokenBucket, UncertainLimit},
     rng::Rng,
     tcp::{
-        self, Connection, Reserved, SeqNumber, Unreachable, View, ack::ChallengeBudget, payload::Payload,
-        segment::Segment,
+        self, Connection, Reserved, SeqNumber, State, Unreachable, View, ack::ChallengeBudget,
+        payload::Payload, segment::Segment,
     },
     time::{Duration, Instant},
 };
@@ -84,6 +84,17 @@ impl<P: FramePool> Stack<P> {
         let (connections, resting) = self.connections.count();
         let (half_open, time_wait) = (self.half_open.len(), self.time_waits.len());
         TcpCounts { connections, resting, half_open, time_wait }
+    }
+
+    /// How many connections are in which state, half-open ones and TIME-WAITs of which only a row of a table is left among
+    /// them. No connection is looked at, so it costs the same however many there are.
+    pub fn tcp_state_counts(&self) -> impl Iterator<Item = (State, usize)> {
+        let (half_open, time_wait) = (self.half_open.len(), self.time_waits.len());
+        self.connections.states().map(move |(state, count)| match state {
+            State::SynReceived => (state, count + half_open),
+            State::TimeWait => (state, count + time_wait),
+            _ => (state, count),
+        })
     }
 
     /// A connection, to look at.

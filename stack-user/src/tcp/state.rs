@@ -28,6 +28,20 @@ pub enum State {
 }
 
 impl State {
+    /// All of them, in the order of their declaration.
+    pub const ALL: [Self; 10] = [
+        Self::SynSent,
+        Self::SynReceived,
+        Self::Established,
+        Self::FinWait1,
+        Self::FinWait2,
+        Self::CloseWait,
+        Self::Closing,
+        Self::LastAck,
+        Self::TimeWait,
+        Self::Closed,
+    ];
+
     /// Whether the sequence numbers of both sides are known and agreed.
     pub fn is_synchronized(self) -> bool {
         !matches!(self, Self::SynSent | Self::SynReceived | Self::Closed)

@@ -73,3 +73,54 @@ fn rfc9293_3_10_7_1_a_segment_for_a_connection_that_has_failed_is_answered_with_
     link.a.tcp_close(link.now, id);
     link.assert_no_frame_is_missing();
 }
+
+/// By a walk over all of them, and as the stack keeps count: without those that are none.
+fn assert_counts_are_true(stack: &Stack<Umem>, half_open: usize) {
+    let mut walked = [0; State::ALL.len()];
+    stack.tcp_connections().for_each(|(_, connection)| walked[connection.state() as usize] += 1);
+    walked[State::SynReceived as usize] += half_open;
+    walked[State::TimeWait as usize] += stack.tcp_time_waits().count();
+    let counted: Vec<_> = stack.tcp_state_counts().collect();
+    assert_eq!(counted, State::ALL.into_iter().zip(walked).collect::<Vec<_>>());
+}
+
+#[test]
+fn connections_are_counted_by_state_as_they_come_rest_and_go() {
+    let mut link = Link::new();
+    let listener = link.b.tcp_listen(link.now, to(B, 80), 5).expect("a listener");
+    let count = |stack: &Stack<Umem>, wanted| {
+        stack.tcp_state_counts().find(|&(state, _)| state == wanted).map(|c| c.1)
+    };
+    let connect = |link: &mut Link, port| link.a.tcp_connect(link.now, to(B, port)).expect("a connection").0;
+    let ids: Vec<_> = (0..4).map(|_| connect(&mut link, 80)).collect();
+    let refused = connect(&mut link, 81);
+    assert_eq!(count(&link.a, State::SynSent), Some(5));
+    while link.b.tcp_counts().half_open == 0 {
+        link.run(Duration::from_millis(1));
+    }
+    assert_counts_are_true(&link.b, 4);
+    link.run(Duration::from_millis(20));
+    assert_eq!(count(&link.a, State::Closed), Some(1), "the application still holds it");
+    link.a.tcp_close(link.now, refused);
+    assert_eq!(count(&link.a, State::Closed), Some(0));
+    link.run(Duration::from_secs(30));
+    assert_eq!(link.a.tcp_counts().resting, 4);
+    assert_eq!(count(&link.a, State::Established), Some(4));
+    assert_counts_are_true(&link.a, 0);
+    let servers: Vec<_> =
+        std::iter::from_fn(|| link.b.tcp_accept(link.now, listener)).map(|(id, _)| id).collect();
+    link.a.tcp_close(link.now, ids[0]);
+    link.run(Duration::from_millis(10));
+    assert_eq!(count(&link.a, State::FinWait2), Some(1));
+    assert_eq!(count(&link.b, State::CloseWait), Some(1));
+    assert_counts_are_true(&link.b, 0);
+    servers.iter().for_each(|&id| link.b.tcp_close(link.now, id));
+    link.run(Duration::from_millis(10));
+    assert_eq!(count(&link.a, State::TimeWait), Some(1));
+    assert_counts_are_true(&link.a, 0);
+    assert_counts_are_true(&link.b, 0);
+    ids[1..].iter().for_each(|&id| link.a.tcp_abort(link.now, id));
+    ids[1..].iter().for_each(|&id| link.a.tcp_close(link.now, id));
+    link.run(Duration::from_secs(130));
+    assert!(link.a.tcp_state_counts().chain(link.b.tcp_state_counts()).all(|(_, count)| count == 0));
+}
