@@ -17,6 +17,7 @@ use crate::{
     net::{
         icmp::IcmpError,
         ipv4::{self, Datagram},
+        reassembly::Reassembled,
     },
     rng::Rng,
     tcp::Segment,
@@ -124,6 +125,13 @@ impl<P: FramePool> Stack<P> {
             }
             Message::Error(error) => self.handle_icmp_error(now, &error),
             Message::Datagram { mac } => self.handle_datagram(now, mac, payload),
+            Message::Reassembled(header) => {
+                if !self.routes().is_ours(header.destination.into()) {
+                    return Err(DropReason::Ipv4NotForUs);
+                }
+                self.handle_udp_reassembled(Reassembled { header, payload: payload.to_vec() });
+                Ok(())
+            }
             Message::Arp(packet) => {
                 self.handle_arp_packet(now, &packet);
                 Ok(())
@@ -255,9 +263,22 @@ impl<P: FramePool> Stack<P> {
         self.pass_on(shard, message, None);
     }
 
+    /// Passes on a datagram that came in parts.
+    pub(super) fn pass_on_reassembled(&mut self, shard: u16, whole: &Reassembled) {
+        let message = Message::Reassembled(whole.header);
+        let is_sent =
+            self.siblings.as_ref().is_some_and(|siblings| siblings.send(shard, message, &whole.payload));
+        self.count_passed_on(is_sent);
+    }
+
     fn pass_on(&mut self, shard: u16, message: Message, frame: Option<&RxFrame>) {
         let payload = frame.map(|frame| self.pool.rx_bytes(frame)).unwrap_or_default();
-        match self.siblings.as_ref().is_some_and(|siblings| siblings.send(shard, message, payload)) {
+        let is_sent = self.siblings.as_ref().is_some_and(|siblings| siblings.send(shard, message, payload));
+        self.count_passed_on(is_sent);
+    }
+
+    fn count_passed_on(&mut self, is_sent: bool) {
+        match is_sent {
             true => self.hand_overs.passed_on += 1,
             false => self.drops.count(DropReason::ShardInboxFull),
         }

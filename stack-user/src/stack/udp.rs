@@ -202,7 +202,10 @@ impl<P: FramePool> Stack<P> {
                 let data = whole.payload.get(payload).unwrap_or_default().to_vec();
                 self.deliver_udp(id, remote, destination, Ecn::of(whole.header.tos), Payload::Heap(data));
             }
-            None => self.drops.count(DropReason::UdpNoSocket),
+            None => match self.socket_elsewhere(local, remote) {
+                Some(shard) => self.pass_on_reassembled(shard, &whole),
+                None => self.drops.count(DropReason::UdpNoSocket),
+            },
         }
     }
 

@@ -14,7 +14,7 @@ use crate::{
     net::{icmp::IcmpError, route::Route},
     stack::{demux::Flow, egress::Sender},
     tcp::Segment,
-    wire::{MacAddr, arp::Packet},
+    wire::{MacAddr, arp::Packet, ipv4::Header},
 };
 
 /// Messages that wait for a shard at most: as many as its RX ring holds frames. Fewer, and a shard that is kept waiting for
@@ -61,6 +61,8 @@ pub(crate) enum Message {
     Error(IcmpError),
     /// A datagram from the IP header on, which comes with it, and the station that it came from.
     Datagram { mac: MacAddr },
+    /// A UDP datagram that came in parts: its IP header; what that carries comes with it.
+    Reassembled(Header),
     /// An ARP packet, for the shard that claims addresses.
     Arp(Packet),
     /// An ARP packet that has taught that shard something.

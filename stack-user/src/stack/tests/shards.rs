@@ -390,6 +390,45 @@ fn parts_that_come_in_on_several_queues_are_put_together() {
     farm.assert_no_frame_is_missing();
 }
 
+/// RFC 791 §3.2: whichever shard puts a datagram together, and whichever has the socket.
+#[test]
+fn parts_for_a_socket_that_only_one_shard_has_are_put_together_for_it() {
+    let mut farm = Farm::new();
+    let (client, local) = farm.peer.udp_bind(to(B, 0)).expect("a socket");
+    for round in 0..60_usize {
+        let owner = round % 3;
+        let (socket, _) = farm.shards[owner].udp_bind(to(A, 53)).expect("a socket");
+        let datagram: Vec<u8> = (0..1_200).map(|n| (round ^ n) as u8).collect();
+        farm.peer.udp_send_to(farm.now, client, to(A, 53), &datagram).expect("sent");
+        for frame in sent(&mut farm.peer, farm.now) {
+            for (number, part) in in_parts(&frame).iter().enumerate() {
+                receive(&mut farm.shards[(round + number) % 3], farm.now, part);
+            }
+        }
+        // Once for the parts, once for what they make.
+        farm.work();
+        farm.work();
+        let mut buf = [0; 2_000];
+        assert_eq!(farm.shards[owner].udp_recv_from(socket, &mut buf), Ok((1_200, local)), "round {round}");
+        assert_eq!(buf[..1_200], datagram);
+        farm.shards[owner].udp_close(socket);
+        farm.run(5, in_turn());
+    }
+    // The socket is gone, and is looked for once.
+    let handed_over = |farm: &Farm| farm.shards.iter().map(|shard| shard.hand_overs().passed_on).sum::<u64>();
+    let before = (handed_over(&farm), farm.drops(DropReason::UdpNoSocket));
+    farm.peer.udp_send_to(farm.now, client, to(A, 53), &[0; 1_200]).expect("sent");
+    let frames = sent(&mut farm.peer, farm.now);
+    frames
+        .iter()
+        .flat_map(|frame| in_parts(frame))
+        .for_each(|part| receive(&mut farm.shards[0], farm.now, &part));
+    (0..3).for_each(|_| farm.work());
+    assert_eq!(farm.drops(DropReason::UdpNoSocket), before.1 + 1);
+    assert!(handed_over(&farm) <= before.0 + 4, "no more than the parts");
+    farm.assert_no_frame_is_missing();
+}
+
 /// The parts of a datagram, as a router with a narrow link makes them.
 fn in_parts(frame: &[u8]) -> Vec<Vec<u8>> {
     const PART: usize = 400;
