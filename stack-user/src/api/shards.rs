@@ -1,6 +1,7 @@
 //! The shards of a stack: which of them a handle reaches, and how to ask all of them without waiting for one.
 
 use std::{
+    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -64,6 +65,17 @@ impl Stack {
     /// The shard for something new.
     pub(super) fn next_home(&self) -> Home {
         self.home(self.next_position())
+    }
+
+    /// The shard for a connection from a port that was chosen: the one where the last between the same ends has left its
+    /// TIME-WAIT, if this handle reaches that.
+    pub(super) fn home_for(&self, local: SocketAddr, remote: SocketAddr) -> Home {
+        let home = self.next_home();
+        if local.port() == 0 || self.shard_count() == 1 {
+            return home;
+        }
+        let owner = home.shard().with(|core, _| core.stack.shard_of(local, remote));
+        owner.filter(|&number| number < self.shard_count()).map_or(home, |number| self.home(number))
     }
 
     /// Its place among [`shards`](Self::shards): each in turn, but rather one that nobody works on.

@@ -70,7 +70,7 @@ impl TcpStream {
         config: Config,
         linger: Linger,
     ) -> io::Result<Self> {
-        let stack = stack.next_home();
+        let stack = local.map_or_else(|| stack.next_home(), |local| stack.home_for(local, remote));
         let (id, local) = stack.shard().with(|core, now| {
             core.running()?;
             io::Result::Ok(core.stack.tcp_connect_with(now, local, remote, Some(&config))?)

@@ -89,6 +89,15 @@ impl<P: FramePool> Stack<P> {
         Ok((id, local))
     }
 
+    /// The number of the shard that has a connection, or a TIME-WAIT, from `local` to `remote`, if one of several has: only there
+    /// can another connection follow it.
+    pub fn shard_of(&self, local: SocketAddr, remote: SocketAddr) -> Option<usize> {
+        let siblings = self.siblings.as_ref()?;
+        let route = self.route_to(remote, Some(local.ip())).ok()?;
+        let flow = Flow { local: SocketAddr::new(route.address(), local.port()), remote };
+        siblings.owner(&flow).map(usize::from)
+    }
+
     /// From `source`, if that is chosen.
     fn route_to(&self, remote: SocketAddr, source: Option<IpAddr>) -> Result<Route, ConnectError> {
         let routes = self.routes();

@@ -2,7 +2,7 @@
 
 use std::{thread, time::Instant as StdInstant};
 
-use stack_user::{device::memory::WireEnd, telemetry::DropReason};
+use stack_user::{api::TcpSocket, device::memory::WireEnd, tcp::State, telemetry::DropReason};
 
 use super::*;
 
@@ -262,6 +262,27 @@ async fn what_a_handle_of_one_shard_opens_lives_there() {
     drop(listener);
     let refused = TcpStream::connect(peer, (B, 80).into()).await.unwrap_err();
     assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+}
+
+/// RFC 6191 §2: a port in TIME-WAIT is used again after a second, whichever shard's turn it is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_chosen_port_can_be_used_again_on_the_shard_that_keeps_its_time_wait() {
+    let fabric = Fabric::new((3, 1), dice).await;
+    let listener = TcpListener::bind(&fabric.b, (B, 80).into()).await.unwrap();
+    for local in [SocketAddr::from((A, 4_000)), SocketAddr::from(([0, 0, 0, 0], 4_000))].repeat(2) {
+        let mut socket = TcpSocket::new(&fabric.a);
+        socket.bind(local);
+        let mut client = in_time("connecting", socket.connect((B, 80).into())).await.unwrap();
+        let (mut server, _) = soon("a connection", listener.accept()).await.unwrap();
+        // Ours finishes first, so that the TIME-WAIT is ours.
+        client.shutdown().await.unwrap();
+        assert_eq!(server.read(&mut [0; 1]).await.unwrap(), 0);
+        drop(server);
+        assert_eq!(client.read(&mut [0; 1]).await.unwrap(), 0);
+        drop(client);
+        until("a TIME-WAIT", || fabric.a.connection_counts().get(&State::TimeWait) == Some(&1)).await;
+        tokio::time::sleep(Duration::from_millis(1_300)).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -96,6 +96,11 @@ impl Membership {
         self.siblings.flows.owner(flow).filter(|&owner| owner != self.number)
     }
 
+    /// The shard that has the flow, if one has.
+    pub(super) fn owner(&self, flow: &Flow) -> Option<u16> {
+        self.siblings.flows.owner(flow)
+    }
+
     /// This shard has a listener or a UDP socket there.
     pub(super) fn open(&self, protocol: u8, local: SocketAddr) {
         self.siblings.services.open(protocol, local, self.number);
