@@ -130,10 +130,15 @@ impl Shard {
 
     /// Whether somebody works on the shard just now.
     pub fn is_busy(&self) -> bool {
-        self.try_lock().is_none()
+        let is_busy = self.try_lock().is_none();
+        if !is_busy && let Some(turned_away) = &self.turned_away {
+            // We had the lock for a moment, too.
+            turned_away.wake();
+        }
+        is_busy
     }
 
-    fn try_lock(&self) -> Option<MutexGuard<'_, Core>> {
+    pub(super) fn try_lock(&self) -> Option<MutexGuard<'_, Core>> {
         match self.core.try_lock() {
             Ok(core) => Some(core),
             Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),

@@ -94,6 +94,12 @@ fn who_finds_the_lock_of_one_of_several_shards_taken_is_woken_when_it_is_free() 
     assert!(!several.is_busy() && several.try_with(&cx, |_, _| ()).is_some());
     several.with(|_, _| ());
     assert_eq!(count.get(), 1, "once");
+    // Whoever only asked whether it is taken has had it, too.
+    let asker = several.try_lock().expect("nobody has it");
+    assert!(several.try_with(&cx, |_, _| ()).is_none());
+    drop(asker);
+    assert!(!several.is_busy());
+    assert_eq!(count.get(), 2);
     assert!(shard(Shard::new).try_with(&cx, |_, _| ()).is_some());
 }
 
