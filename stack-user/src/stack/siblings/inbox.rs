@@ -25,9 +25,10 @@ const MAX_MESSAGES: usize = 1024;
 /// jumbo frames for a shard that is stuck take more memory.
 const MAX_BYTES: usize = 1536 * MAX_MESSAGES;
 
-/// Messages beyond which lessons have no room: whoever floods the link with ARP must not keep segments out. Fewer, and a shard
-/// that is kept waiting asks the link for what it could have been told; more, and segments find no room.
-const MAX_WITH_LESSONS: usize = MAX_MESSAGES / 4;
+/// Messages beyond which ARP packets and lessons have no room: whoever floods the link with ARP must not keep segments out. Fewer,
+/// and a shard that is kept waiting asks the link for what it could have been told, and is asked again; more, and segments find
+/// no room.
+const MAX_WITH_ARP: usize = MAX_MESSAGES / 4;
 
 /// Bytes that an empty one keeps for the next messages, a burst of full frames. Fewer, and every burst allocates; more, and each
 /// shard that was stuck once keeps what it took then.
@@ -85,7 +86,10 @@ pub(crate) enum Notice {
 impl Inbox {
     pub(super) fn put(&self, message: Message, payload: &[u8]) -> bool {
         let mut letters = lock(&self.letters);
-        let max = if let Message::Lesson(_) = message { MAX_WITH_LESSONS } else { MAX_MESSAGES };
+        let max = match message {
+            Message::Arp(_) | Message::Lesson(_) => MAX_WITH_ARP,
+            _ => MAX_MESSAGES,
+        };
         if letters.messages.len() >= max || letters.bytes.len() + payload.len() > MAX_BYTES {
             return false;
         }
@@ -156,7 +160,7 @@ impl Letters {
     /// Keeps room for the next ones.
     pub(crate) fn clear(&mut self) {
         self.messages.clear();
-        self.messages.shrink_to(MAX_WITH_LESSONS);
+        self.messages.shrink_to(MAX_WITH_ARP);
         self.bytes.clear();
         self.bytes.shrink_to(KEPT_BYTES);
     }
@@ -220,8 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn lessons_leave_room_for_segments() {
-        let inbox = Inbox::default();
+    fn arp_leaves_room_for_segments() {
         let packet = Packet {
             operation: crate::wire::arp::Operation::Reply,
             sender_mac: MacAddr::BROADCAST,
@@ -229,9 +232,12 @@ mod tests {
             target_mac: MacAddr::BROADCAST,
             target_ip: std::net::Ipv4Addr::LOCALHOST,
         };
-        let taught = (0..MAX_MESSAGES).filter(|_| inbox.put(Message::Lesson(packet), &[])).count();
-        assert_eq!(taught, MAX_WITH_LESSONS);
-        assert!((taught..MAX_MESSAGES).all(|_| inbox.put(MESSAGE, b"x")));
+        for message in [Message::Lesson(packet), Message::Arp(packet)] {
+            let inbox = Inbox::default();
+            let taken = (0..MAX_MESSAGES).filter(|_| inbox.put(message, &[])).count();
+            assert_eq!(taken, MAX_WITH_ARP);
+            assert!((taken..MAX_MESSAGES).all(|_| inbox.put(MESSAGE, b"x")));
+        }
     }
 
     #[test]
