@@ -132,10 +132,11 @@ impl TcpListener {
 /// Ends the first shards' listeners.
 fn unlisten(stack: &Stack, ids: &[ListenerId]) {
     for (shard, &id) in stack.shards().iter().zip(ids) {
-        shard.with(|core, now| {
+        let waited = shard.with(|core, now| {
             core.stack.tcp_unlisten(now, id);
-            core.waiters.forget_listener(id);
+            core.waiters.forget_listener(id)
         });
+        drop(waited);
     }
 }
 

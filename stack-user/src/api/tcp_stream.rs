@@ -300,6 +300,10 @@ impl AsyncWrite for TcpStream {
 
 impl Drop for TcpStream {
     fn drop(&mut self) {
-        self.stack.shard().with(|core, now| core.stack.tcp_close(now, self.id));
+        let waited = self.stack.shard().with(|core, now| {
+            core.stack.tcp_close(now, self.id);
+            core.waiters.forget_tcp(self.id)
+        });
+        drop(waited);
     }
 }

@@ -343,10 +343,11 @@ fn at_once<T>(result: Poll<io::Result<T>>) -> io::Result<T> {
 /// Closes the first shards' sockets.
 fn close(stack: &Stack, ids: &[UdpId]) {
     for (shard, &id) in stack.shards().iter().zip(ids) {
-        shard.with(|core, _| {
+        let waited = shard.with(|core, _| {
             core.stack.udp_close(id);
-            core.waiters.forget_udp(id);
+            core.waiters.forget_udp(id)
         });
+        drop(waited);
     }
 }
 

@@ -72,14 +72,31 @@ impl Waiters {
         }
     }
 
+    /// The connection is gone. Returns who waited for it, to be dropped when the lock is released: a waker may be all that is
+    /// left of a task, which may hold other streams.
+    #[must_use]
+    pub fn forget_tcp(&mut self, id: TcpId) -> Vec<Waker> {
+        let mut waited = Vec::new();
+        if let Some(row) = self.tcp.get_mut(id.index()) {
+            waited.extend(row.read.take().into_iter().chain(row.write.take()));
+        }
+        if !self.more.is_empty() {
+            for direction in [Direction::Read, Direction::Write] {
+                waited.extend(self.more.remove(&(id.index(), direction)).into_iter().flatten());
+            }
+        }
+        waited
+    }
+
     /// The task wants to know when the socket has a datagram.
     pub fn wait_to_receive(&mut self, id: UdpId, cx: &Context<'_>) {
         add(self.udp.entry(id).or_default(), cx);
     }
 
-    /// The socket is gone.
-    pub fn forget_udp(&mut self, id: UdpId) {
-        self.udp.remove(&id);
+    /// The socket is gone. As with [`forget_tcp`](Self::forget_tcp).
+    #[must_use]
+    pub fn forget_udp(&mut self, id: UdpId) -> Vec<Waker> {
+        self.udp.remove(&id).unwrap_or_default()
     }
 
     /// The task wants to know when a connection can be accepted.
@@ -87,9 +104,10 @@ impl Waiters {
         add(self.listeners.entry(id).or_default(), cx);
     }
 
-    /// The listener is gone.
-    pub fn forget_listener(&mut self, id: ListenerId) {
-        self.listeners.remove(&id);
+    /// The listener is gone. As with [`forget_tcp`](Self::forget_tcp).
+    #[must_use]
+    pub fn forget_listener(&mut self, id: ListenerId) -> Vec<Waker> {
+        self.listeners.remove(&id).unwrap_or_default()
     }
 
     /// The task wants to know when an address changes its state, or a connection goes.

@@ -2,6 +2,7 @@
 
 use std::{
     io::{IoSlice, IoSliceMut},
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -179,4 +180,19 @@ async fn chunks_and_rooms_go_to_other_threads() {
     sends.await.unwrap();
     receives.await.unwrap();
     drop(reads);
+}
+
+/// A waker may hold a task, and all that the task holds, for as long as anybody keeps it.
+#[tokio::test]
+async fn who_waited_is_forgotten_with_the_stream() {
+    let (client, _server, _stacks) = connected().await;
+    let tasks: Vec<_> = (0..3).map(|_| Arc::new(Counter::default())).collect();
+    for task in &tasks {
+        let waker = Waker::from(Arc::clone(task));
+        let read = pin!(client.readable()).poll(&mut Context::from_waker(&waker));
+        assert!(read.is_pending(), "there is nothing to read");
+    }
+    assert!(tasks.iter().all(|task| Arc::strong_count(task) > 1));
+    drop(client);
+    assert!(tasks.iter().all(|task| Arc::strong_count(task) == 1));
 }
