@@ -13,7 +13,7 @@ use std::{
     fs,
     io::{self, Read as _, Write as _},
     net::{TcpListener, TcpStream, ToSocketAddrs},
-    os::unix::net::UnixStream,
+    os::unix::{fs::PermissionsExt, net::UnixStream},
     process::Command,
     sync::mpsc,
     thread,
@@ -38,6 +38,7 @@ use stack_user::{
     cli::{
         self,
         privileges::{self, Filter, Privileges, Profile},
+        socket_file::SocketFile,
     },
     device::{interface, unprivileged},
 };
@@ -89,7 +90,9 @@ fn the_loop_and_what_a_profile_adds_work_behind_the_filter() {
     for profile in Profile::ALL {
         in_child(test, &format!("{profile:?}"), || {
             let writes = matches!(profile, Profile::Client | Profile::Daemon);
+            let relays = matches!(profile, Profile::Relay | Profile::Daemon);
             let directory = writes.then(|| tempfile::tempdir().unwrap());
+            let sockets = relays.then(|| tempfile::tempdir().unwrap());
             // As in the command, the runtime is there before.
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             Filter::Enforce.install(profile).unwrap();
@@ -100,6 +103,13 @@ fn the_loop_and_what_a_profile_adds_work_behind_the_filter() {
                 assert!(!tokio::fs::read("/etc/passwd").await.unwrap().is_empty());
                 let mut listing = tokio::fs::read_dir("/etc").await.unwrap();
                 assert!(listing.next_entry().await.unwrap().is_some());
+                if let Some(sockets) = &sockets {
+                    // A reload may add a listener on a socket file.
+                    let path = sockets.path().join("socket");
+                    let (_listener, file) = SocketFile::listen(&path, 0o666, None).unwrap();
+                    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o666);
+                    file.remove().unwrap();
+                }
             });
             if let Some(directory) = directory {
                 let path = directory.path().join("file");
@@ -108,7 +118,7 @@ fn the_loop_and_what_a_profile_adds_work_behind_the_filter() {
                 assert_eq!(fs::read(&path).unwrap(), b"wri");
                 fs::remove_file(&path).unwrap();
             }
-            if matches!(profile, Profile::Relay | Profile::Daemon) {
+            if relays {
                 pass_bytes_through_the_kernel();
             }
         });

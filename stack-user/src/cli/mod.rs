@@ -23,6 +23,7 @@ pub mod relay;
 pub mod serve;
 pub mod service;
 pub mod several;
+pub mod socket_file;
 pub mod threads;
 pub mod tls;
 

@@ -7,10 +7,10 @@
 //! and everybody may take its name.
 
 use std::{
-    fs::{self, DirBuilder, File, Permissions},
+    fs::{self, DirBuilder, File, OpenOptions},
     io,
     os::unix::{
-        fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt, chown},
+        fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, fchown},
         net::UnixStream as StdUnixStream,
         process::CommandExt,
     },
@@ -23,6 +23,8 @@ use nix::{
     unistd::geteuid,
 };
 use tokio::net::UnixListener;
+
+use crate::cli::socket_file::SocketFile;
 
 /// Where the daemon is spoken to unless the configuration says otherwise.
 pub const DEFAULT_PATH: &str = "/run/xstack/control.sock";
@@ -75,14 +77,6 @@ pub struct ControlSocket {
     guard: Option<Guard>,
 }
 
-/// The file of a socket, so that nobody else's is taken for it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct SocketFile {
-    path: PathBuf,
-    device: u64,
-    inode: u64,
-}
-
 impl ControlSocket {
     /// Listens at `path`, which `mode` says who may connect to; `owner` shall be able to remove it. What an earlier daemon of
     /// the same user left behind is replaced, but nothing that somebody answers at.
@@ -98,13 +92,8 @@ impl ControlSocket {
         let alone = File::open(directory).and_then(|directory| directory.lock().map(|()| directory));
         let alone = alone.map_err(failed("lock the directory of"))?;
         make_room(path)?;
-        let listener = UnixListener::bind(path).map_err(failed("listen on"))?;
-        let file = SocketFile::at(path).map_err(failed("look at"))?;
+        let (listener, file) = SocketFile::listen(path, mode, owner).map_err(failed("listen on"))?;
         let mut socket = Self { listener, file, guard: None };
-        fs::set_permissions(path, Permissions::from_mode(mode)).map_err(failed("set the mode of"))?;
-        if let Some((uid, gid)) = owner {
-            chown(path, Some(uid), Some(gid)).map_err(failed("change the owner of"))?;
-        }
         drop(alone);
         if !is_managed(path) {
             socket.guard = Some(Guard::start(&socket.file, owner).map_err(failed("start the guard of"))?);
@@ -120,23 +109,9 @@ impl ControlSocket {
 
 impl Drop for ControlSocket {
     fn drop(&mut self) {
-        self.file.remove();
-    }
-}
-
-impl SocketFile {
-    fn at(path: &Path) -> io::Result<Self> {
-        let metadata = fs::symlink_metadata(path)?;
-        Ok(Self { path: path.to_owned(), device: metadata.dev(), inode: metadata.ino() })
-    }
-
-    /// Removes it, unless another has its name by now.
-    fn remove(&self) {
-        if Self::at(&self.path).is_ok_and(|now| now == *self)
-            && let Err(error) = fs::remove_file(&self.path)
-        {
+        if let Err(error) = self.file.remove() {
             // We may have given up the right to: then it is the guard's to do, or the service manager's.
-            tracing::debug!("cannot remove the control socket {}: {error}", self.path.display());
+            tracing::debug!("cannot remove the control socket {}: {error}", self.file.path.display());
         }
     }
 }
@@ -145,12 +120,22 @@ impl SocketFile {
 fn make_directory(directory: &Path, owner: Option<(u32, u32)>) -> io::Result<()> {
     match DirBuilder::new().mode(0o755).create(directory) {
         Ok(()) => match owner {
-            Some((uid, gid)) => chown(directory, Some(uid), Some(gid)),
+            Some(owner) => give_directory(directory, owner),
             None => Ok(()),
         },
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         Err(error) => Err(error),
     }
+}
+
+/// By a descriptor: by its name, a link that somebody has put there since would be followed.
+fn give_directory(directory: &Path, (uid, gid): (u32, u32)) -> io::Result<()> {
+    let flags = libc::O_DIRECTORY | libc::O_NOFOLLOW;
+    let made = OpenOptions::new().read(true).custom_flags(flags).open(directory)?;
+    if made.metadata()?.uid() != geteuid().as_raw() {
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, "another was put in its place"));
+    }
+    fchown(made, Some(uid), Some(gid))
 }
 
 /// Removes what an earlier daemon of ours has left.
@@ -238,7 +223,7 @@ pub fn ran_as_guard() -> bool {
     let mut number = || words.next()?.to_str()?.parse().ok();
     if let (Some(path), Some(device), Some(inode)) = (path, number(), number()) {
         let _ = io::copy(&mut io::stdin(), &mut io::sink());
-        SocketFile { path: path.into(), device, inode }.remove();
+        let _ = SocketFile { path: path.into(), device, inode }.remove();
     }
     true
 }
@@ -257,8 +242,7 @@ mod tests {
     fn bind(path: &Path) -> Result<ControlSocket, SocketError> {
         make_directory(path.parent().expect("a directory"), None).expect("makes");
         make_room(path)?;
-        let listener = UnixListener::bind(path).expect("listens");
-        let file = SocketFile::at(path).expect("is there");
+        let (listener, file) = SocketFile::listen(path, 0o666, None).expect("listens");
         Ok(ControlSocket { listener, file, guard: None })
     }
 
@@ -294,7 +278,7 @@ mod tests {
             println!("SKIP what_is_no_socket_or_anothers_is_left_alone: only root can give files away");
             return;
         }
-        chown(&path, Some(12_345), None).expect("is root");
+        std::os::unix::fs::chown(&path, Some(12_345), None).expect("is root");
         let error = bind(&path).expect_err("foreign").to_string();
         assert!(error.contains("uid 12345"), "{error}");
         assert!(path.exists());

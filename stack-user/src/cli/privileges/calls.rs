@@ -234,6 +234,8 @@ fn kernel_sockets() -> Vec<Call> {
         libc::SYS_recvmmsg,
         libc::SYS_splice,
         libc::SYS_pipe2,
+        // The rights of a socket file that is made.
+        libc::SYS_umask,
         // A socket file goes with its listener.
         libc::SYS_unlinkat,
         #[cfg(target_arch = "x86_64")]

@@ -3,18 +3,13 @@
 use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::FileTypeExt;
+use std::path::Path;
 
-use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket};
-use nix::sys::stat::{Mode, fchmod};
 use tokio::net::{UnixListener, UnixStream};
 
 use crate::cli::network::{Connection, Listener};
-
-/// Connections that wait to be accepted, as of a TCP listener.
-const BACKLOG: i32 = 1024;
+use crate::cli::socket_file;
 
 /// What stands for the address of a client that has none.
 const NOWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
@@ -23,9 +18,7 @@ const NOWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::UNSPE
 #[derive(Debug)]
 pub struct SocketFile {
     listener: UnixListener,
-    path: PathBuf,
-    /// Device and inode, so that nobody else's file is removed.
-    identity: Option<(u64, u64)>,
+    file: socket_file::SocketFile,
 }
 
 impl SocketFile {
@@ -35,27 +28,14 @@ impl SocketFile {
     /// # Errors
     /// `AddrInUse` when somebody listens there; `AlreadyExists` when the file is none of a socket; as creating files.
     pub fn bind(path: &Path, mode: u32) -> io::Result<Self> {
-        let listener = match Self::bind_new(path, mode) {
+        let (listener, file) = match socket_file::SocketFile::listen(path, mode, None) {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
                 remove_if_stale(path)?;
-                Self::bind_new(path, mode)?
+                socket_file::SocketFile::listen(path, mode, None)?
             }
             bound => bound?,
         };
-        let identity = fs::symlink_metadata(path).ok().map(|file| (file.dev(), file.ino()));
-        Ok(Self { listener, path: path.to_owned(), identity })
-    }
-
-    fn bind_new(path: &Path, mode: u32) -> io::Result<UnixListener> {
-        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-        let socket: OwnedFd = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
-        // The file gets the socket's rights when it is made, so that there is no moment at which it has more; the umask may
-        // take some away, which come back below.
-        fchmod(&socket, Mode::from_bits_truncate(mode))?;
-        bind(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
-        fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
-        listen(&socket, Backlog::new(BACKLOG)?)?;
-        UnixListener::from_std(socket.into())
+        Ok(Self { listener, file })
     }
 
     /// Accepts the next one.
@@ -79,14 +59,10 @@ fn remove_if_stale(path: &Path) -> io::Result<()> {
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        let now = fs::symlink_metadata(&self.path).ok().map(|file| (file.dev(), file.ino()));
-        if now.is_some()
-            && now == self.identity
-            && let Err(error) = fs::remove_file(&self.path)
-        {
+        if let Err(error) = self.file.remove() {
             tracing::warn!(
                 "cannot remove the socket {}: {error}; the next start replaces it",
-                self.path.display()
+                self.file.path.display()
             );
         }
     }
@@ -116,6 +92,8 @@ impl Connection for UnixStream {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     fn mode(path: &Path) -> u32 {
