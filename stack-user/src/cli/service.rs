@@ -5,7 +5,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -32,7 +32,7 @@ pub struct Service {
     stopping: CancellationToken,
     aborting: CancellationToken,
     accepted: Arc<AtomicU64>,
-    limit: usize,
+    limit: Arc<AtomicUsize>,
     full_told: Arc<Mutex<Option<Instant>>>,
 }
 
@@ -40,14 +40,33 @@ impl Service {
     /// A server of at most `connections` connections at once.
     pub fn new(connections: usize) -> Self {
         Self {
-            room: Arc::new(Semaphore::new(connections.min(Semaphore::MAX_PERMITS))),
+            room: Arc::new(Semaphore::new(permits(connections))),
             tasks: TaskTracker::new(),
             stopping: CancellationToken::new(),
             aborting: CancellationToken::new(),
             accepted: Arc::default(),
-            limit: connections,
+            limit: Arc::new(AtomicUsize::new(permits(connections))),
             full_told: Arc::default(),
         }
+    }
+
+    /// From now on, as many as `connections` at once are allowed. Where there are more, they go on, and nobody is accepted
+    /// until enough of them have ended. Must be called within a tokio runtime.
+    pub fn allow(&self, connections: usize) {
+        let now = permits(connections);
+        let before = self.limit.swap(now, Ordering::Relaxed);
+        if now >= before {
+            return self.room.add_permits(now - before);
+        }
+        let in_use = before - now - self.room.forget_permits(before - now);
+        let room = Arc::clone(&self.room);
+        tokio::spawn(async move {
+            // Who waits for room comes after this.
+            let number = u32::try_from(in_use).unwrap_or(u32::MAX);
+            if let Ok(taken) = room.acquire_many_owned(number).await {
+                taken.forget();
+            }
+        });
     }
 
     /// Cancelled when the server is to stop: whoever serves a connection finishes what was begun, and begins nothing.
@@ -126,7 +145,10 @@ impl Service {
         let mut told = self.full_told.lock().unwrap_or_else(PoisonError::into_inner);
         if told.is_none_or(|told| told.elapsed() >= FULL_IS_TOLD_AGAIN) {
             *told = Some(Instant::now());
-            tracing::warn!("{} connections at once are as many as allowed: newcomers wait", self.limit);
+            tracing::warn!(
+                "{} connections at once are as many as allowed: newcomers wait",
+                self.limit.load(Ordering::Relaxed)
+            );
         }
     }
 
@@ -143,6 +165,11 @@ impl Service {
         self.tasks.wait().await;
         left
     }
+}
+
+/// As many connections, as far as they can be counted.
+fn permits(connections: usize) -> usize {
+    connections.min(Semaphore::MAX_PERMITS)
 }
 
 /// The peer has gone before it was accepted; or, as accept(2) says of Linux, its connection has failed since, which is no
@@ -240,6 +267,33 @@ mod tests {
             let listener = Arc::new(Script(Mutex::new(vec![lasting])));
             assert!(service.accept(listener, |_, _| async {}).await.is_err());
         }
+    }
+
+    #[tokio::test]
+    async fn more_or_fewer_may_be_allowed_while_it_serves() {
+        let (listener, local) = listener().await;
+        let service = Service::new(1);
+        let accepting = service.clone();
+        tokio::spawn(async move { accepting.accept(listener, |stream, _| echo(stream)).await });
+        let served = async |stream: &mut TcpStream| {
+            stream.write_all(b"x").await.expect("writes");
+            let answered =
+                tokio::time::timeout(Duration::from_millis(300), stream.read_exact(&mut [0])).await;
+            answered.is_ok_and(|read| read.is_ok())
+        };
+        let mut streams = Vec::new();
+        for _ in 0..4 {
+            streams.push(TcpStream::connect(local).await.expect("connects"));
+        }
+        assert!(served(&mut streams[0]).await && !served(&mut streams[1]).await, "one is allowed");
+        service.allow(3);
+        assert!(served(&mut streams[1]).await && served(&mut streams[2]).await, "three are");
+        service.allow(2);
+        assert!(served(&mut streams[0]).await, "those who are served go on");
+        drop(streams.remove(0));
+        assert!(!served(&mut streams[2]).await, "two are there, and two are allowed");
+        drop(streams.remove(0));
+        assert!(served(&mut streams[1]).await, "there is room for one more");
     }
 
     #[tokio::test]

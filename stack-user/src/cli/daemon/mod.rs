@@ -266,7 +266,10 @@ impl Daemon<'_> {
             tokio::select! {
                 _ = &mut *stop => return Ok(()),
                 _ = hang_up.recv() => self.reload().await,
-                _ = health.tick() => self.check_health()?,
+                _ = health.tick() => {
+                    self.check_health()?;
+                    self.listen_again().await;
+                }
                 ended = &mut control => {
                     let error = ended.err().map(|error| format!("the control socket failed: {error}"));
                     return Err(Failure::Control(error.unwrap_or_default()));
@@ -284,6 +287,15 @@ impl Daemon<'_> {
                 notify::alive();
                 Ok(())
             }
+        }
+    }
+
+    /// What ceased to listen by itself, because its address was lost for example, listens again as soon as it can.
+    async fn listen_again(&self) {
+        let Some(network) = self.running.network().clone() else { return };
+        let Ok(mut relays) = self.running.relays.try_lock() else { return };
+        for ended in relays.listen_again(&network).await {
+            self.tell.line(&format!("xstack: warning: {ended}; it is tried again"));
         }
     }
 

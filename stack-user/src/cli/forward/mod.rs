@@ -75,16 +75,34 @@ pub fn check(specs: &[Spec]) -> Result<(), Overlap> {
 pub async fn start<N: Network>(spec: Spec, limits: &Limits, ours: &Arc<N>) -> Result<Handle, StartError> {
     let tally = Arc::<Tally>::default();
     let listen = [spec.from.clone()];
-    let forward = Forward {
+    let forward = forward(spec, limits, ours, &tally);
+    let service = Service::new(limits.max_connections);
+    Handle::start(&listen, &**ours, limits, tally, service, forward).await
+}
+
+/// Has a forward that runs go on as `spec` and `limits` say, but for where it listens: new connections do.
+pub fn change<N: Network>(handle: &Handle, spec: Spec, limits: &Limits, ours: &Arc<N>) {
+    handle.serve_by(forward(spec, limits, ours, handle.parts().0), limits);
+}
+
+/// Listens again where a forward has ceased to by itself, if that is possible now; returns why it has since the last call.
+pub async fn listen_again<N: Network>(
+    handle: &mut Handle,
+    limits: &Limits,
+    ours: &Arc<N>,
+) -> Vec<StartError> {
+    handle.listen_again::<N, Forward<N>>(&**ours, limits).await
+}
+
+fn forward<N: Network>(spec: Spec, limits: &Limits, ours: &Arc<N>, tally: &Arc<Tally>) -> Arc<Forward<N>> {
+    Arc::new(Forward {
         spec,
         dialer: Dialer::new(Arc::clone(ours), limits.connect_timeout),
         keepalive: limits.probes(),
         idle_timeout: limits.idle(),
-        tally: Arc::clone(&tally),
+        tally: Arc::clone(tally),
         unreachable: AtomicBool::new(false),
-    };
-    let service = Service::new(limits.max_connections);
-    Handle::start(&listen, &**ours, limits, tally, service, Arc::new(forward)).await
+    })
 }
 
 /// Forwards over the network that `open` brings up, until told to stop.

@@ -115,17 +115,42 @@ fn read_users(path: &Path) -> Result<Vec<User>, Failure> {
 pub async fn start<N: Network>(config: Config, limits: &Limits, ours: &Arc<N>) -> Result<Handle, StartError> {
     let tally = Arc::<Tally>::default();
     let service = Service::new(limits.max_connections);
+    let listen = config.listen.clone();
+    let proxy = proxy(config, limits, ours, &tally, &service);
+    Handle::start(&listen, &**ours, limits, tally, service, proxy).await
+}
+
+/// Has a proxy that runs go on as `config` and `limits` say, but for where it listens: new clients are served so.
+pub fn change<N: Network>(handle: &Handle, config: Config, limits: &Limits, ours: &Arc<N>) {
+    let (tally, service) = handle.parts();
+    handle.serve_by(proxy(config, limits, ours, tally, service), limits);
+}
+
+/// Listens again where a proxy has ceased to by itself, if that is possible now; returns why it has since the last call.
+pub async fn listen_again<N: Network>(
+    handle: &mut Handle,
+    limits: &Limits,
+    ours: &Arc<N>,
+) -> Vec<StartError> {
+    handle.listen_again::<N, Proxy<N>>(&**ours, limits).await
+}
+
+fn proxy<N: Network>(
+    config: Config,
+    limits: &Limits,
+    ours: &Arc<N>,
+    tally: &Arc<Tally>,
+    service: &Service,
+) -> Arc<Proxy<N>> {
     let dialer = Dialer::new(Arc::clone(ours), limits.connect_timeout);
     let shut = config.side() == Side::Ours && !config.allow_loopback;
-    let listen = config.listen.clone();
-    let proxy = Proxy {
+    Arc::new(Proxy {
         config,
         limits: *limits,
         dialer: if shut { dialer.without_loopback() } else { dialer },
-        tally: Arc::clone(&tally),
+        tally: Arc::clone(tally),
         stopping: service.stopping().clone(),
-    };
-    Handle::start(&listen, &**ours, limits, tally, service, Arc::new(proxy)).await
+    })
 }
 
 /// Serves clients over the network that `open` brings up, until told to stop.

@@ -1,9 +1,10 @@
 //! Listeners that pass on what comes in: started, looked at, and stopped one by one.
 
+use std::any::Any;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -84,7 +85,20 @@ pub struct Handle {
     listening: Vec<Listen>,
     service: Service,
     tally: Arc<Tally>,
-    accepting: JoinSet<(Listen, io::Result<()>)>,
+    accepting: JoinSet<(Listen, u16, io::Result<()>)>,
+    /// The [`Current`] of what it was started with.
+    current: Arc<dyn Any + Send + Sync>,
+    /// Where it does not listen any more, though nobody has stopped it, and which of the ports each is.
+    closed: Vec<(Listen, u16)>,
+}
+
+/// What serves connections from now on: it can be replaced while listeners, and connections that were begun, go on.
+struct Current<H>(RwLock<Arc<H>>);
+
+impl<H> Current<H> {
+    fn get(&self) -> Arc<H> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 impl Handle {
@@ -100,7 +114,15 @@ impl Handle {
         service: Service,
         serve: Arc<H>,
     ) -> Result<Self, StartError> {
-        let mut handle = Self { listening: Vec::new(), service, tally, accepting: JoinSet::new() };
+        let current = Arc::new(Current(RwLock::new(serve)));
+        let mut handle = Self {
+            listening: Vec::new(),
+            service,
+            tally,
+            accepting: JoinSet::new(),
+            current: Arc::<Current<H>>::clone(&current),
+            closed: Vec::new(),
+        };
         // All are bound before the first one is served, so that a mistake in the last disturbs nobody.
         let (mut from_ours, mut from_kernel, mut from_file) = (Vec::new(), Vec::new(), Vec::new());
         for place in listen {
@@ -118,23 +140,44 @@ impl Handle {
                 }
             }
         }
-        from_ours.into_iter().for_each(|(place, port, bound)| handle.accept(place, port, bound, &serve));
-        from_kernel.into_iter().for_each(|(place, port, bound)| handle.accept(place, port, bound, &serve));
-        from_file.into_iter().for_each(|(place, port, bound)| handle.accept(place, port, bound, &serve));
+        from_ours.into_iter().for_each(|(place, port, bound)| handle.accept(place, port, bound, &current));
+        from_kernel.into_iter().for_each(|(place, port, bound)| handle.accept(place, port, bound, &current));
+        from_file.into_iter().for_each(|(place, port, bound)| handle.accept(place, port, bound, &current));
         Ok(handle)
     }
 
-    fn accept<L: Listener, H: Serve>(&mut self, place: Listen, port: u16, listener: L, serve: &Arc<H>) {
+    fn accept<L: Listener, H: Serve>(
+        &mut self,
+        place: Listen,
+        port: u16,
+        listener: L,
+        current: &Arc<Current<H>>,
+    ) {
         self.listening.push(place.clone());
-        let (service, serve) = (self.service.clone(), Arc::clone(serve));
+        let (service, current) = (self.service.clone(), Arc::clone(current));
         self.accepting.spawn(async move {
             let accepting = service.accept(listener, |stream, peer: SocketAddr| {
                 let peer = Some(peer).filter(|peer| !peer.ip().is_unspecified());
-                Arc::clone(&serve).serve(stream, Accepted { peer, port })
+                current.get().serve(stream, Accepted { peer, port })
             });
             let ended = accepting.await;
-            (place, ended)
+            (place, port, ended)
         });
+    }
+
+    /// Has connections served by `serve` from now on, and as many at once as the limits say. Those that were begun go on as
+    /// they are. Nothing happens if `serve` is of another type than what this was started with. Must be called within a
+    /// tokio runtime.
+    pub(crate) fn serve_by<H: Serve>(&self, serve: Arc<H>, limits: &Limits) {
+        if let Some(current) = self.current.downcast_ref::<Current<H>>() {
+            *current.0.write().unwrap_or_else(PoisonError::into_inner) = serve;
+            self.service.allow(limits.max_connections);
+        }
+    }
+
+    /// What counts and what stops, for those who serve.
+    pub(crate) fn parts(&self) -> (&Arc<Tally>, &Service) {
+        (&self.tally, &self.service)
     }
 
     /// Where it listens, each port by itself, and a free port that was asked for as the one that it became.
@@ -157,11 +200,49 @@ impl Handle {
     /// Waits until a listener has ended by itself, and tells why: our stack has stopped, for example. Cancel safe.
     pub async fn failed(&mut self) -> StartError {
         while let Some(ended) = self.accepting.join_next().await {
-            if let Ok((listen, Err(source))) = ended {
+            if let Ok((listen, _, Err(source))) = ended {
                 return StartError { listen, source };
             }
         }
         std::future::pending().await
+    }
+
+    /// Listens again where listeners have ended by themselves, as far as that is possible now; where it is not, the next call
+    /// tries again. Returns why those have that ended since the last call. `H` is the type of what this was started with.
+    /// Cancel safe.
+    pub(crate) async fn listen_again<N: Network, H: Serve>(
+        &mut self,
+        ours: &N,
+        limits: &Limits,
+    ) -> Vec<StartError> {
+        let mut told = Vec::new();
+        while let Some(ended) = self.accepting.try_join_next() {
+            if let Ok((listen, port, Err(source))) = ended {
+                self.listening.retain(|other| *other != listen);
+                self.closed.push((listen.clone(), port));
+                told.push(StartError { listen, source });
+            }
+        }
+        let Ok(current) = Arc::clone(&self.current).downcast::<Current<H>>() else { return told };
+        for _ in 0..self.closed.len() {
+            let (place, port) = self.closed[0].clone();
+            let is_open = match &place {
+                Listen::Tcp(Side::Ours, ..) => bind(ours, &place).await.map(|bound| {
+                    bound.into_iter().for_each(|(place, _, bound)| self.accept(place, port, bound, &current));
+                }),
+                Listen::Tcp(Side::Kernel, ..) => bind(&KernelNetwork, &place).await.map(|bound| {
+                    bound.into_iter().for_each(|(place, _, bound)| self.accept(place, port, bound, &current));
+                }),
+                Listen::Unix(path) => SocketFile::bind(path, limits.socket_mode)
+                    .map(|bound| self.accept(place.clone(), port, bound, &current)),
+            };
+            self.closed.remove(0);
+            if let Err(error) = is_open {
+                tracing::debug!("still not listening on {place}: {error}");
+                self.closed.push((place, port));
+            }
+        }
+        told
     }
 
     /// Closes the listeners at once, lets the connections go on for `grace` at most, and resets those that are left.
