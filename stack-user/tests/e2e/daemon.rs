@@ -13,10 +13,11 @@ use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
 use nix::sched::{CloneFlags, setns};
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect, setsockopt, socket, sockopt,
 };
+use nix::unistd::Pid;
 use tempfile::TempDir;
 
 use crate::support::{Host, Running, TestLab, XSTACK, run_for};
@@ -116,7 +117,7 @@ fn killed_and_started_again_it_collides_with_nothing_that_is_left_at_the_peers()
     wait_for("the control socket to go", || !place.socket.exists());
     place.nothing_is_left(&lab, &state);
 
-    let mut daemon = place.start(&lab);
+    let daemon = place.start(&lab);
     // Who speaks learns at once that what it spoke to is gone.
     let asked = Instant::now();
     speaking.write_all(b"are you there?").unwrap();
@@ -130,9 +131,27 @@ fn killed_and_started_again_it_collides_with_nothing_that_is_left_at_the_peers()
     silent.write_all(b"and I?").unwrap();
     ends(&mut silent, "when it spoke to the next life");
 
+    // Killed together with its guard it does leave the socket file, which is the ordinary user's by now.
+    let guard = guard_of(&daemon);
+    kill(Pid::from_raw(guard), Signal::SIGKILL).unwrap();
+    daemon.signal(Signal::SIGKILL);
+    drop(daemon);
+    wait_for("the program to go", || !lab.has_program());
+    assert!(place.socket.exists());
+    let mut daemon = place.start(&lab);
+    echoes(&mut peer(&lab, 80, 0), b"a third life");
+
     daemon.signal(Signal::SIGTERM);
     wait_for("the daemon to end", || daemon.has_ended());
     place.nothing_is_left(&lab, &state);
+}
+
+/// The process that outlives the daemon.
+fn guard_of(daemon: &Running) -> i32 {
+    let threads = fs::read_dir(format!("/proc/{}/task", daemon.id())).unwrap();
+    let children: String =
+        threads.map(|thread| fs::read_to_string(thread.unwrap().path().join("children")).unwrap()).collect();
+    children.trim().parse().expect("one child, the guard")
 }
 
 /// A daemon's configuration, and where it keeps what it keeps.

@@ -79,7 +79,7 @@ pub struct ControlSocket {
 
 impl ControlSocket {
     /// Listens at `path`, which `mode` says who may connect to; `owner` shall be able to remove it. What an earlier daemon of
-    /// the same user left behind is replaced, but nothing that somebody answers at.
+    /// ours or of `owner` left behind is replaced, but nothing that somebody answers at.
     ///
     /// # Errors
     /// [`SocketError`].
@@ -91,7 +91,7 @@ impl ControlSocket {
         // Two that start at once must not both find the old file stale, and the second remove the first's.
         let alone = File::open(directory).and_then(|directory| directory.lock().map(|()| directory));
         let alone = alone.map_err(failed("lock the directory of"))?;
-        make_room(path)?;
+        make_room(path, owner)?;
         let (listener, file) = SocketFile::listen(path, mode, owner).map_err(failed("listen on"))?;
         let mut socket = Self { listener, file, guard: None };
         drop(alone);
@@ -138,8 +138,8 @@ fn give_directory(directory: &Path, (uid, gid): (u32, u32)) -> io::Result<()> {
     fchown(made, Some(uid), Some(gid))
 }
 
-/// Removes what an earlier daemon of ours has left.
-fn make_room(path: &Path) -> Result<(), SocketError> {
+/// Removes what an earlier daemon of ours has left: made by us as we are now, and then given to `owner`, as ours will be.
+fn make_room(path: &Path, owner: Option<(u32, u32)>) -> Result<(), SocketError> {
     let failed = |what| move |source| SocketError::Io { what, path: path.to_owned(), source };
     let metadata = match fs::symlink_metadata(path) {
         Ok(metadata) => metadata,
@@ -154,8 +154,9 @@ fn make_room(path: &Path) -> Result<(), SocketError> {
         return Err(SocketError::InUse { path: path.to_owned(), pid });
     }
     let ours = geteuid().as_raw();
-    if metadata.uid() != ours {
-        return Err(SocketError::Foreign { path: path.to_owned(), uid: metadata.uid(), ours });
+    let uid = metadata.uid();
+    if uid != ours && owner.is_none_or(|(owner, _)| uid != owner) {
+        return Err(SocketError::Foreign { path: path.to_owned(), uid, ours });
     }
     fs::remove_file(path).map_err(failed("replace"))
 }
@@ -240,9 +241,13 @@ mod tests {
 
     /// Without a guard: that is a process of the built command, which the end-to-end tests kill the daemon of.
     fn bind(path: &Path) -> Result<ControlSocket, SocketError> {
+        bind_for(path, None)
+    }
+
+    fn bind_for(path: &Path, owner: Option<(u32, u32)>) -> Result<ControlSocket, SocketError> {
         make_directory(path.parent().expect("a directory"), None).expect("makes");
-        make_room(path)?;
-        let (listener, file) = SocketFile::listen(path, 0o666, None).expect("listens");
+        make_room(path, owner)?;
+        let (listener, file) = SocketFile::listen(path, 0o666, owner).expect("listens");
         Ok(ControlSocket { listener, file, guard: None })
     }
 
@@ -282,6 +287,10 @@ mod tests {
         let error = bind(&path).expect_err("foreign").to_string();
         assert!(error.contains("uid 12345"), "{error}");
         assert!(path.exists());
+        // That of an earlier life that had become who we shall become is ours.
+        let bound = bind_for(&path, Some((12_345, 12_345))).expect("replaces it");
+        assert_eq!(fs::symlink_metadata(&path).expect("is there").uid(), 12_345);
+        drop(bound);
     }
 
     #[tokio::test]
