@@ -7,7 +7,7 @@
 //! and everybody may take its name.
 
 use std::{
-    fs::{self, DirBuilder, File, OpenOptions},
+    fs::{self, DirBuilder, OpenOptions},
     io,
     os::unix::{
         fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, fchown},
@@ -24,6 +24,7 @@ use nix::{
 };
 use tokio::net::UnixListener;
 
+use super::lock::Lock;
 use crate::cli::socket_file::SocketFile;
 
 /// Where the daemon is spoken to unless the configuration says otherwise.
@@ -57,6 +58,12 @@ pub enum SocketError {
         /// Who we are.
         ours: u32,
     },
+    /// Another start does not come to its end, or somebody wants this one not to.
+    #[error("another process holds the lock {}: `fuser -v` shows which; stop that", path.display())]
+    Locked {
+        /// The lock's file.
+        path: PathBuf,
+    },
     /// Anything else.
     #[error("cannot {what} {}: {source}", path.display())]
     Io {
@@ -83,14 +90,12 @@ impl ControlSocket {
     ///
     /// # Errors
     /// [`SocketError`].
-    pub fn bind(path: &Path, mode: u32, owner: Option<(u32, u32)>) -> Result<Self, SocketError> {
+    pub async fn bind(path: &Path, mode: u32, owner: Option<(u32, u32)>) -> Result<Self, SocketError> {
         let failed = |what| move |source| SocketError::Io { what, path: path.to_owned(), source };
         let directory =
             path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         make_directory(directory, owner).map_err(failed("make the directory of"))?;
-        // Two that start at once must not both find the old file stale, and the second remove the first's.
-        let alone = File::open(directory).and_then(|directory| directory.lock().map(|()| directory));
-        let alone = alone.map_err(failed("lock the directory of"))?;
+        let alone = Lock::take(path, owner).await?;
         make_room(path, owner)?;
         let (listener, file) = SocketFile::listen(path, mode, owner).map_err(failed("listen on"))?;
         let mut socket = Self { listener, file, guard: None };
