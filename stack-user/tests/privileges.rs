@@ -92,6 +92,7 @@ fn the_loop_and_what_a_profile_adds_work_behind_the_filter() {
             let writes = matches!(profile, Profile::Client | Profile::Daemon);
             let relays = matches!(profile, Profile::Relay | Profile::Daemon);
             let directory = writes.then(|| tempfile::tempdir().unwrap());
+            let mut child = (profile == Profile::Daemon).then(|| Command::new("true").spawn().unwrap());
             let sockets = relays.then(|| tempfile::tempdir().unwrap());
             // As in the command, the runtime is there before.
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -117,6 +118,9 @@ fn the_loop_and_what_a_profile_adds_work_behind_the_filter() {
                 fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(3).unwrap();
                 assert_eq!(fs::read(&path).unwrap(), b"wri");
                 fs::remove_file(&path).unwrap();
+            }
+            if let Some(child) = &mut child {
+                assert!(child.wait().unwrap().success());
             }
             if relays {
                 pass_bytes_through_the_kernel();

@@ -45,7 +45,7 @@ impl Profile {
             Self::Client => &[removing_files, writing_files],
             Self::Server => &[below_a_directory],
             Self::Relay => &[kernel_sockets, removing_files],
-            Self::Daemon => &[kernel_sockets, removing_files, writing_files],
+            Self::Daemon => &[kernel_sockets, removing_files, writing_files, waiting_for_children],
         };
         let lists = [the_loop, this_machine, memory, threads, questions_of_the_kernel, reading_files];
         lists.into_iter().chain(added.iter().copied()).flat_map(|list| list())
@@ -222,6 +222,12 @@ fn removing_files() -> Vec<Call> {
         #[cfg(target_arch = "x86_64")]
         libc::SYS_unlink,
     ])
+}
+
+/// Processes that were there before: the daemon's guard must be gone when it is, or it might take the next daemon's socket
+/// file for the one that it waits to remove.
+fn waiting_for_children() -> Vec<Call> {
+    any(&[libc::SYS_wait4, libc::SYS_waitid])
 }
 
 /// The kernel's sockets, and the host's resolver.
