@@ -58,7 +58,8 @@ struct Network {
 #[derive(Debug)]
 struct Withdrawal<'a> {
     stack: &'a Stack,
-    address: Option<IpAddr>,
+    /// With the number of the claim.
+    address: Option<(IpAddr, u64)>,
 }
 
 impl Place {
@@ -160,12 +161,12 @@ impl Stack {
     /// When the program in the kernel can't be told.
     pub async fn release(&self, address: IpAddr, grace: Duration) -> Result<bool, ProgramError> {
         let shards = &self.running.shards;
-        if shards[0].with(|core, _| core.stack.address_state(address)).is_none() {
-            return Ok(false);
-        }
-        for shard in shards {
-            shard.with(|core, now| core.stack.give_up(now, address));
-        }
+        // What the first shard does, the others are told, in this order: done to them from here, it might undo a later claim.
+        let number = shards[0].with(|core, now| {
+            core.stack.give_up(now, address);
+            core.stack.claim_number(address)
+        });
+        let Some(number) = number else { return Ok(false) };
         let finished = async {
             for shard in shards {
                 poll_fn(|cx| {
@@ -181,17 +182,15 @@ impl Stack {
             }
         };
         let _in_time = tokio::time::timeout(grace, finished).await;
-        if self.state_of(address) == Some(AddressEvent::Claimed) {
+        if !self.release_claim(address, number) {
             // Somebody has claimed it again meanwhile.
             return Ok(true);
         }
         for shard in shards {
-            shard.with(|core, now| core.stack.release(now, address));
-        }
-        for shard in shards {
             poll_fn(|cx| {
                 shard.with(|core, _| {
-                    if core.running().is_ok() && core.stack.address_state(address).is_some() {
+                    let state = core.stack.address_state(address);
+                    if core.running().is_ok() && state == Some(AddressEvent::Leaving) {
                         core.waiters.wait_for_changes(cx);
                         return Poll::Pending;
                     }
@@ -200,8 +199,30 @@ impl Stack {
             })
             .await;
         }
-        self.unsteer(address, self.running.place.vlan.unwrap_or(0))?;
+        self.unsteer(address, number)?;
         Ok(true)
+    }
+
+    /// Has an address released unless it was claimed again since. Whether it was not.
+    fn release_claim(&self, address: IpAddr, number: u64) -> bool {
+        self.running.shards[0].with(|core, now| {
+            let is_same = core.stack.claim_number(address) == Some(number);
+            if is_same {
+                core.stack.release(now, address);
+            }
+            is_same
+        })
+    }
+
+    /// Gives the frames of an address back to the kernel, unless it was claimed again since.
+    fn unsteer(&self, address: IpAddr, number: u64) -> Result<(), ProgramError> {
+        let mut program = self.program();
+        let Some(program) = program.as_mut() else { return Ok(()) };
+        let claimed = self.running.shards[0].with(|core, _| core.stack.claim_number(address));
+        match claimed {
+            Some(again) if again != number => Ok(()),
+            _ => program.unclaim(address, self.running.place.vlan.unwrap_or(0)),
+        }
     }
 
     /// Claims all at the same time, so that many take no longer than one. If one can't be had, none is.
@@ -219,26 +240,14 @@ impl Stack {
 
     /// Claims the first of the candidates that nobody has.
     async fn claim_one(&self, wish: &Wish) -> Result<(Ipv4Addr, Withdrawal<'_>), StartError> {
-        let place = &self.running.place;
-        let Network { prefix, gateway, mtu } = wish.network;
         for &address in &wish.candidates {
-            self.steer(address.into(), place.vlan.unwrap_or(0))?;
-            tracing::info!(target: STORY, "asking whether anybody has {address}");
-            let started = self
-                .shard()
-                .with(|core, now| core.stack.claim(now, address, prefix, gateway, mtu, place.schedule));
-            match started {
-                Ok(()) => {}
+            let number = match self.start_claim(address, wish.network)? {
+                Ok(number) => number,
                 // Another claim was quicker.
                 Err(ClaimError::Again(_)) if !wish.is_given => continue,
-                Err(error) => {
-                    if !matches!(error, ClaimError::Again(_)) {
-                        self.unsteer(address.into(), place.vlan.unwrap_or(0))?;
-                    }
-                    return Err(error.into());
-                }
-            }
-            let withdrawal = Withdrawal { stack: self, address: Some(address.into()) };
+                Err(error) => return Err(error.into()),
+            };
+            let withdrawal = Withdrawal { stack: self, address: Some((address.into(), number)) };
             match self.decided(address.into()).await? {
                 AddressEvent::Refused { mac } | AddressEvent::Lost { mac } => {
                     if wish.is_given {
@@ -251,7 +260,35 @@ impl Stack {
                 }
             }
         }
-        Err(StartError::NoFreeAddress { prefix, tried: wish.candidates.len() })
+        Err(StartError::NoFreeAddress { prefix: wish.network.prefix, tried: wish.candidates.len() })
+    }
+
+    /// Has the frames of an address sent to us and begins to claim it, before anybody can take them away again. Returns the
+    /// number of the claim.
+    fn start_claim(
+        &self,
+        address: Ipv4Addr,
+        network: Network,
+    ) -> Result<Result<u64, ClaimError>, ProgramError> {
+        let place = &self.running.place;
+        let (ip, vlan) = (IpAddr::V4(address), place.vlan.unwrap_or(0));
+        let Network { prefix, gateway, mtu } = network;
+        let mut program = self.program();
+        if let Some(program) = program.as_mut() {
+            program.claim(ip, vlan, &[])?;
+        }
+        tracing::info!(target: STORY, "asking whether anybody has {address}");
+        let started = self.running.shards[0].with(|core, now| {
+            core.stack.claim(now, address, prefix, gateway, mtu, place.schedule)?;
+            Ok(core.stack.claim_number(ip).unwrap_or_default())
+        });
+        if let Err(error) = &started
+            && !matches!(error, ClaimError::Again(_))
+            && let Some(program) = program.as_mut()
+        {
+            program.unclaim(ip, vlan)?;
+        }
+        Ok(started)
     }
 
     /// Waits until the claim of an address is decided.
@@ -272,10 +309,6 @@ impl Stack {
             })
         });
         decided.await
-    }
-
-    fn state_of(&self, address: IpAddr) -> Option<AddressEvent> {
-        self.shard().with(|core, _| core.stack.address_state(address))
     }
 
     /// Over a device that is no interface of this host, the networks are those of the addresses that there are.
@@ -313,12 +346,11 @@ impl Stack {
 
 impl Drop for Withdrawal<'_> {
     fn drop(&mut self) {
-        if let Some(address) = self.address.take() {
-            for shard in &self.stack.running.shards {
-                shard.with(|core, now| core.stack.release(now, address));
-            }
+        if let Some((address, number)) = self.address.take()
+            && self.stack.release_claim(address, number)
+        {
             // There is nobody left to tell of a failure, and a claim that no stack answers for does no harm.
-            let _told = self.stack.unsteer(address, self.stack.running.place.vlan.unwrap_or(0));
+            let _told = self.stack.unsteer(address, number);
         }
     }
 }

@@ -72,7 +72,7 @@ use std::{
     future::poll_fn,
     io,
     net::IpAddr,
-    sync::{Arc, Mutex, PoisonError, atomic::AtomicUsize},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicUsize},
     task::Poll,
 };
 
@@ -285,22 +285,12 @@ impl Stack {
     /// # Errors
     /// When the kernel does not tell them.
     pub fn program_counters(&self) -> Result<Vec<(&'static str, u64)>, ProgramError> {
-        self.with_program(|program| program.counters()).unwrap_or_else(|| Ok(Vec::new()))
+        self.program().as_mut().map_or_else(|| Ok(Vec::new()), |program| program.counters())
     }
 
-    /// Has the frames of an address sent to us.
-    fn steer(&self, address: IpAddr, vlan: u16) -> Result<(), ProgramError> {
-        self.with_program(|program| program.claim(address, vlan, &[])).unwrap_or(Ok(()))
-    }
-
-    /// Gives the frames of an address back to the kernel.
-    fn unsteer(&self, address: IpAddr, vlan: u16) -> Result<(), ProgramError> {
-        self.with_program(|program| program.unclaim(address, vlan)).unwrap_or(Ok(()))
-    }
-
-    fn with_program<T>(&self, work: impl FnOnce(&mut Program) -> T) -> Option<T> {
-        let mut program = self.running.program.lock().unwrap_or_else(PoisonError::into_inner);
-        program.as_mut().map(work)
+    /// What steers frames to us. Whoever holds it may work on a shard, too, but not the other way round.
+    fn program(&self) -> MutexGuard<'_, Option<Program>> {
+        self.running.program.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits until every [claim](stack::Stack::claim) that was started is decided, and tells of the first.

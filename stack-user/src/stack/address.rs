@@ -33,7 +33,7 @@ impl<P: FramePool> Stack<P> {
     ) -> Result<(), ClaimError> {
         let route = Route::new(address.into(), prefix, gateway.map(IpAddr::V4), mtu)?;
         if self.addresses.is_kept(address.into()) {
-            self.addresses.set_state(address.into(), AddressEvent::Claimed);
+            self.addresses.keep(address.into());
             self.gained(address.into());
             return Ok(());
         }
@@ -52,8 +52,12 @@ impl<P: FramePool> Stack<P> {
     /// When it is ours already, or there are too many.
     pub fn adopt(&mut self, route: Route) -> Result<(), ClaimError> {
         if self.addresses.is_kept(route.address()) {
-            self.addresses.set_state(route.address(), AddressEvent::Claimed);
+            self.addresses.keep(route.address());
         } else {
+            if self.addresses.is_released(route.address()) {
+                // That one is quicker. The resets that are left are sent all the same.
+                self.finish_release(route.address());
+            }
             self.addresses.check(&route)?;
             self.addresses.insert(route, None);
         }
@@ -94,7 +98,7 @@ impl<P: FramePool> Stack<P> {
         for id in self.connections.ids_at(address) {
             self.tcp_abort(now, id);
         }
-        self.addresses.set_released(address);
+        self.addresses.set_released(address, self.connections.ready());
     }
 
     /// Whether a connection from this address is left whose peer still expects something, while the address is being
@@ -110,6 +114,12 @@ impl<P: FramePool> Stack<P> {
     /// How a claim stands; `None` if the address was never claimed, or has been released.
     pub fn address_state(&self, address: IpAddr) -> Option<AddressEvent> {
         self.addresses.state(address)
+    }
+
+    /// Which claim of an address this is: each one that begins, and each one that [keeps](Self::claim) an address, has another
+    /// number. `None` where [`address_state`](Self::address_state) is.
+    pub fn claim_number(&self, address: IpAddr) -> Option<u64> {
+        self.addresses.number(address)
     }
 
     /// How every claim stands, in the order of [`claim`](Self::claim).
@@ -165,11 +175,16 @@ impl<P: FramePool> Stack<P> {
 
     /// All has been sent that there was to send: addresses that waited for that are not ours any more.
     pub(super) fn finish_releases(&mut self) {
-        while let Some(address) = self.addresses.pop_released() {
-            tracing::info!(target: STORY, "address {address} released");
-            self.tell_sockets_of_loss(address);
-            self.changed();
+        while let Some(address) = self.addresses.next_released() {
+            self.finish_release(address);
         }
+    }
+
+    fn finish_release(&mut self, address: IpAddr) {
+        tracing::info!(target: STORY, "address {address} released");
+        self.addresses.remove(address);
+        self.tell_sockets_of_loss(address);
+        self.changed();
     }
 
     /// An address is ours, maybe again.

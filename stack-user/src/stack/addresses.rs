@@ -68,6 +68,10 @@ pub(super) struct Addresses {
     deadline: Option<Instant>,
     /// Whether an address goes as soon as its connections' resets are sent.
     has_released: bool,
+    /// Connections that have their turn to send before that, so that a ring that is never empty does not keep it for ever.
+    turns_left: usize,
+    /// The number of the last claim.
+    last_number: u64,
     /// Claims on this link that were refused so far (RFC 5227 §2.1.1).
     pub(super) conflicts: u32,
 }
@@ -83,6 +87,8 @@ struct Row {
     unfinished_from: usize,
     /// Its connections have been reset.
     is_released: bool,
+    /// Which claim this is.
+    number: u64,
 }
 
 impl Row {
@@ -127,6 +133,16 @@ impl Addresses {
         self.row(address).is_some_and(|row| row.state == AddressEvent::Leaving && !row.is_released)
     }
 
+    /// Which claim of an address this is.
+    pub(super) fn number(&self, address: IpAddr) -> Option<u64> {
+        self.row(address).map(|row| row.number)
+    }
+
+    /// Whether an address is to go as soon as its connections' resets are sent.
+    pub(super) fn is_released(&self, address: IpAddr) -> bool {
+        self.row(address).is_some_and(|row| row.is_released)
+    }
+
     /// Whether another address may be put in.
     ///
     /// # Errors
@@ -159,7 +175,8 @@ impl Addresses {
             self.rows.retain(|row| !row.is_gone());
         }
         let state = if claim.is_some() { AddressEvent::Probing } else { AddressEvent::Claimed };
-        self.rows.push(Row { route, claim, state, unfinished_from: 0, is_released: false });
+        let number = self.next_number();
+        self.rows.push(Row { route, claim, state, unfinished_from: 0, is_released: false, number });
         self.changed();
     }
 
@@ -171,31 +188,49 @@ impl Addresses {
         }
     }
 
+    /// An address that [may be](Self::is_kept) is kept.
+    pub(super) fn keep(&mut self, address: IpAddr) {
+        let number = self.next_number();
+        if let Some(row) = self.row_mut(address) {
+            row.number = number;
+        }
+        self.set_state(address, AddressEvent::Claimed);
+    }
+
+    fn next_number(&mut self) -> u64 {
+        self.last_number += 1;
+        self.last_number
+    }
+
     /// Takes an address out.
     pub(super) fn remove(&mut self, address: IpAddr) {
         self.rows.retain(|row| row.address() != address);
         self.changed();
     }
 
-    /// An address is to go as soon as all is sent that is to be sent from it.
-    pub(super) fn set_released(&mut self, address: IpAddr) {
+    /// An address is to go as soon as all is sent that is to be sent from it: after so many connections have had their turn.
+    pub(super) fn set_released(&mut self, address: IpAddr, turns: usize) {
         self.set_state(address, AddressEvent::Leaving);
         if let Some(row) = self.row_mut(address) {
             row.is_released = true;
-            self.has_released = true;
+            (self.has_released, self.turns_left) = (true, turns);
         }
     }
 
+    /// A connection is about to have its turn. Whether all those have had theirs that addresses wait for which are to go.
+    pub(super) fn begin_turn(&mut self) -> bool {
+        let is_over = self.has_released && self.turns_left == 0;
+        self.turns_left = self.turns_left.saturating_sub(1);
+        is_over
+    }
+
     /// All has been sent: an address that was to go then.
-    pub(super) fn pop_released(&mut self) -> Option<IpAddr> {
+    pub(super) fn next_released(&mut self) -> Option<IpAddr> {
         if !self.has_released {
             return None;
         }
         let released = self.rows.iter().find(|row| row.is_released).map(Row::address);
-        match released {
-            Some(address) => self.remove(address),
-            None => self.has_released = false,
-        }
+        self.has_released = released.is_some();
         released
     }
 

@@ -293,6 +293,11 @@ impl Connections {
         None
     }
 
+    /// How many are in that line.
+    pub(super) fn ready(&self) -> usize {
+        self.ready.len()
+    }
+
     /// The connection that is first in line has sent a segment: the others get a turn.
     pub(super) fn rotate(&mut self) {
         self.ready.rotate_left(1);

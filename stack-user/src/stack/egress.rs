@@ -59,6 +59,9 @@ impl<P: FramePool> Stack<P> {
                 self.finish_releases();
                 return None;
             };
+            if self.addresses.begin_turn() {
+                self.finish_releases();
+            }
             if let Some(frame) = self.poll_connection(now, id) {
                 return Some(frame);
             }

@@ -72,6 +72,31 @@ async fn connections_may_finish_before_their_address_goes() {
 }
 
 #[tokio::test]
+async fn the_grace_of_a_release_ends_with_it_when_the_address_is_claimed_again() {
+    let (a, b) = soon("claiming", link()).await;
+    soon("claiming", a.claim(given(A2))).await.unwrap();
+    let listener = TcpListener::bind(&a, (Ipv4Addr::UNSPECIFIED, 80).into()).await.unwrap();
+    let mut client = TcpStream::connect(&b, (A2, 80).into()).await.unwrap();
+    let (mut server, _) = listener.accept().await.unwrap();
+    let release = |grace| {
+        let a = a.clone();
+        tokio::spawn(async move { a.release(A2.into(), grace).await })
+    };
+    let first = release(SHORT * 3);
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    soon("keeping", a.claim(given(A2))).await.unwrap();
+    let second = release(SHORT * 600);
+    assert!(soon("the first release", first).await.unwrap().unwrap());
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert_eq!(a.address_states()[1], (A2.into(), AddressEvent::Leaving));
+    assert_connected(&mut client, &mut server).await;
+    assert_connected(&mut server, &mut client).await;
+    drop((client, server));
+    assert!(soon("the second release", second).await.unwrap().unwrap());
+    assert_eq!(a.addresses(), [IpAddr::from(A)]);
+}
+
+#[tokio::test]
 async fn an_address_that_somebody_has_is_refused_by_name_and_costs_nothing() {
     let (a, b) = soon("claiming", link()).await;
     let error = soon("refusing", a.claim(given(B))).await.unwrap_err();

@@ -265,6 +265,33 @@ fn an_address_that_is_given_up_lets_its_connections_finish_and_begins_no_new_one
 }
 
 #[test]
+fn a_release_ends_although_connections_of_another_address_always_have_something_to_send() {
+    let mut link = two();
+    let all = link.a.tcp_listen(link.now, to(ANY, 80), 20).expect("a listener");
+    let busy: Vec<_> = (0..6).map(|_| connected(&mut link, all, A, 80).1).collect();
+    let ended = connected(&mut link, all, A2, 80);
+    for &id in &busy {
+        assert_eq!(link.a.tcp_write(link.now, id, &[0; 3_000]), Ok(3_000), "more than a segment");
+    }
+    link.a.release(link.now, A2.into());
+    // Each has its turn, and then the first has its second.
+    let mut frames = Vec::new();
+    for _ in 0..8 {
+        let frame = link.a.poll_transmit(link.now).expect("there is always something");
+        frames.push(link.a.pool().tx_bytes(&frame).to_vec());
+        link.a.handle_completion(link.now, frame.into_completed());
+    }
+    assert_eq!(link.a.address_state(A2.into()), None);
+    link.now += Duration::from_millis(1);
+    frames.iter().for_each(|bytes| receive(&mut link.b, link.now, bytes));
+    assert_eq!(error(&link.b, ended.0), Some(Error::Reset), "the peer knows");
+    assert!(link.a.poll_transmit(link.now).is_some_and(|frame| {
+        link.a.handle_completion(link.now, frame.into_completed());
+        true
+    }));
+}
+
+#[test]
 fn an_address_that_is_given_up_can_be_kept_after_all() {
     let mut link = two();
     let all = link.a.tcp_listen(link.now, to(ANY, 80), 5).expect("a listener");

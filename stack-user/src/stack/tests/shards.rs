@@ -390,6 +390,31 @@ fn parts_that_come_in_on_several_queues_are_put_together() {
     farm.assert_no_frame_is_missing();
 }
 
+#[test]
+fn an_address_that_was_released_and_claimed_again_is_used_by_a_shard_that_hears_of_both_at_once() {
+    const A2: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 3);
+    let mut farm = Farm::new();
+    claim(&mut farm.shards[0], farm.now, A2);
+    farm.run(400, |_| Some(0));
+    let listener = farm.shards[1].tcp_listen(farm.now, to(A2, 80), 5).expect("a listener");
+    let (client, _) = farm.peer.tcp_connect(farm.now, to(A2, 80)).expect("a connection");
+    farm.run(20, |_| Some(1));
+    assert!(farm.shards[1].tcp_accept(farm.now, listener).is_some());
+    farm.stuck = Some(1);
+    farm.shards[0].release(farm.now, A2.into());
+    farm.run(10, |_| Some(0));
+    assert_eq!(farm.shards[0].address_state(A2.into()), None);
+    claim(&mut farm.shards[0], farm.now, A2);
+    farm.run(400, |_| Some(0));
+    farm.stuck = None;
+    farm.work();
+    assert!(farm.shards.iter().all(|s| s.address_state(A2.into()) == Some(AddressEvent::Claimed)));
+    assert!(farm.shards[1].tcp_listener(listener).is_none(), "the old listener is gone all the same");
+    farm.run(20, |_| Some(0));
+    assert_eq!(farm.peer.tcp(client).and_then(|c| c.error()), Some(Error::Reset), "and the old connection");
+    farm.assert_no_frame_is_missing();
+}
+
 /// RFC 791 §3.2: whichever shard puts a datagram together, and whichever has the socket.
 #[test]
 fn parts_for_a_socket_that_only_one_shard_has_are_put_together_for_it() {
