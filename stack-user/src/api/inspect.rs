@@ -1,12 +1,16 @@
 //! Looking at a running stack from outside: its shards, listeners and connections, without being in their way.
 
-use std::{collections::HashMap, net::SocketAddr};
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::{IpAddr, SocketAddr},
+};
 
 use super::Stack;
 use crate::{
     frame::FramePool,
     stack::ListenerInfo,
     tcp::{self, State, View},
+    wire::MacAddr,
 };
 
 /// How many rows are looked at while a shard's lock is held. Fewer, and the lock is taken more often than it has to be;
@@ -46,7 +50,35 @@ pub struct ShardInfo {
     pub free_chunks: usize,
 }
 
+/// A neighbour on the link, as it was when it was looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct NeighbourInfo {
+    /// Its address.
+    pub address: IpAddr,
+    /// Its link-layer address, as far as it is known.
+    pub mac: Option<MacAddr>,
+    /// `reachable`, `stale`, `delay`, `probe`, `incomplete` or `failed`, as `ip neigh` has it.
+    pub state: &'static str,
+}
+
 impl Stack {
+    /// The neighbours that the shards know or have asked for, by address: at most some thousand. Each shard looks after those
+    /// that it needs itself; what is told is what the first one says that knows a link-layer address.
+    pub fn neighbours(&self) -> Vec<NeighbourInfo> {
+        let mut all: BTreeMap<IpAddr, NeighbourInfo> = BTreeMap::new();
+        for shard in self.shards() {
+            let of_shard: Vec<_> = shard.with(|core, _| core.stack.neighbours().collect());
+            for (address, mac, state) in of_shard {
+                let known = all.get(&address).is_some_and(|known| known.mac.is_some() || mac.is_none());
+                if !known {
+                    all.insert(address, NeighbourInfo { address, mac, state });
+                }
+            }
+        }
+        all.into_values().collect()
+    }
+
     /// The shards.
     pub fn shard_infos(&self) -> Vec<ShardInfo> {
         let info = |shard: &crate::runtime::Shard| {

@@ -81,7 +81,7 @@ use tokio::runtime::Handle;
 pub use builder::{AddressChoice, Builder, ParseAddressError, ParseProgramError, ProgramChoice, StartError};
 pub use in_place::{Chunk, Room};
 pub use incoming::{Incoming, IntoIncoming};
-pub use inspect::{ConnectionInfo, Cursor, ShardInfo};
+pub use inspect::{ConnectionInfo, Cursor, NeighbourInfo, ShardInfo};
 pub use lookup::{Target, ToSocketAddrs, lookup_host};
 pub use resolver::{ResolveError, Resolver};
 pub use split::{OwnedReadHalf, OwnedWriteHalf, ReadHalf, ReuniteError, WriteHalf};

@@ -43,6 +43,15 @@ impl TcpListener {
         Self::listen(stack, address, BACKLOG, None)
     }
 
+    /// The same, with at most `backlog` established connections that wait to be accepted on each shard, from 1 to
+    /// [`MAX_BACKLOG`](crate::stack::MAX_BACKLOG). As many may be half-open, and 64 in any case.
+    ///
+    /// # Errors
+    /// As [`bind`](Self::bind).
+    pub fn bind_with_backlog(stack: &Stack, address: SocketAddr, backlog: usize) -> io::Result<Self> {
+        Self::listen(stack, address, backlog, None)
+    }
+
     pub(super) fn listen(
         stack: &Stack,
         address: SocketAddr,

@@ -6,7 +6,7 @@ use std::{
 };
 
 use nix::sys::socket::{setsockopt, sockopt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use super::network::{ConnectError, Connection, Listener, Network, ResolveError};
 use crate::tcp::KeepAlive;
@@ -40,6 +40,14 @@ impl Network for KernelNetwork {
 
     async fn listen(&self, local: SocketAddr) -> io::Result<TcpListener> {
         TcpListener::bind(local).await
+    }
+
+    async fn listen_with(&self, local: SocketAddr, backlog: usize) -> io::Result<TcpListener> {
+        let socket = if local.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        // As for `bind`: TIME-WAIT keeps nobody from a port.
+        socket.set_reuseaddr(true)?;
+        socket.bind(local)?;
+        socket.listen(u32::try_from(backlog).unwrap_or(u32::MAX))
     }
 }
 

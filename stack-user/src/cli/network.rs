@@ -34,6 +34,18 @@ pub trait Network: Send + Sync + 'static {
     /// As the sockets': `AddrInUse`, `AddrNotAvailable`.
     fn listen(&self, local: SocketAddr) -> impl Future<Output = io::Result<Self::Listener>> + Send;
 
+    /// The same, with at most so many established connections that wait to be accepted, where that can be said.
+    ///
+    /// # Errors
+    /// As there.
+    fn listen_with(
+        &self,
+        local: SocketAddr,
+        _backlog: usize,
+    ) -> impl Future<Output = io::Result<Self::Listener>> + Send {
+        self.listen(local)
+    }
+
     /// The addresses at which peers reach what listens on all of them, as far as they are known.
     fn addresses(&self) -> Vec<IpAddr> {
         Vec::new()

@@ -153,6 +153,10 @@ impl Network for OurNetwork {
         TcpListener::bind(&self.stack, local).await
     }
 
+    async fn listen_with(&self, local: SocketAddr, backlog: usize) -> io::Result<TcpListener> {
+        TcpListener::bind_with_backlog(&self.stack, local, backlog)
+    }
+
     fn becomes_another_user(&self) -> bool {
         self.privileges.changes_user()
     }

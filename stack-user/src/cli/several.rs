@@ -68,13 +68,43 @@ impl<N: Part> Several<N> {
         self.best(|network| (network.has_name_servers(), network.reach(everywhere)))
     }
 
-    async fn listen_on_all(&self, local: SocketAddr) -> io::Result<Vec<N::Listener>> {
-        let mut listeners = vec![self.first.listen(local).await?];
+    async fn listen_at(
+        &self,
+        local: SocketAddr,
+        backlog: Option<usize>,
+    ) -> io::Result<Listeners<N::Listener>> {
+        if !local.ip().is_unspecified() {
+            // If nobody has the address, any of them says so in its own words.
+            let owner = self.best(|network| network.addresses().contains(&local.ip()));
+            return Ok(Listeners::new(vec![listen(owner, local, backlog).await?]));
+        }
+        for _ in 1..PORT_ATTEMPTS {
+            match self.listen_on_all(local, backlog).await {
+                Err(error) if local.port() == 0 && error.kind() == io::ErrorKind::AddrInUse => {}
+                done => return done.map(Listeners::new),
+            }
+        }
+        self.listen_on_all(local, backlog).await.map(Listeners::new)
+    }
+
+    async fn listen_on_all(&self, local: SocketAddr, backlog: Option<usize>) -> io::Result<Vec<N::Listener>> {
+        let mut listeners = vec![listen(&self.first, local, backlog).await?];
         let local = SocketAddr::new(local.ip(), listeners[0].local_addr()?.port());
         for network in &self.others {
-            listeners.push(network.listen(local).await?);
+            listeners.push(listen(network, local, backlog).await?);
         }
         Ok(listeners)
+    }
+}
+
+async fn listen<N: Network>(
+    network: &N,
+    local: SocketAddr,
+    backlog: Option<usize>,
+) -> io::Result<N::Listener> {
+    match backlog {
+        Some(backlog) => network.listen_with(local, backlog).await,
+        None => network.listen(local).await,
     }
 }
 
@@ -91,18 +121,11 @@ impl<N: Part> Network for Several<N> {
     }
 
     async fn listen(&self, local: SocketAddr) -> io::Result<Listeners<N::Listener>> {
-        if !local.ip().is_unspecified() {
-            // If nobody has the address, any of them says so in its own words.
-            let owner = self.best(|network| network.addresses().contains(&local.ip()));
-            return Ok(Listeners::new(vec![owner.listen(local).await?]));
-        }
-        for _ in 1..PORT_ATTEMPTS {
-            match self.listen_on_all(local).await {
-                Err(error) if local.port() == 0 && error.kind() == io::ErrorKind::AddrInUse => {}
-                done => return done.map(Listeners::new),
-            }
-        }
-        self.listen_on_all(local).await.map(Listeners::new)
+        self.listen_at(local, None).await
+    }
+
+    async fn listen_with(&self, local: SocketAddr, backlog: usize) -> io::Result<Listeners<N::Listener>> {
+        self.listen_at(local, Some(backlog)).await
     }
 
     fn addresses(&self) -> Vec<IpAddr> {

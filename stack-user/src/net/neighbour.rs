@@ -167,6 +167,17 @@ impl State {
             Self::Incomplete { .. } | Self::Failed => None,
         }
     }
+
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Incomplete { .. } => "incomplete",
+            Self::Reachable(_) => "reachable",
+            Self::Stale(_) => "stale",
+            Self::Delay(_) => "delay",
+            Self::Probe { .. } => "probe",
+            Self::Failed => "failed",
+        }
+    }
 }
 
 impl Cache {
@@ -195,6 +206,11 @@ impl Cache {
     /// What is known about a neighbour, without asking for it: for `-v` and for tools.
     pub fn peek(&self, ip: IpAddr) -> Option<MacAddr> {
         self.entries.get(&ip)?.state.mac()
+    }
+
+    /// All that is known, for tools: each with its link-layer address if there is one, and the state as `ip neigh` names it.
+    pub fn entries(&self) -> impl Iterator<Item = (IpAddr, Option<MacAddr>, &'static str)> {
+        self.entries.iter().map(|(&ip, entry)| (ip, entry.state.mac(), entry.state.name()))
     }
 
     /// Keeps a frame until its neighbour, for which [`lookup`](Self::lookup) just said [`Lookup::Pending`], is

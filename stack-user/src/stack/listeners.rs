@@ -38,7 +38,7 @@ pub(super) struct Listener {
 }
 
 /// What a listener may ask for at most. More, and the frames that unaccepted connections hold starve the others.
-pub(super) const MAX_BACKLOG: usize = 4096;
+pub const MAX_BACKLOG: usize = 4096;
 
 /// Half-open connections that a listener may have at least, however short its accept queue: they take little memory, and
 /// a round trip each.

@@ -48,6 +48,7 @@ pub use event::{Event, ListenerId, TcpId, UdpId};
 use half_open::SynQueue;
 pub use handover::{HandOvers, unite};
 use listeners::Listeners;
+pub use listeners::MAX_BACKLOG;
 pub use passive::{ListenError, ListenerInfo};
 pub use tcp::TcpCounts;
 use time_wait::TimeWaits;
@@ -219,6 +220,11 @@ impl<P: FramePool> Stack<P> {
     /// The link-layer address of a neighbour, if it is known.
     pub fn neighbour(&self, ip: IpAddr) -> Option<MacAddr> {
         self.neighbours.peek(ip)
+    }
+
+    /// All neighbours that were asked for: see [`Cache::entries`](neighbour::Cache::entries).
+    pub fn neighbours(&self) -> impl Iterator<Item = (IpAddr, Option<MacAddr>, &'static str)> {
+        self.neighbours.entries()
     }
 
     /// Finds out the gateways' link-layer addresses before anybody waits for them.

@@ -7,7 +7,7 @@ use clap::Args;
 use super::{
     ask,
     client::Client,
-    view::{Count, Hello, Network, Relay, Status},
+    view::{Count, Hello, Neighbour, Network, Relay, Status},
 };
 use crate::cli::{
     console::{Console, printable},
@@ -98,6 +98,9 @@ impl Network {
             if let Some(why) = &shard.stopped {
                 writeln!(f, "               {why}")?;
             }
+        }
+        for Neighbour { address, mac, state } in &self.neighbours {
+            writeln!(f, "neighbour      {address}  {}  {state}", mac.as_deref().unwrap_or("-"))?;
         }
         Ok(())
     }

@@ -8,7 +8,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    api::{ConnectionInfo, Stack},
+    api::{ConnectionInfo, NeighbourInfo, Stack},
     stack::{AddressEvent, ListenerInfo},
     tcp::{Info, State},
     time::Duration,
@@ -16,6 +16,10 @@ use crate::{
 
 /// The version of what is told. It grows when something has another meaning than before, not when something is added.
 pub const VERSION: u32 = 1;
+
+/// Neighbours of an interface that are told. Fewer, and a rack's switch is not told whole; more, and a link that is full of
+/// them hides the rest of what is told.
+pub const MAX_NEIGHBOURS: usize = 256;
 
 /// Who answers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,6 +85,20 @@ pub struct Network {
     pub addresses: Vec<Address>,
     /// Each of its queues, or all of them together.
     pub shards: Vec<Shard>,
+    /// Who is known on the link, by address; [`MAX_NEIGHBOURS`] at most.
+    #[serde(default)]
+    pub neighbours: Vec<Neighbour>,
+}
+
+/// A neighbour on the link.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Neighbour {
+    /// Its address.
+    pub address: IpAddr,
+    /// Its link-layer address, as far as it is known.
+    pub mac: Option<String>,
+    /// As `ip neigh` has it: `reachable`, `stale`, `delay`, `probe`, `incomplete` or `failed`.
+    pub state: String,
 }
 
 /// An address.
@@ -330,10 +348,16 @@ impl Network {
             frames: info.chunks,
             free_frames: info.free_chunks,
         };
+        let neighbour = |info: NeighbourInfo| Neighbour {
+            address: info.address,
+            mac: info.mac.map(|mac| mac.to_string()),
+            state: info.state.to_owned(),
+        };
         Self {
             interface: interface.to_owned(),
             addresses: stack.address_states().into_iter().map(address).collect(),
             shards: stack.shard_infos().into_iter().map(shard).collect(),
+            neighbours: stack.neighbours().into_iter().take(MAX_NEIGHBOURS).map(neighbour).collect(),
         }
     }
 }

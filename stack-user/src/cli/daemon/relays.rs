@@ -99,8 +99,12 @@ impl Wish {
             Self::Forward(spec, limits) => forward::change(&running.handle, spec.clone(), limits, ours),
             Self::Proxy(config, limits) => proxy::change(&running.handle, config.clone(), limits, ours),
         }
-        let has_file = self.places().iter().any(|place| matches!(place, Listen::Unix(_)));
-        if has_file && self.limits().socket_mode != running.wish.limits().socket_mode {
+        let is_file = |place: &Listen| matches!(place, Listen::Unix(_));
+        let (new, old) = (self.limits(), running.wish.limits());
+        if !self.places().iter().all(is_file) && new.backlog != old.backlog {
+            tracing::warn!("backlog has changed, which takes a restart where a listener is kept");
+        }
+        if self.places().iter().any(is_file) && new.socket_mode != old.socket_mode {
             tracing::warn!("socket-mode has changed, which takes a restart where a socket file is kept");
         }
         running.wish = self.clone();

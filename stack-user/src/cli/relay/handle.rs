@@ -129,10 +129,10 @@ impl Handle {
             let failed = |source| StartError { listen: place.clone(), source };
             match place {
                 Listen::Tcp(Side::Ours, ..) => {
-                    from_ours.extend(bind(ours, place).await.map_err(failed)?);
+                    from_ours.extend(bind(ours, place, limits.backlog).await.map_err(failed)?);
                 }
                 Listen::Tcp(Side::Kernel, ..) => {
-                    from_kernel.extend(bind(&KernelNetwork, place).await.map_err(failed)?);
+                    from_kernel.extend(bind(&KernelNetwork, place, limits.backlog).await.map_err(failed)?);
                 }
                 Listen::Unix(path) => {
                     let bound = SocketFile::bind(path, limits.socket_mode).map_err(failed)?;
@@ -227,12 +227,16 @@ impl Handle {
         for _ in 0..self.closed.len() {
             let (place, port) = self.closed[0].clone();
             let is_open = match &place {
-                Listen::Tcp(Side::Ours, ..) => bind(ours, &place).await.map(|bound| {
+                Listen::Tcp(Side::Ours, ..) => bind(ours, &place, limits.backlog).await.map(|bound| {
                     bound.into_iter().for_each(|(place, _, bound)| self.accept(place, port, bound, &current));
                 }),
-                Listen::Tcp(Side::Kernel, ..) => bind(&KernelNetwork, &place).await.map(|bound| {
-                    bound.into_iter().for_each(|(place, _, bound)| self.accept(place, port, bound, &current));
-                }),
+                Listen::Tcp(Side::Kernel, ..) => {
+                    bind(&KernelNetwork, &place, limits.backlog).await.map(|bound| {
+                        bound
+                            .into_iter()
+                            .for_each(|(place, _, bound)| self.accept(place, port, bound, &current));
+                    })
+                }
                 Listen::Unix(path) => SocketFile::bind(path, limits.socket_mode)
                     .map(|bound| self.accept(place.clone(), port, bound, &current)),
             };
@@ -256,10 +260,14 @@ impl Handle {
 }
 
 /// Listens on all ports of a place of a network, and tells which of them each is.
-async fn bind<N: Network>(network: &N, place: &Listen) -> io::Result<Vec<(Listen, u16, N::Listener)>> {
+async fn bind<N: Network>(
+    network: &N,
+    place: &Listen,
+    backlog: usize,
+) -> io::Result<Vec<(Listen, u16, N::Listener)>> {
     let mut bound = Vec::new();
     for (index, address) in (0..).zip(place.addresses()) {
-        let listener = network.listen(address).await?;
+        let listener = network.listen_with(address, backlog).await?;
         let local = listener.local_addr()?;
         bound.push((at(place.side(), local.ip(), local.port()), index, listener));
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::Args;
 use serde::{Deserialize, Deserializer};
 
-use crate::tcp::KeepAlive;
+use crate::{stack::MAX_BACKLOG, tcp::KeepAlive};
 
 /// Probes without an answer after which a peer is taken for gone, and the time between them: with the default of a minute
 /// before the first, it is noticed within two.
@@ -24,6 +24,10 @@ pub(crate) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// As many as have a descriptor each way under the limits that systems come with. More idle clients than these wait
 /// to be accepted; fewer would make a busy service wait.
 const MAX_CONNECTIONS: usize = 10_000;
+
+/// As everywhere. Fewer, and a burst of clients has to send its last ACK twice; more, and clients wait for a target that can't
+/// keep up.
+const BACKLOG: usize = 1024;
 
 /// What a relay may take, and for how long.
 #[derive(Args, Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -48,6 +52,11 @@ pub struct Limits {
     #[arg(long, value_name = "N", default_value_t = MAX_CONNECTIONS, value_parser = at_least_one)]
     pub max_connections: usize,
 
+    /// Let this many connections that are established wait to be accepted, for each listener and queue, 4096 at most
+    #[arg(long, value_name = "N", default_value_t = BACKLOG, value_parser = backlog)]
+    #[serde(deserialize_with = "some_backlog")]
+    pub backlog: usize,
+
     /// Who may connect to a socket file, as chmod takes it
     #[arg(long, value_name = "MODE", default_value = "600", value_parser = file_mode)]
     #[serde(deserialize_with = "octal")]
@@ -61,6 +70,7 @@ impl Default for Limits {
             idle_timeout: None,
             keepalive: KEEPALIVE,
             max_connections: MAX_CONNECTIONS,
+            backlog: BACKLOG,
             socket_mode: 0o600,
         }
     }
@@ -118,6 +128,18 @@ fn at_least_one(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|number| *number > 0).ok_or_else(|| format!("'{text}' is not 1 or more"))
 }
 
+fn backlog(text: &str) -> Result<usize, String> {
+    let number = text.parse().map_err(|_| format!("'{text}' is no number"))?;
+    backlog_in_range(number)
+}
+
+fn backlog_in_range(number: usize) -> Result<usize, String> {
+    match number {
+        1..=MAX_BACKLOG => Ok(number),
+        _ => Err(format!("{number} is not within 1 to {MAX_BACKLOG}")),
+    }
+}
+
 fn file_mode(text: &str) -> Result<u32, String> {
     let mode = u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777);
     mode.ok_or_else(|| format!("'{text}' is no mode of a file: three octal digits, such as 660"))
@@ -130,6 +152,10 @@ pub(crate) fn some_seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result
 
 fn optional_seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
     some_seconds(deserializer).map(Some)
+}
+
+fn some_backlog<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
+    backlog_in_range(usize::deserialize(deserializer)?).map_err(serde::de::Error::custom)
 }
 
 /// Modes of files are written as strings, since numbers would be decimal.
@@ -156,17 +182,21 @@ mod tests {
     #[test]
     fn a_configuration_is_read_and_its_mistakes_are_told() {
         let limits: Limits = toml::from_str(
-            "connect-timeout = 2\nidle-timeout = 1.5\nkeepalive = 0\nsocket-mode = '660'\nmax-connections = 7",
+            "connect-timeout = 2\nidle-timeout = 1.5\nkeepalive = 0\nsocket-mode = '660'\nmax-connections = 7\n\
+             backlog = 4096",
         )
         .expect("parses");
         assert_eq!(limits.connect_timeout, Duration::from_secs(2));
         assert_eq!(limits.idle(), Some(Duration::from_millis(1500)));
         assert_eq!((limits.probes(), limits.socket_mode, limits.max_connections), (None, 0o660, 7));
+        assert_eq!(limits.backlog, 4096);
         for (wrong, says) in [
             ("connect-timeout = -1", "seconds"),
             ("idle-timeout = 1e300", "seconds"),
             ("socket-mode = '999'", "octal"),
             ("keep-alive = 1", "unknown field"),
+            ("backlog = 0", "0 is not within 1 to 4096"),
+            ("backlog = 4097", "4097 is not within 1 to 4096"),
         ] {
             let error = toml::from_str::<Limits>(wrong).expect_err(wrong).to_string();
             assert!(error.contains(says), "{error}");

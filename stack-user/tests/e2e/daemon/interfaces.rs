@@ -23,6 +23,7 @@ fn it_is_on_several_interfaces_as_on_one() {
     let network = format!("[network]\ninterface = 'xs0'\naddresses = ['{OURS}/24']\n");
     let second = format!("[[network]]\ninterface = 'xs1'\naddresses = ['{OURS_THERE}/24']\n");
     place.replace(&network, &(network.replace("[network]", "[[network]]") + &second));
+    place.replace("[[proxy]]\n", "[limits]\nbacklog = 7\n[[proxy]]\n");
     let of_one = format!(
         "[[forward]]\nfrom = '{OURS_THERE}:81'\nto = '8080'\n\
          [[forward]]\nfrom = 'kernel:127.0.0.1:9001'\nto = 'ours:{PEER_THERE}:7000'\n"
@@ -44,12 +45,18 @@ fn it_is_on_several_interfaces_as_on_one() {
         assert!(lines.contains(&format!("{ours}:80")), "{lines}{error}");
     }
     let (_, lines, _) = place.client(&lab, FRIEND, &["connections", "-l", "-H"]);
-    assert_eq!(lines.lines().count(), 2, "{lines}");
+    // How many may wait at each, as ss has it: on two interfaces twice as many.
+    let backlogs: Vec<_> = lines.lines().map(|line| line.split_whitespace().nth(2).unwrap()).collect();
+    assert_eq!(backlogs, ["14", "7"], "{lines}");
 
     // Who is on a LAN is reached from there, and all others through the one that has a router.
     let _to_there = inside(&lab, Host::Host, || TcpStream::connect((Ipv4Addr::LOCALHOST, 9001)).unwrap());
     let (_, from) = there.accept().unwrap();
     assert_eq!(from.ip(), OURS_THERE);
+    let (_, status, _) = place.client(&lab, FRIEND, &["status"]);
+    let told =
+        status.lines().any(|line| line.starts_with("neighbour      10.78.0.3  ") && line.contains(':'));
+    assert!(told, "{status}");
     let expected = String::from_utf8(lab.real_curl("http://example.com/")).unwrap();
     let (code, page, error) = place.client(&lab, FRIEND, &["curl", "-sS", "--daemon", "http://example.com/"]);
     assert_eq!((code, page), (Some(0), expected), "{error}");
