@@ -98,6 +98,62 @@ fn it_serves_is_looked_at_reloads_and_ends_in_order() {
     place.nothing_is_left(&lab, &state);
 }
 
+/// While a reload asks for seconds whether anybody has an address, the daemon serves, is looked at, and ends when it is told
+/// to. An address that somebody insists on is given up, and what listens there ends; without the last one, the daemon does.
+#[test]
+fn a_reload_keeps_nobody_waiting_and_lost_addresses_are_noticed() {
+    let test = "a_reload_keeps_nobody_waiting_and_lost_addresses_are_noticed";
+    let Some(lab) = TestLab::with_servers(test, &["setpriv", "curl", "ping"]) else { return };
+    echo_on_host(&lab, 8080);
+    let place = Place::new();
+    place.configure(&[(80, 8080)], 1.0);
+    place.replace("[daemon]", "acd = 'rfc'\n[daemon]");
+    let mut daemon = place.start(&lab);
+    place.replace(&format!("'{OURS}/24'"), &format!("'{OURS}/24', '{SECOND}'"));
+    let text = fs::read_to_string(&place.config).unwrap();
+    fs::write(&place.config, text + &format!("[[forward]]\nfrom = '{SECOND}:81'\nto = '8080'\n")).unwrap();
+    daemon.signal(Signal::SIGHUP);
+    place.tells("RELOADING=1");
+    assert!(place.addresses(&lab).contains(&SECOND.to_string()), "it is looked at meanwhile");
+    assert!(!place.log().contains("claimed"), "the reload was over before that: {}", place.log());
+    wait_for("the reload", || place.log().contains("2 listeners kept, 1 started, 0 stopped"));
+    echoes(&mut try_peer_at(&lab, SECOND, 81, 0).unwrap(), b"a new address");
+
+    insists(&lab, SECOND, OURS, || place.log().contains(&format!("{SECOND} is lost to ")));
+    wait_for("the end of what listened there", || {
+        place.log().contains(&format!("ours:{SECOND}:81 has ended"))
+    });
+    echoes(&mut peer(&lab, 80, 0), b"the other one is there");
+    insists(&lab, OURS, Ipv4Addr::new(10, 77, 0, 99), || daemon.has_ended());
+    assert_eq!(daemon.finish().status.code(), Some(45), "{}", place.log());
+    assert!(place.log().contains("no address is left"), "{}", place.log());
+
+    place.configure(&[(80, 8080)], 1.0);
+    place.replace("[daemon]", "acd = 'rfc'\n[daemon]");
+    let third = "10.77.0.52";
+    lab.output(Host::Peer, &["ip", "address", "del", &format!("{OURS}/32"), "dev", "peer0"]);
+    let mut daemon = place.start(&lab);
+    place.replace(&format!("'{OURS}/24'"), &format!("'{OURS}/24', '{third}'"));
+    daemon.signal(Signal::SIGHUP);
+    // Whoever is told must listen, or the daemon waits.
+    place.tells("RELOADING=1");
+    wait_for("the claim", || place.addresses(&lab).contains(&third.to_owned()));
+    daemon.signal(Signal::SIGTERM);
+    wait_for("the daemon to end", || daemon.has_ended());
+    assert!(!place.log().contains("reloaded"), "it waited for the reload: {}", place.log());
+}
+
+/// The peer uses an address of ours, and asks for another from it until that has happened.
+fn insists(lab: &TestLab, address: Ipv4Addr, asks_for: Ipv4Addr, mut until: impl FnMut() -> bool) {
+    lab.output(Host::Peer, &["ip", "address", "add", &format!("{address}/32"), "dev", "peer0"]);
+    wait_for("the loss of an address", || {
+        let _ = run_for(lab.on(Host::Peer, "ip").args(["neighbour", "flush", "dev", "peer0"]), PATIENCE);
+        let words = ["-c", "1", "-W", "1", "-I", &address.to_string(), &asks_for.to_string()];
+        let _ = run_for(lab.on(Host::Peer, "ping").args(words), PATIENCE);
+        until()
+    });
+}
+
 #[test]
 fn killed_and_started_again_it_collides_with_nothing_that_is_left_at_the_peers() {
     let test = "killed_and_started_again_it_collides_with_nothing_that_is_left_at_the_peers";

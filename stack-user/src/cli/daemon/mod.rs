@@ -6,6 +6,7 @@
 //! in order, and a second one at once.
 
 pub mod config;
+mod lost;
 pub mod networks;
 mod notify;
 pub mod position;
@@ -18,11 +19,13 @@ use std::{
 };
 
 use clap::Args;
+use futures_util::future::{LocalBoxFuture, join_all};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::level_filters::LevelFilter;
 
 use self::{
     config::Config,
+    lost::Lost,
     networks::Moves,
     position::Source,
     relays::{Relays, Wish},
@@ -139,6 +142,7 @@ struct Running {
     /// Of each interface, in the order of the configuration.
     stacks: Vec<Stack>,
     relays: tokio::sync::Mutex<Relays>,
+    lost: Mutex<Lost>,
     /// What the relays were at the last look: they may be about to change.
     seen: Mutex<Vec<super::control::view::Relay>>,
     started: Instant,
@@ -150,6 +154,10 @@ struct Running {
 impl Running {
     fn network(&self) -> MutexGuard<'_, Option<Arc<OurNetworks>>> {
         self.network.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lost(&self) -> MutexGuard<'_, Lost> {
+        self.lost.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -201,7 +209,7 @@ async fn serve(
         started = starting => Arc::new(started?),
     };
     let server = Server::new(Arc::clone(&running), loaded.access.clone());
-    let mut daemon = Daemon { loaded, running, server, tell };
+    let mut daemon = Daemon { loaded: Arc::new(loaded), running, server, tell };
     let status = daemon.status_line().await;
     tell.line(&format!("xstack: {status}"));
     notify::ready(&status);
@@ -235,6 +243,7 @@ impl Running {
             network: Mutex::new(Some(network)),
             seen: Mutex::new(relays.view()),
             relays: tokio::sync::Mutex::new(relays),
+            lost: Mutex::default(),
             started: Instant::now(),
             configuration: loaded.path.clone(),
             interfaces,
@@ -243,8 +252,9 @@ impl Running {
 }
 
 /// The daemon while it serves.
+#[derive(Clone)]
 struct Daemon<'a> {
-    loaded: Loaded,
+    loaded: Arc<Loaded>,
     running: Arc<Running>,
     server: Server<Arc<Running>>,
     tell: &'a Diagnostics,
@@ -263,10 +273,29 @@ impl Daemon<'_> {
         let interval =
             notify::watchdog_interval().map_or(HEALTH_INTERVAL, |wanted| wanted.min(HEALTH_INTERVAL));
         let mut health = tokio::time::interval(interval);
+        // Claiming takes seconds, in which all the rest goes on.
+        let mut reloading: Option<LocalBoxFuture<'_, Arc<Loaded>>> = None;
         loop {
+            let is_settled = reloading.is_none();
+            let reloaded = async {
+                match &mut reloading {
+                    Some(reloading) => reloading.await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
                 _ = &mut *stop => return Ok(()),
-                _ = hang_up.recv() => self.reload().await,
+                loaded = reloaded => {
+                    self.loaded = loaded;
+                    reloading = None;
+                    notify::ready(&self.status_line().await);
+                }
+                // One that comes meanwhile is kept for later.
+                _ = hang_up.recv(), if is_settled => {
+                    notify::reloading();
+                    let copy = self.clone();
+                    reloading = Some(Box::pin(copy.reload()));
+                }
                 _ = health.tick() => {
                     self.check_health()?;
                     self.listen_again().await;
@@ -279,8 +308,12 @@ impl Daemon<'_> {
         }
     }
 
-    /// A stack that has stopped can't come back: whoever started us does better to start us again.
+    /// A stack that has stopped can't come back: whoever started us does better to start us again. So it is with one that has
+    /// no address any more.
     fn check_health(&self) -> Result<(), Failure> {
+        if self.running.lost().look(&self.running.stacks, &self.loaded.config, self.tell) {
+            return Err(Failure::Interface("no address is left: others on the link insist on them".into()));
+        }
         let mut shards = self.running.stacks.iter().flat_map(Stack::shard_infos);
         match shards.find_map(|shard| shard.stopped) {
             Some(why) => Err(Failure::Interface(why)),
@@ -300,9 +333,8 @@ impl Daemon<'_> {
         }
     }
 
-    /// Reads the configuration again. If it is not valid, nothing changes.
-    async fn reload(&mut self) {
-        notify::reloading();
+    /// Reads the configuration again, and becomes what that says. If it is not valid, nothing changes. Returns what holds then.
+    async fn reload(mut self) -> Arc<Loaded> {
         match Loaded::read(&self.loaded.path) {
             Ok(new) => self.become_as(new).await,
             Err(failure) => {
@@ -310,7 +342,7 @@ impl Daemon<'_> {
                 self.tell.line("xstack: warning: the configuration stays as it was");
             }
         }
-        notify::ready(&self.status_line().await);
+        self.loaded
     }
 
     async fn become_as(&mut self, mut new: Loaded) {
@@ -333,19 +365,23 @@ impl Daemon<'_> {
             .line(&format!("xstack: reloaded: {kept} listeners kept, {started} started, {stopped} stopped"));
         self.release_old_addresses(&moves, grace);
         self.server.set_access(new.access.clone());
-        let kept = std::mem::take(&mut self.loaded.config).reloaded_as(new.config);
-        self.loaded = Loaded { config: kept, ..new };
+        let kept = self.loaded.config.clone().reloaded_as(new.config);
+        self.loaded = Arc::new(Loaded { config: kept, ..new });
     }
 
     async fn claim_new_addresses(&self, moves: &[Moves], new: &mut Config) {
-        for (stack, moves) in self.running.stacks.iter().zip(moves) {
-            for &choice in &moves.come {
-                match stack.claim(choice).await {
-                    Ok(address) => self.tell.line(&format!("xstack: {address} claimed")),
-                    Err(error) => {
-                        self.tell.line(&format!("xstack: error: {error}"));
-                        new.networks.forget(choice);
-                    }
+        let on_stack = |(stack, moves): (_, &Moves)| {
+            moves.come.iter().map(move |&choice| (stack, choice)).collect::<Vec<_>>()
+        };
+        let claims = self.running.stacks.iter().zip(moves).flat_map(on_stack);
+        let claims = claims.map(async |(stack, choice): (&Stack, _)| (choice, stack.claim(choice).await));
+        // At the same time, so that many take no longer than one.
+        for (choice, claimed) in join_all(claims).await {
+            match claimed {
+                Ok(address) => self.tell.line(&format!("xstack: {address} claimed")),
+                Err(error) => {
+                    self.tell.line(&format!("xstack: error: {error}"));
+                    new.networks.forget(choice);
                 }
             }
         }
@@ -356,6 +392,7 @@ impl Daemon<'_> {
         for (stack, moves) in self.running.stacks.iter().zip(moves) {
             for &address in &moves.go {
                 self.tell.line(&format!("xstack: {address} is given up"));
+                self.running.lost().forget(address.into());
                 let stack = stack.clone();
                 tokio::spawn(async move {
                     if let Err(error) = stack.release(address.into(), grace).await {
