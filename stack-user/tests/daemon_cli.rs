@@ -1,6 +1,14 @@
 //! `xstack daemon`, `status` and `connections` as far as no network is needed.
 
-use std::{fs, process::Command};
+// A helper that unwraps fails its test with a line number.
+#![allow(clippy::unwrap_used)]
+
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    os::unix::{fs::MetadataExt, net::UnixListener},
+    process::{Command, Stdio},
+};
 
 use clap::CommandFactory;
 use stack_user::cli::Cli;
@@ -79,4 +87,43 @@ fn the_help_is_as_it_was_last_seen() {
             "the help has changed; if it should, run this again with UPDATE_SNAPSHOTS=1:\n{help}"
         );
     }
+}
+
+/// It lives as long as the daemon does, so that it must not be worth taking over.
+#[test]
+fn the_guard_of_the_control_socket_can_do_nothing_but_remove_it() {
+    if !nix::unistd::geteuid().is_root() {
+        println!(
+            "SKIP the_guard_of_the_control_socket_can_do_nothing_but_remove_it: only root gives something up"
+        );
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("control.sock");
+    let _socket = UnixListener::bind(&path).unwrap();
+    let file = fs::symlink_metadata(&path).unwrap();
+    let mut guard = Command::new(env!("CARGO_BIN_EXE_xstack"))
+        .arg("--guard-control-socket")
+        .arg(&path)
+        .args([file.dev().to_string(), file.ino().to_string(), "enforce".to_owned()])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut says = String::new();
+    BufReader::new(guard.stdout.take().unwrap()).read_line(&mut says).unwrap();
+    assert_eq!(says, "ready\n");
+    let status = fs::read_to_string(format!("/proc/{}/status", guard.id())).unwrap();
+    let value = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        line.split_whitespace().map(str::to_owned).collect::<Vec<_>>()
+    };
+    for set in ["CapInh:", "CapPrm:", "CapEff:"] {
+        assert_eq!(value(set), ["0000000000000000"], "{set}");
+    }
+    assert_eq!((value("NoNewPrivs:"), value("Seccomp:")), (vec!["1".to_owned()], vec!["2".to_owned()]));
+    assert!(path.exists());
+    drop(guard.stdin.take());
+    assert!(guard.wait().unwrap().success());
+    assert!(!path.exists(), "it could not remove it");
 }

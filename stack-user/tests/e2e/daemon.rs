@@ -189,6 +189,10 @@ fn killed_and_started_again_it_collides_with_nothing_that_is_left_at_the_peers()
 
     // Killed together with its guard it does leave the socket file, which is the ordinary user's by now.
     let guard = guard_of(&daemon);
+    let status = fs::read_to_string(format!("/proc/{guard}/status")).unwrap();
+    for line in ["Uid:\t65534\t", "CapPrm:\t0000000000000000\n", "Seccomp:\t2\n"] {
+        assert!(status.contains(line), "{status}");
+    }
     kill(Pid::from_raw(guard), Signal::SIGKILL).unwrap();
     daemon.signal(Signal::SIGKILL);
     drop(daemon);

@@ -8,6 +8,7 @@ pub mod choice;
 pub mod client;
 pub mod connections;
 pub mod filter;
+pub mod guard;
 mod lock;
 pub mod server;
 pub mod socket;

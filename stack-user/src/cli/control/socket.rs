@@ -1,8 +1,7 @@
 //! The control socket's file: made for one daemon, and gone with it.
 //!
 //! The file of a daemon that ends in order is removed by it. The kernel removes no socket files, so a second process, the
-//! *guard*, outlives one that is killed: it does nothing but wait for the end of a pipe that only the daemon holds, and
-//! then removes the file, if it is still the daemon's. Under systemd the manager does that, when the file is in the unit's
+//! *guard* ([`guard`](super::guard)), outlives one that is killed, and then removes the file, if it is still the daemon's. Under systemd the manager does that, when the file is in the unit's
 //! `RuntimeDirectory=`. A socket without a file (an abstract one) would need neither, but it is one network namespace's,
 //! and everybody may take its name.
 
@@ -12,10 +11,8 @@ use std::{
     os::unix::{
         fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, fchown},
         net::UnixStream as StdUnixStream,
-        process::CommandExt,
     },
     path::{Path, PathBuf},
-    process::{Child, ChildStdin, Command, Stdio},
 };
 
 use nix::{
@@ -24,8 +21,8 @@ use nix::{
 };
 use tokio::net::UnixListener;
 
-use super::lock::Lock;
-use crate::cli::socket_file::SocketFile;
+use super::{guard::Guard, lock::Lock};
+use crate::cli::{privileges::Filter, socket_file::SocketFile};
 
 /// Where the daemon is spoken to unless the configuration says otherwise.
 pub const DEFAULT_PATH: &str = "/run/xstack/control.sock";
@@ -85,12 +82,17 @@ pub struct ControlSocket {
 }
 
 impl ControlSocket {
-    /// Listens at `path`, which `mode` says who may connect to; `owner` shall be able to remove it. What an earlier daemon of
+    /// Listens at `path`, which `mode` says who may connect to; `owner` shall be able to remove it, and `filter` is the guard's. What an earlier daemon of
     /// ours or of `owner` left behind is replaced, but nothing that somebody answers at.
     ///
     /// # Errors
     /// [`SocketError`].
-    pub async fn bind(path: &Path, mode: u32, owner: Option<(u32, u32)>) -> Result<Self, SocketError> {
+    pub async fn bind(
+        path: &Path,
+        mode: u32,
+        owner: Option<(u32, u32)>,
+        filter: Filter,
+    ) -> Result<Self, SocketError> {
         let failed = |what| move |source| SocketError::Io { what, path: path.to_owned(), source };
         let directory =
             path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -101,7 +103,7 @@ impl ControlSocket {
         let mut socket = Self { listener, file, guard: None };
         drop(alone);
         if !is_managed(path) {
-            socket.guard = Some(Guard::start(&socket.file, owner).map_err(failed("start the guard of"))?);
+            socket.guard = Some(Guard::start(&socket.file, filter).map_err(failed("start the guard of"))?);
         }
         Ok(socket)
     }
@@ -172,66 +174,6 @@ fn is_managed(path: &Path) -> bool {
         && std::env::var_os("RUNTIME_DIRECTORY").is_some_and(|directories| {
             std::env::split_paths(&directories).any(|directory| path.starts_with(directory))
         })
-}
-
-/// The process that removes the file when we can't. Told to end by the end of its standard input, which only we hold.
-#[derive(Debug)]
-struct Guard {
-    child: Child,
-    life: Option<ChildStdin>,
-}
-
-impl Guard {
-    fn start(file: &SocketFile, owner: Option<(u32, u32)>) -> io::Result<Self> {
-        let mut command = Command::new("/proc/self/exe");
-        command
-            .arg(GUARD)
-            .arg(&file.path)
-            .args([file.device.to_string(), file.inode.to_string()])
-            // Nothing of the environment is needed, least of all what names a service manager.
-            .env_clear()
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            // Ctrl-C is for the daemon alone.
-            .process_group(0);
-        // Who will be able to remove it: the daemon's user, or where the directory is another's, whoever we are now.
-        let directory = file.path.parent().and_then(|directory| fs::metadata(directory).ok());
-        if let Some((uid, gid)) = owner
-            && directory.is_some_and(|directory| directory.uid() == uid)
-        {
-            command.uid(uid).gid(gid);
-        }
-        let mut child = command.spawn()?;
-        let life = child.stdin.take();
-        Ok(Self { child, life })
-    }
-}
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        drop(self.life.take());
-        let _ = self.child.wait();
-    }
-}
-
-/// The first word of the guard's command line: not one that anybody would type.
-const GUARD: &str = "--guard-control-socket";
-
-/// Runs the guard if that is what this process was started for. It has no more to do than this, so that it is decided
-/// before the command line is parsed.
-pub fn ran_as_guard() -> bool {
-    let mut words = std::env::args_os().skip(1);
-    if words.next().is_none_or(|word| word != GUARD) {
-        return false;
-    }
-    let path = words.next();
-    let mut number = || words.next()?.to_str()?.parse().ok();
-    if let (Some(path), Some(device), Some(inode)) = (path, number(), number()) {
-        let _ = io::copy(&mut io::stdin(), &mut io::sink());
-        let _ = SocketFile { path: path.into(), device, inode }.remove();
-    }
-    true
 }
 
 #[cfg(test)]

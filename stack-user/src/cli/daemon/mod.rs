@@ -200,7 +200,7 @@ async fn serve(
     let options = config.options(global)?;
     // What is not about a network is the same in all of them.
     let owner = Privileges::plan(&options[0])?.identity().map(|user| (user.uid.as_raw(), user.gid.as_raw()));
-    let socket = ControlSocket::bind(&config.control.socket, config.control.mode, owner)
+    let socket = ControlSocket::bind(&config.control.socket, config.control.mode, owner, options[0].seccomp)
         .await
         .map_err(|error| Failure::Relay(error.to_string()))?;
     let starting = Running::start(&loaded, &options);

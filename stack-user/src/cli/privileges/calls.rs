@@ -17,6 +17,8 @@ pub enum Profile {
     Relay,
     /// All of that, for years: `xstack daemon`.
     Daemon,
+    /// Waits, and removes a file: the guard of the daemon's control socket.
+    Guard,
 }
 
 /// A system call, and when it passes.
@@ -36,7 +38,7 @@ pub(super) struct Is {
 }
 
 impl Profile {
-    /// All of them.
+    /// Those of commands.
     pub const ALL: [Self; 4] = [Self::Client, Self::Server, Self::Relay, Self::Daemon];
 
     /// What passes.
@@ -46,9 +48,13 @@ impl Profile {
             Self::Server => &[below_a_directory],
             Self::Relay => &[kernel_sockets, removing_files],
             Self::Daemon => &[kernel_sockets, removing_files, writing_files, waiting_for_children],
+            Self::Guard => &[],
         };
-        let lists = [the_loop, this_machine, memory, threads, questions_of_the_kernel, reading_files];
-        lists.into_iter().chain(added.iter().copied()).flat_map(|list| list())
+        let base: &[fn() -> Vec<Call>] = match self {
+            Self::Guard => &[memory, waiting_for_an_end, removing_files],
+            _ => &[the_loop, this_machine, memory, threads, questions_of_the_kernel, reading_files],
+        };
+        base.iter().copied().chain(added.iter().copied()).flat_map(|list| list())
     }
 }
 
@@ -109,6 +115,23 @@ fn the_loop() -> Vec<Call> {
         calls.push(when(libc::SYS_bpf, &[is(0, INT, command)]));
     }
     calls
+}
+
+/// Reading a pipe to its end, looking whose a file is, and ending.
+fn waiting_for_an_end() -> Vec<Call> {
+    any(&[
+        libc::SYS_read,
+        libc::SYS_write,
+        libc::SYS_close,
+        libc::SYS_fstat,
+        libc::SYS_newfstatat,
+        libc::SYS_statx,
+        libc::SYS_sigaltstack,
+        libc::SYS_rt_sigprocmask,
+        libc::SYS_rt_sigreturn,
+        libc::SYS_restart_syscall,
+        libc::SYS_exit_group,
+    ])
 }
 
 /// What the older machine has besides.
