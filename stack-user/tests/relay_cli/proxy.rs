@@ -395,6 +395,47 @@ async fn idle_clients_of_http_go_at_once_when_it_stops_and_tunnels_have_their_gr
     assert_eq!((&line["counters"]["accepted"], &line["counters"]["refused"]), (&2.into(), &1.into()));
 }
 
+/// The limit is for requests that are passed on as well as for tunnels: whoever waits for a server that has gone silent, in
+/// its head or in its body, is reset, and what is slow but not silent goes on.
+#[tokio::test]
+async fn an_exchange_of_http_that_has_gone_silent_is_reset() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            tokio::spawn(async move {
+                let head = read_head(&mut stream).await.unwrap();
+                let slowly: &[u8] = if head.contains("/slow ") { b"123456789" } else { b"1" };
+                if !head.contains("/silent ") {
+                    stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n").await.unwrap();
+                    for byte in slowly {
+                        tokio::time::sleep(Duration::from_millis(300)).await;
+                        stream.write_all(&[*byte]).await.unwrap();
+                    }
+                }
+                std::future::pending::<()>().await;
+            });
+        }
+    });
+    let xstack = proxy(&["--idle-timeout", "1.5", "--connect-timeout", "3"]).await;
+    let request = |path| format!("GET http://app.test:{port}/{path} HTTP/1.1\r\nHost: x\r\n\r\n");
+    for path in ["silent", "half"] {
+        let mut stream = xstack.connect().await;
+        stream.write_all(request(path).as_bytes()).await.unwrap();
+        let mut got = Vec::new();
+        let ended = timeout(SOON, stream.read_to_end(&mut got)).await.expect("it is not kept for ever");
+        assert_eq!(ended.unwrap_err().kind(), io::ErrorKind::ConnectionReset, "{path}");
+    }
+    // Connecting has a limit of its own.
+    let mut stream = xstack.connect().await;
+    let answer = timeout(SOON, ask(&mut stream, b"CONNECT silent.test:80 HTTP/1.1\r\n\r\n")).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 504 "), "{answer}");
+    let mut stream = xstack.connect().await;
+    let answer = timeout(SOON, ask(&mut stream, request("slow").as_bytes())).await.unwrap();
+    assert!(answer.ends_with("123456789"), "{answer}");
+}
+
 #[tokio::test]
 async fn mistakes_are_told_before_anything_is_touched() {
     let folder = tempfile::tempdir().unwrap();

@@ -15,6 +15,7 @@ use hyper::server::conn::http1::Builder;
 use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::time::{Duration, Instant};
 use tokio_util::task::AbortOnDropHandle;
 use url::Host;
 
@@ -23,6 +24,7 @@ use super::serve::Proxy;
 use crate::cli::network::{Connection, Network};
 use crate::cli::relay::outgoing::Outgoing;
 use crate::cli::relay::{Accepted, DialError};
+use crate::telemetry::STORY;
 
 /// The longest request line and headers together, as nginx has it. Smaller, and the cookies of some sites do not fit;
 /// larger, and a stranger makes every connection cost that much.
@@ -56,6 +58,7 @@ pub(super) async fn serve<N: Network, S: Connection>(
         proxy: Arc::clone(proxy),
         upstream: tokio::sync::Mutex::new(None),
         tunnel: Mutex::new(None),
+        activity: Arc::new(Activity::new()),
     });
     let answering = Arc::clone(&exchange);
     let service = service_fn(move |request| {
@@ -68,11 +71,20 @@ pub(super) async fn serve<N: Network, S: Connection>(
         .max_header_size(HEAD_BYTES_MAX)
         .serve_connection(TokioIo::new(client), service)
         .with_upgrades();
+    let ending = async {
+        tokio::select! {
+            ended = &mut connection => ended,
+            () = proxy.stopping.cancelled() => {
+                std::pin::Pin::new(&mut connection).graceful_shutdown();
+                (&mut connection).await
+            }
+        }
+    };
     let ended = tokio::select! {
-        ended = &mut connection => ended,
-        () = proxy.stopping.cancelled() => {
-            std::pin::Pin::new(&mut connection).graceful_shutdown();
-            (&mut connection).await
+        ended = ending => ended,
+        // Dropped, it is reset.
+        () = exchange.activity.ceased(proxy.limits.idle()) => {
+            return tracing::info!(target: STORY, "a client of HTTP is reset: idle for too long");
         }
     };
     let tunnel = exchange.tunnel.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -103,6 +115,37 @@ struct Exchange<N: Network> {
     upstream: tokio::sync::Mutex<Option<Upstream>>,
     /// What comes after HTTP, if the client asked for it.
     tunnel: Mutex<Option<Tunnel<N::Stream>>>,
+    activity: Arc<Activity>,
+}
+
+/// When something was sent last, by the client or a server.
+struct Activity(Mutex<Instant>);
+
+impl Activity {
+    fn new() -> Self {
+        Self(Mutex::new(Instant::now()))
+    }
+
+    fn note(&self) {
+        self.note_until(Instant::now());
+    }
+
+    /// Until then there is something to wait for that has a limit of its own.
+    fn note_until(&self, then: Instant) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = then;
+    }
+
+    /// Waits until nothing was sent for so long; for ever, if that is allowed.
+    async fn ceased(&self, limit: Option<Duration>) {
+        let Some(limit) = limit else { return std::future::pending().await };
+        loop {
+            let last = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            if last.elapsed() >= limit {
+                return;
+            }
+            tokio::time::sleep_until(last + limit).await;
+        }
+    }
 }
 
 /// A connection to a server.
@@ -135,6 +178,7 @@ impl<T: Connection> Tunnel<T> {
 
 impl<N: Network> Exchange<N> {
     async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
+        self.activity.note();
         let answered = match self.check(request.headers()) {
             Ok(()) if request.method() == Method::CONNECT => self.connect(request).await,
             Ok(()) => self.pass_on(request).await,
@@ -216,7 +260,10 @@ impl<N: Network> Exchange<N> {
     }
 
     async fn dial(&self, host: &Host, port: u16) -> Result<Outgoing<N::Stream>, Refusal> {
-        let target = self.proxy.dialer.dial(self.proxy.out(), host, port).await.map_err(|error| {
+        self.activity.note_until(Instant::now() + self.proxy.limits.connect_timeout);
+        let dialed = self.proxy.dialer.dial(self.proxy.out(), host, port).await;
+        self.activity.note();
+        let target = dialed.map_err(|error| {
             self.proxy.tell_failure(&error, host, port);
             let status = match &error {
                 DialError::Forbidden(_) => StatusCode::FORBIDDEN,
@@ -248,7 +295,12 @@ impl<N: Network> Exchange<N> {
         parts.uri = if whole_server { Uri::from_static("*") } else { path.parse().unwrap_or_default() };
         parts.version = Version::HTTP_11;
         let proxy = Arc::clone(&self.proxy);
-        Ok(Request::from_parts(parts, counted(body, move |length| proxy.tally.traffic.add(length, 0))))
+        let activity = Arc::clone(&self.activity);
+        let count = move |length| {
+            activity.note();
+            proxy.tally.traffic.add(length, 0);
+        };
+        Ok(Request::from_parts(parts, counted(body, count)))
     }
 
     /// The response as the client gets it. The connection is kept for the next request.
@@ -264,7 +316,13 @@ impl<N: Network> Exchange<N> {
         parts.headers.append(header::VIA, VIA);
         parts.version = Version::HTTP_11;
         let proxy = Arc::clone(&self.proxy);
-        Response::from_parts(parts, counted(body, move |length| proxy.tally.traffic.add(0, length)))
+        self.activity.note();
+        let activity = Arc::clone(&self.activity);
+        let count = move |length| {
+            activity.note();
+            proxy.tally.traffic.add(0, length);
+        };
+        Response::from_parts(parts, counted(body, count))
     }
 }
 
