@@ -57,6 +57,11 @@ pub trait Network: Send + Sync + 'static {
         false
     }
 
+    /// The user and group that the process becomes by that, or has become: whose its socket files are to be.
+    fn becomes(&self) -> Option<(u32, u32)> {
+        None
+    }
+
     /// Gives up what the process needed to open this network, and what it binds before it serves; from then on it can do
     /// what `profile` says, in all of its threads. A network that was opened without privileges has none to give up.
     ///

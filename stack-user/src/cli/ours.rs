@@ -161,6 +161,10 @@ impl Network for OurNetwork {
         self.privileges.changes_user()
     }
 
+    fn becomes(&self) -> Option<(u32, u32)> {
+        self.privileges.identity().map(|user| (user.uid.as_raw(), user.gid.as_raw()))
+    }
+
     fn give_up_privileges(&self, profile: Profile) -> Result<(), Failure> {
         self.privileges.give_up(profile)
     }

@@ -136,6 +136,10 @@ impl<N: Part> Network for Several<N> {
         self.iter().any(Network::becomes_another_user)
     }
 
+    fn becomes(&self) -> Option<(u32, u32)> {
+        self.iter().find_map(Network::becomes)
+    }
+
     /// All of the process's threads give up everything at once: the first does it for all.
     fn give_up_privileges(&self, profile: Profile) -> Result<(), Failure> {
         self.iter().try_for_each(|network| network.give_up_privileges(profile))

@@ -135,7 +135,7 @@ impl Handle {
                     from_kernel.extend(bind(&KernelNetwork, place, limits.backlog).await.map_err(failed)?);
                 }
                 Listen::Unix(path) => {
-                    let bound = SocketFile::bind(path, limits.socket_mode).map_err(failed)?;
+                    let bound = SocketFile::bind(path, limits.socket_mode, ours.becomes()).map_err(failed)?;
                     from_file.push((place.clone(), 0, bound));
                 }
             }
@@ -237,7 +237,7 @@ impl Handle {
                             .for_each(|(place, _, bound)| self.accept(place, port, bound, &current));
                     })
                 }
-                Listen::Unix(path) => SocketFile::bind(path, limits.socket_mode)
+                Listen::Unix(path) => SocketFile::bind(path, limits.socket_mode, ours.becomes())
                     .map(|bound| self.accept(place.clone(), port, bound, &current)),
             };
             self.closed.remove(0);

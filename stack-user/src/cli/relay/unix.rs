@@ -22,16 +22,16 @@ pub struct SocketFile {
 }
 
 impl SocketFile {
-    /// Makes a socket file that `mode` says who may connect to, and listens on it. A socket that an earlier run has left is
+    /// Makes a socket file that `mode` says who may connect to and `owner` (uid and gid) whose it is, and listens on it. A socket that an earlier run has left is
     /// replaced.
     ///
     /// # Errors
     /// `AddrInUse` when somebody listens there; `AlreadyExists` when the file is none of a socket; as creating files.
-    pub fn bind(path: &Path, mode: u32) -> io::Result<Self> {
-        let (listener, file) = match socket_file::SocketFile::listen(path, mode, None) {
+    pub fn bind(path: &Path, mode: u32, owner: Option<(u32, u32)>) -> io::Result<Self> {
+        let (listener, file) = match socket_file::SocketFile::listen(path, mode, owner) {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
                 remove_if_stale(path)?;
-                socket_file::SocketFile::listen(path, mode, None)?
+                socket_file::SocketFile::listen(path, mode, owner)?
             }
             bound => bound?,
         };
@@ -105,7 +105,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("socket");
         for wanted in [0o600, 0o666] {
-            let bound = SocketFile::bind(&path, wanted).expect("binds");
+            let bound = SocketFile::bind(&path, wanted, None).expect("binds");
             assert_eq!(mode(&path), wanted);
             let _client = UnixStream::connect(&path).await.expect("connects");
             bound.accept().await.expect("accepts");
@@ -114,17 +114,32 @@ mod tests {
         }
     }
 
+    /// Whoever the process becomes could not connect to one of root's with mode 600.
+    #[tokio::test]
+    async fn the_file_is_the_owners() {
+        use std::os::unix::fs::MetadataExt;
+        if !nix::unistd::geteuid().is_root() {
+            println!("SKIP the_file_is_the_owners: only root can give files away");
+            return;
+        }
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("socket");
+        let _bound = SocketFile::bind(&path, 0o600, Some((12_345, 12_346))).expect("binds");
+        let file = fs::symlink_metadata(&path).expect("is there");
+        assert_eq!((file.uid(), file.gid()), (12_345, 12_346));
+    }
+
     #[tokio::test]
     async fn a_socket_left_behind_is_replaced_and_one_in_use_is_not() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("socket");
         drop(std::os::unix::net::UnixListener::bind(&path).expect("binds"));
         assert!(path.exists(), "the standard library leaves it");
-        let bound = SocketFile::bind(&path, 0o600).expect("replaces it");
-        let error = SocketFile::bind(&path, 0o600).expect_err("in use");
+        let bound = SocketFile::bind(&path, 0o600, None).expect("replaces it");
+        let error = SocketFile::bind(&path, 0o600, None).expect_err("in use");
         assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
         fs::remove_file(&path).expect("removes");
-        let newer = SocketFile::bind(&path, 0o600).expect("binds");
+        let newer = SocketFile::bind(&path, 0o600, None).expect("binds");
         drop(bound);
         assert!(path.exists(), "another one's file is not ours to remove");
         drop(newer);
@@ -136,10 +151,10 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("notes");
         fs::write(&path, "mine").expect("writes");
-        let error = SocketFile::bind(&path, 0o600).expect_err("is no socket");
+        let error = SocketFile::bind(&path, 0o600, None).expect_err("is no socket");
         assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
         assert_eq!(fs::read(&path).expect("reads"), b"mine");
-        let error = SocketFile::bind(&folder.path().join("no/such"), 0o600).expect_err("no folder");
+        let error = SocketFile::bind(&folder.path().join("no/such"), 0o600, None).expect_err("no folder");
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
     }
 }
