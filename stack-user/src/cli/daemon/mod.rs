@@ -19,7 +19,7 @@ use std::{
 };
 
 use clap::Args;
-use futures_util::future::{LocalBoxFuture, join_all};
+use futures_util::future::{BoxFuture, join_all};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::level_filters::LevelFilter;
 
@@ -274,7 +274,7 @@ impl Daemon<'_> {
             notify::watchdog_interval().map_or(HEALTH_INTERVAL, |wanted| wanted.min(HEALTH_INTERVAL));
         let mut health = tokio::time::interval(interval);
         // Claiming takes seconds, in which all the rest goes on.
-        let mut reloading: Option<LocalBoxFuture<'_, Arc<Loaded>>> = None;
+        let mut reloading: Option<BoxFuture<'_, Arc<Loaded>>> = None;
         loop {
             let is_settled = reloading.is_none();
             let reloaded = async {
