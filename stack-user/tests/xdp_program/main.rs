@@ -94,7 +94,7 @@ fn another_program_is_named() {
             let _first = Program::attach(HERE, mode, None).expect("attaching");
             for mode in [Mode::Auto, Mode::Native, Mode::Generic] {
                 let error = Program::attach(HERE, mode, None).expect_err("there is one already");
-                assert!(matches!(error, ProgramError::Conflict { .. }), "{error}");
+                assert!(matches!(error, ProgramError::Occupied { .. }), "{error}");
                 assert!(error.to_string().contains("`xstack` (id "), "{error}");
             }
         }

@@ -4,6 +4,7 @@ use std::{
     io,
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -12,13 +13,18 @@ use http_body_util::{BodyExt, Empty, Limited};
 use hyper::{body::Incoming, client::conn::http1, upgrade::Upgraded};
 use hyper_util::rt::TokioIo;
 use serde::{Deserialize, de::DeserializeOwned};
-use tokio::net::UnixStream;
+use tokio::{net::UnixStream, time::timeout};
 
 use super::{server::TUNNEL, tunnel::Tunnel};
 use crate::cli::network::{ConnectError, Listener, Network, ResolveError};
 
 /// Bytes of an answer that is read as a whole: a status with a thousand relays fits.
 const MAX_ANSWER: usize = 4 * 1024 * 1024;
+
+/// How long an answer may take to begin, and one that is read as a whole to end. Shorter, and a daemon whose name servers are
+/// down is given up before it can say so; longer, and one that is stuck keeps whoever asks. Tunnels are the caller's to
+/// wait for.
+const ANSWER: Duration = Duration::from_secs(30);
 
 /// Why the daemon gave no answer, or none that was hoped for.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +37,12 @@ pub enum ControlError {
         path: PathBuf,
         /// What the system says.
         source: io::Error,
+    },
+    /// Somebody is there, and says nothing.
+    #[error("what listens at {} has said nothing for {} s: is the daemon stuck?", path.display(), ANSWER.as_secs())]
+    Silent {
+        /// Where.
+        path: PathBuf,
     },
     /// It said no.
     #[error("{message}")]
@@ -73,10 +85,21 @@ impl Client {
     /// # Errors
     /// [`ControlError`].
     pub async fn get<T: DeserializeOwned>(&self, target: &str) -> Result<T, ControlError> {
-        let response = self.send(target, None).await?;
-        let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
-        let bytes = body.map_err(|error| ControlError::Nonsense(error.to_string()))?.to_bytes();
+        let whole = async {
+            let response = self.send(target, None).await?;
+            let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
+            Ok(body.map_err(|error| ControlError::Nonsense(error.to_string()))?.to_bytes())
+        };
+        let bytes = self.in_time(whole).await?;
         serde_json::from_slice(&bytes).map_err(|error| ControlError::Nonsense(error.to_string()))
+    }
+
+    async fn in_time<T>(
+        &self,
+        answer: impl Future<Output = Result<T, ControlError>>,
+    ) -> Result<T, ControlError> {
+        let silent = || ControlError::Silent { path: self.path.clone() };
+        timeout(ANSWER, answer).await.unwrap_or_else(|_| Err(silent()))
     }
 
     /// Asks for lines, which come as they are made.
@@ -84,7 +107,7 @@ impl Client {
     /// # Errors
     /// [`ControlError`].
     pub async fn lines(&self, target: &str) -> Result<Lines, ControlError> {
-        let response = self.send(target, None).await?;
+        let response = self.in_time(self.send(target, None)).await?;
         Ok(Lines { body: response.into_body(), waiting: Vec::new(), at: 0 })
     }
 

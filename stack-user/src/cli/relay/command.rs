@@ -1,5 +1,6 @@
 //! What `forward` and `proxy` do around their relays: start them, say where they listen, stop them when told to.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -64,6 +65,7 @@ pub(crate) async fn run<N: Network>(
         exit = complain(&console, &failure);
     }
     if exit == Exit::Success {
+        tell_addresses(&console, &ours.addresses());
         exit = tell_listening(&mut console, &options, &started).await;
     }
     if exit == Exit::Success {
@@ -90,6 +92,14 @@ pub(crate) async fn run<N: Network>(
 fn complain(console: &Console, failure: &Failure) -> Exit {
     console.diagnostics.line(&failure.line());
     failure.exit()
+}
+
+/// Says which addresses are ours: where it listens on all of them, or has chosen one by itself, nothing else would.
+fn tell_addresses(console: &Console, addresses: &[IpAddr]) {
+    let told: Vec<_> = addresses.iter().map(IpAddr::to_string).collect();
+    if !told.is_empty() {
+        console.diagnostics.line(&format!("xstack: ours: is {}", told.join(", ")));
+    }
 }
 
 /// Says where it listens, on standard output: whoever starts it waits for that, and learns which address and port it got.

@@ -1,6 +1,6 @@
 //! What relays have in common on the command line and in a configuration: their limits.
 
-use std::time::Duration;
+use std::{num::NonZeroUsize, time::Duration};
 
 use clap::Args;
 use serde::{Deserialize, Deserializer};
@@ -50,6 +50,7 @@ pub struct Limits {
 
     /// Serve this many connections at once; more wait until one ends
     #[arg(long, value_name = "N", default_value_t = MAX_CONNECTIONS, value_parser = at_least_one)]
+    #[serde(deserialize_with = "some_connections")]
     pub max_connections: usize,
 
     /// Let this many connections that are established wait to be accepted, for each listener and queue, 4096 at most
@@ -152,6 +153,10 @@ pub(crate) fn some_seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result
 
 fn optional_seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
     some_seconds(deserializer).map(Some)
+}
+
+fn some_connections<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
+    Ok(NonZeroUsize::deserialize(deserializer)?.get())
 }
 
 fn some_backlog<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {

@@ -9,7 +9,7 @@ mod xstack;
 
 pub(crate) use lab::{Host, TestLab, address, server_binary};
 pub(crate) use programs::{Dnsmasq, Nginx, Running, Tcpdump};
-pub(crate) use relay::{Dialogue, OURS, Relay};
+pub(crate) use relay::{ADDRESS_TOLD, Dialogue, OURS, Relay};
 pub(crate) use server::Server;
 pub(crate) use ssh::{PROGRAMS as SSH_PROGRAMS, Sshd};
 pub(crate) use xstack::{Outcome, XSTACK, run_for};

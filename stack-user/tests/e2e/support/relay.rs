@@ -12,6 +12,9 @@ use super::{Host, Running, TestLab, XSTACK};
 /// What our side is on, in these tests.
 pub(crate) const OURS: &str = "10.77.0.80";
 
+/// All that it says on stderr when nothing is wrong.
+pub(crate) const ADDRESS_TOLD: &str = "xstack: ours: is 10.77.0.80\n";
+
 const ENDS_WITHIN: Duration = Duration::from_secs(20);
 
 pub(crate) struct Relay {

@@ -16,6 +16,8 @@ use rtnetlink::{
     sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE},
 };
 
+use stack_common::abi;
+
 use super::ProgramError;
 
 /// The number that the kernel knows an interface by.
@@ -63,6 +65,13 @@ pub(super) struct Attached {
     /// Only root may ask for it.
     name: Option<String>,
     pub(super) generic: bool,
+}
+
+impl Attached {
+    /// Whether it has our program's name, as far as we may know it.
+    pub(super) fn is_ours(&self) -> bool {
+        self.name.as_deref() == Some(abi::PROGRAM)
+    }
 }
 
 impl fmt::Display for Attached {

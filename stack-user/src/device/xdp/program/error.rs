@@ -49,10 +49,21 @@ pub enum ProgramError {
         /// What was said.
         reason: String,
     },
+    /// A program of ours is there.
+    #[error(
+        "another {program} has {interface}, and one has an interface at a time: stop that one, or go through it if it \
+         is a daemon; if xdp-loader attached the program, use --program pinned:DIR"
+    )]
+    Occupied {
+        /// The interface.
+        interface: String,
+        /// The program's name and id.
+        program: String,
+    },
     /// Somebody else's program is there.
     #[error(
-        "another XDP program, {program}, is attached to {interface}: detach it (`ip link set dev {interface} xdp off`, \
-         or stop what attached it), or load ours beside it by xdp-loader and use --program pinned:DIR"
+        "another XDP program, {program}, is attached to {interface}: stop what attached it (or `ip link set dev \
+         {interface} xdp off`, if nothing holds it), or load ours beside it by xdp-loader and use --program pinned:DIR"
     )]
     Conflict {
         /// The interface.
@@ -194,11 +205,13 @@ impl ProgramError {
                 Self::Privilege { missing: missing().join(" and ") }
             }
             Some(libc::EBUSY | libc::EEXIST) => {
-                let program = match attachment::attached(index) {
-                    Ok(Some(attached)) => attached.to_string(),
-                    _ => "which is gone by now".to_owned(),
-                };
-                Self::Conflict { interface, program }
+                let attached = attachment::attached(index).ok().flatten();
+                let program =
+                    attached.as_ref().map_or_else(|| "which is gone by now".to_owned(), ToString::to_string);
+                match attached.is_some_and(|attached| attached.is_ours()) {
+                    true => Self::Occupied { interface, program },
+                    false => Self::Conflict { interface, program },
+                }
             }
             _ => Self::Refused { interface, mode, source },
         }
