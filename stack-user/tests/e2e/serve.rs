@@ -326,3 +326,39 @@ fn each_queue_is_served_by_a_thread_of_its_own() {
         serving.finish(&lab);
     }
 }
+
+/// So many that the SYN queue is full many times over: the rest is answered by cookies (RFC 4987 §3.6).
+#[test]
+fn ten_thousand_half_open_connections_keep_nobody_out() {
+    let test = "ten_thousand_half_open_connections_keep_nobody_out";
+    let Some(lab) = TestLab::with_servers(test, &["curl", "hping3"]) else { return };
+    let site = site();
+    let serving = Serving::start(&lab, site.path(), &["-v"]);
+    let mut flood = lab.on(Host::Peer, "hping3");
+    flood.args([
+        "--syn",
+        "--destport",
+        "80",
+        "--rand-source",
+        "--count",
+        "10000",
+        "--interval",
+        "u100",
+        ADDRESS,
+    ]);
+    let mut flood = flood.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut served = 0;
+    while flood.try_wait().unwrap().is_none() {
+        assert_eq!(text(curl(&lab, &[&url("digits")])), "0123456789");
+        served += 1;
+    }
+    let said = flood.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&said.stderr).into_owned();
+    assert!(said.contains("10000 packets transmitted"), "{said}");
+    assert!(served > 0, "nobody asked meanwhile");
+    assert_eq!(text(curl(&lab, &[&url("digits")])), "0123456789", "nor afterwards");
+    serving.signal(Signal::SIGTERM);
+    let (code, said) = serving.ended();
+    assert_eq!(code, Some(0));
+    assert!(said.contains("tcp_syn_queue_full"), "the flood was too small: {said}");
+}

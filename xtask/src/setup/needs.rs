@@ -70,6 +70,7 @@ pub(super) const NEEDS: &[Need] = &[
     need!(Test,  "wget",         "follows the links of what we list",           Program("wget"),              "wget",         "wget",                 "wget",       "wget"),
     need!(Test,  "wrk",          "loads xstack serve over many connections",   Program("wrk"),               "wrk",          "",                     "wrk",        "wrk"),
     need!(Test,  "ab",           "loads it over one after the other",          Program("ab"),                "apache2-utils","httpd-tools",          "apache",     "apache2-utils"),
+    need!(Test,  "hping3",       "floods it with connections that it never completes", Program("hping3"),   "hping3",       "hping3",               "hping",      "hping"),
     need!(Test,  "sshd",         "has sessions through forwards and proxies",  Program("sshd"),              "openssh-server","openssh-server",      "openssh",    "openssh-server"),
     need!(Test,  "ssh",          "is who has them",                            Program("ssh"),               "openssh-client","openssh-clients",     "openssh",    "openssh-clients"),
     need!(Test,  "nc",           "takes ssh through a proxy",                  Program("nc"),                "netcat-openbsd","netcat",              "openbsd-netcat", "netcat-openbsd"),
