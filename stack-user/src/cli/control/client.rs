@@ -44,6 +44,14 @@ pub enum ControlError {
         /// Where.
         path: PathBuf,
     },
+    /// It accepts nobody any more, though its socket is still there.
+    #[error("the daemon at {} answers no more: it is stopping, or has just been stopped ({reason})", path.display())]
+    Ended {
+        /// Where.
+        path: PathBuf,
+        /// What was seen of that.
+        reason: String,
+    },
     /// It said no.
     #[error("{message}")]
     Refused {
@@ -121,9 +129,12 @@ impl Client {
 
     async fn send(&self, target: &str, upgrade: Option<&str>) -> Result<Response<Incoming>, ControlError> {
         let unreachable = |source| ControlError::Unreachable { path: self.path.clone(), source };
-        let nonsense = |error: hyper::Error| ControlError::Nonsense(error.to_string());
+        let broken = |error: hyper::Error| match error.is_parse() {
+            true => ControlError::Nonsense(error.to_string()),
+            false => ControlError::Ended { path: self.path.clone(), reason: error.to_string() },
+        };
         let stream = UnixStream::connect(&self.path).await.map_err(unreachable)?;
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(nonsense)?;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
         tokio::spawn(connection.with_upgrades());
         let mut request = Request::get(target).header(header::HOST, "xstack");
         if let Some(protocol) = upgrade {
@@ -131,7 +142,7 @@ impl Client {
         }
         let request = request.body(Empty::<Bytes>::new());
         let request = request.map_err(|error| ControlError::Nonsense(error.to_string()))?;
-        let response = sender.send_request(request).await.map_err(nonsense)?;
+        let response = sender.send_request(request).await.map_err(broken)?;
         match response.status() {
             StatusCode::OK | StatusCode::SWITCHING_PROTOCOLS => Ok(response),
             status => {

@@ -223,7 +223,7 @@ async fn stopping_resets_what_does_not_end() {
     assert_eq!(peer.read(&mut [0]).await.expect_err("a reset").kind(), std::io::ErrorKind::ConnectionReset);
     assert_eq!(stream.read(&mut [0]).await.expect_err("a reset").kind(), std::io::ErrorKind::ConnectionReset);
     let gone = client.get::<Hello>("/v1/hello").await;
-    assert!(matches!(gone, Err(ControlError::Unreachable { .. } | ControlError::Nonsense(_))), "{gone:?}");
+    assert!(matches!(gone, Err(ControlError::Unreachable { .. } | ControlError::Ended { .. })), "{gone:?}");
 }
 
 #[test]
