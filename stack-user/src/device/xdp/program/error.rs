@@ -51,8 +51,8 @@ pub enum ProgramError {
     },
     /// A program of ours is there.
     #[error(
-        "another {program} has {interface}, and one has an interface at a time: stop that one, or go through it if it \
-         is a daemon; if xdp-loader attached the program, use --program pinned:DIR"
+        "another xstack has {interface}, by the XDP program {program}, and one has an interface at a time: stop that \
+         one, or go through it if it is a daemon; if xdp-loader attached the program, use --program pinned:DIR"
     )]
     Occupied {
         /// The interface.
