@@ -4,6 +4,7 @@
 
 mod interface;
 mod lab;
+mod netdev;
 mod redirect;
 
 use std::{

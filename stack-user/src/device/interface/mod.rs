@@ -1,8 +1,9 @@
-//! What there is to know about a network interface, asked of the kernel by rtnetlink and ethtool.
+//! What there is to know about a network interface, asked of the kernel by rtnetlink, ethtool and the `netdev` family.
 //!
 //! All of it is of the network namespace that the calling thread is in.
 
 mod ethtool;
+pub mod netdev;
 
 use std::{
     fmt, io,
