@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use xtask::{bench, build, build_ebpf, conformance, fuzz, lab, run, setup, sim, test, tidy};
+use xtask::{bench, build, build_ebpf, conformance, fuzz, lab, run, setup, sim, test, tidy, vm_test};
 
 /// Set up, build, run and test xstack.
 #[derive(Parser)]
@@ -29,6 +29,8 @@ enum Command {
     Sim(sim::Args),
     /// Check everything: format, lints, rules of the house, tests, the XDP program
     Test(test::Args),
+    /// Run xstack on the drivers of real cards, in guests under QEMU
+    VmTest(vm_test::Args),
     /// Write docs/conformance.md: every rule of the RFCs, its code and its tests
     Conformance(conformance::Args),
     /// Throw arbitrary input at the protocols, for as long as you like
@@ -48,6 +50,7 @@ fn main() -> ExitCode {
         Command::Lab(args) => lab::command::run(&args),
         Command::Sim(args) => sim::run(&args),
         Command::Test(args) => test::run(&args),
+        Command::VmTest(args) => vm_test::run(&args),
         Command::Conformance(args) => conformance::run(&args),
         Command::Fuzz(args) => fuzz::run(&args),
         Command::Bench(args) => bench::run(&args),

@@ -11,6 +11,8 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 
+use crate::debian::Archive;
+
 /// The newest bpf-linker that links with the LLVM inside rustc; later ones want a system LLVM of the same version.
 const LINKER_VERSION: &str = "0.10.3";
 
@@ -93,58 +95,19 @@ fn library_below(given: &Path) -> Result<PathBuf> {
 }
 
 /// Downloads the package `rust-src` of this very version and unpacks it. Returns its `library/`.
-///
-/// apt does it with lists of its own, from the mirror that the machine uses anyway, so it verifies signatures and
-/// checksums as ever, while the machine's configuration and packages stay as they are.
 fn debian_rust_src(version: &str, work_dir: &Path) -> Result<PathBuf> {
-    let site = output(Command::new("apt-get").args([
-        "indextargets",
-        "--format",
-        "$(SITE)",
-        "Created-By: Packages",
-    ]))?;
-    let site = site.lines().find(|site| site.ends_with("/debian")).context("apt knows no Debian mirror")?;
     let apt_dir = work_dir.join("apt");
-    fs::create_dir_all(apt_dir.join("lists/partial"))?;
-    fs::create_dir_all(apt_dir.join("cache"))?;
-
     for suite in DEBIAN_SUITES {
-        let sources = apt_dir.join("sources.list");
-        let keys = "/usr/share/keyrings/debian-archive-keyring.gpg";
-        fs::write(&sources, format!("deb [signed-by={keys}] {site} {suite} main\n"))?;
-        let apt = |program: &str| {
-            let mut apt = Command::new(program);
-            apt.current_dir(&apt_dir).stdin(Stdio::null());
-            for (option, path) in [
-                ("Dir::Etc::sourcelist", sources.as_path()),
-                ("Dir::Etc::sourceparts", Path::new("-")),
-                ("Dir::State::lists", &apt_dir.join("lists")),
-                ("Dir::Cache", &apt_dir.join("cache")),
-            ] {
-                apt.arg("-o").arg(format!("{option}={}", path.display()));
-            }
-            // The user _apt, as whom apt would download, can't write here.
-            apt.args(["-o", "APT::Sandbox::User="]);
-            apt
-        };
         say(&format!("reading the package list of {suite}"));
-        if output(apt("apt-get").arg("update")).is_err() {
-            continue;
-        }
-        let versions = output(apt("apt-cache").args(["madison", "rust-src"]))?;
-        let found = versions.lines().filter_map(|line| line.split('|').nth(1)).map(str::trim);
-        let Some(package) = found.into_iter().find(|found| found.starts_with(&format!("{version}+"))) else {
+        let Ok(archive) = Archive::open(&apt_dir, &[suite]) else { continue };
+        let versions = archive.versions("rust-src")?;
+        let Some(package) = versions.iter().find(|found| found.starts_with(&format!("{version}+"))) else {
             continue;
         };
         say(&format!("downloading rust-src {package} (45 MB)"));
-        output(apt("apt-get").args(["download", &format!("rust-src={package}")]))?;
-        let deb = fs::read_dir(&apt_dir)?
-            .filter_map(|entry| Some(entry.ok()?.path()))
-            .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
-            .context("apt downloaded nothing")?;
-        output(Command::new("dpkg-deb").arg("-x").arg(&deb).arg(apt_dir.join("rust-src")))?;
-        fs::remove_file(deb)?;
-        return library_below(&apt_dir.join(format!("rust-src/usr/src/rustc-{version}")));
+        let unpacked = apt_dir.join("rust-src");
+        archive.unpack(&format!("rust-src={package}"), &unpacked)?;
+        return library_below(&unpacked.join(format!("usr/src/rustc-{version}")));
     }
     bail!("no suite of {DEBIAN_SUITES:?} has rust-src {version}")
 }

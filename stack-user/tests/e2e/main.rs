@@ -21,6 +21,8 @@ mod kill;
 mod load;
 mod operator_program;
 mod privileges;
+#[path = "../process/mod.rs"]
+mod process;
 mod proxy;
 mod queues;
 mod serve;

@@ -83,6 +83,9 @@ pub(super) const NEEDS: &[Need] = &[
     need!(Test,  "xdp-loader",   "attaches our program as an operator would",  Program("xdp-loader"),        "xdp-tools",    "xdp-tools",            "xdp-tools",  "xdp-tools"),
     need!(Test,  "setcap",       "gives a file capabilities instead of root",  Program("setcap"),            "libcap2-bin",  "libcap",               "libcap",     "libcap-progs"),
     need!(Test,  "bpftool",      "lists attached programs",                    Program("bpftool"),           "bpftool",      "bpftool",              "bpf",        "bpftool"),
+    need!(Test,  "busybox",      "is a guest's user space",                    Program("busybox"),           "busybox-static","busybox",             "busybox",    "busybox-static"),
+    need!(Test,  "depmod",       "indexes the modules of a guest's kernel",    Program("depmod"),            "kmod",         "kmod",                 "kmod",       "kmod"),
+    need!(Test,  "xz",           "unpacks them",                               Program("xz"),                "xz-utils",     "xz",                   "xz",         "xz"),
 ];
 
 impl Need {

@@ -3,84 +3,17 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
-use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, Output, Stdio};
+use std::process::Stdio;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
+use super::Running;
 use super::lab::{Host, TestLab, address};
 
 const STARTS_WITHIN: Duration = Duration::from_secs(10);
-const ENDS_WITHIN: Duration = Duration::from_secs(3);
-
-/// A child process that is ended when this is dropped.
-pub(crate) struct Running {
-    child: Option<Child>,
-}
-
-impl Running {
-    pub(crate) fn start(command: &mut Command) -> Self {
-        Self { child: Some(command.spawn().unwrap()) }
-    }
-
-    pub(crate) fn signal(&self, signal: Signal) {
-        let child = self.child.as_ref().unwrap();
-        kill(Pid::from_raw(child.id().try_into().unwrap()), signal).unwrap();
-    }
-
-    pub(crate) fn id(&self) -> u32 {
-        self.child.as_ref().unwrap().id()
-    }
-
-    pub(crate) fn has_ended(&mut self) -> bool {
-        self.child.as_mut().unwrap().try_wait().unwrap().is_some()
-    }
-
-    /// Where it reads, if that was piped.
-    pub(crate) fn take_stdin(&mut self) -> ChildStdin {
-        self.child.as_mut().unwrap().stdin.take().unwrap()
-    }
-
-    /// What it says on stdout, if that was piped.
-    pub(crate) fn take_stdout(&mut self) -> ChildStdout {
-        self.child.as_mut().unwrap().stdout.take().unwrap()
-    }
-
-    /// What it says on stderr, if that was piped.
-    pub(crate) fn take_stderr(&mut self) -> ChildStderr {
-        self.child.as_mut().unwrap().stderr.take().unwrap()
-    }
-
-    /// Waits for its end, and gives what it printed if that was piped.
-    pub(crate) fn finish(mut self) -> Output {
-        self.child.take().unwrap().wait_with_output().unwrap()
-    }
-
-    fn end(&mut self) {
-        let Some(mut child) = self.child.take() else { return };
-        let pid = Pid::from_raw(child.id().try_into().unwrap());
-        // Politely first: nginx's master takes its workers along only then.
-        let _ = kill(pid, Signal::SIGTERM);
-        let deadline = Instant::now() + ENDS_WITHIN;
-        while Instant::now() < deadline {
-            if !matches!(child.try_wait(), Ok(None)) {
-                return;
-            }
-            sleep(Duration::from_millis(5));
-        }
-        let _ = child.kill();
-        let _ = child.wait();
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.end();
-    }
-}
 
 /// nginx, for http and https, with a directory of its own.
 pub(crate) struct Nginx {

@@ -1,0 +1,265 @@
+//! One guest, from power on to power off: its words are read as they come, and if there are none, it is ended.
+
+use std::{
+    fs,
+    io::{self, Read},
+    path::Path,
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{self, RecvTimeoutError},
+    },
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result};
+use signal_hook::consts::{SIGINT, SIGTERM};
+
+use super::report::{Reader, Scenario, Verdict};
+use crate::{
+    process::{capture, describe},
+    progress::Step,
+};
+
+/// A guest that says nothing for so long hangs. Five seconds is what it takes to start, and the longest scenario a minute;
+/// lower, and a machine that is busy with other things would be called a hang; higher, and somebody waits for nothing.
+const SILENT_AT_MOST: Duration = Duration::from_secs(300);
+
+/// What init says when it is there, and at the end.
+const IS_UP: &str = "vm: up ";
+const HAS_ENDED: &str = "vm: ended ";
+
+/// What the kernel says when it has broken down, or has found itself wrong.
+const KERNELS_COMPLAINTS: [&str; 7] =
+    ["Kernel panic", "BUG: ", "Oops", "WARNING: CPU", "WARNING: at", "general protection fault", "rcu: INFO"];
+
+/// What a guest left.
+#[derive(Debug)]
+pub(super) struct Ended {
+    pub(super) scenarios: Vec<Scenario>,
+    pub(super) broke: Option<String>,
+}
+
+/// Signals that end us, noticed in time to end the guest first.
+pub(super) struct Stopped(Arc<AtomicBool>);
+
+impl Stopped {
+    pub(super) fn watch() -> Result<Self> {
+        let stopped = Arc::new(AtomicBool::new(false));
+        for signal in [SIGINT, SIGTERM] {
+            signal_hook::flag::register(signal, Arc::clone(&stopped)).context("cannot watch for signals")?;
+        }
+        Ok(Self(stopped))
+    }
+
+    pub(super) fn is_set(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Ended with its value, however that goes.
+struct Running(Child);
+
+impl Running {
+    /// Ends it, if it does not end by itself within a moment.
+    fn end(&mut self, grace: Duration) -> io::Result<ExitStatus> {
+        let deadline = Instant::now() + grace;
+        while Instant::now() < deadline {
+            if let Some(status) = self.0.try_wait()? {
+                return Ok(status);
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        self.0.kill()?;
+        self.0.wait()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.end(Duration::ZERO);
+    }
+}
+
+/// Runs QEMU, and reads what the scenarios report on its standard output. Their files are unpacked into `results`.
+pub(super) fn run(mut command: Command, files: &Path, progress: &Step, stopped: &Stopped) -> Result<Ended> {
+    let log = fs::File::create(files.join("qemu.log"))?;
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
+    fs::write(files.join("command"), format!("{}\n", describe(&command)))?;
+    let child = command.spawn().with_context(|| format!("cannot start `{}`", describe(&command)))?;
+    let mut qemu = Running(child);
+    let output = qemu.0.stdout.take().context("QEMU has no standard output")?;
+
+    let mut words = Words::default();
+    let mut broke = follow(output, &mut words, progress, stopped);
+    let status = qemu.end(if broke.is_some() { Duration::ZERO } else { Duration::from_secs(30) })?;
+    if broke.is_none() && words.code.is_none() {
+        broke = Some(format!("it ended before the scenarios did (QEMU: {status})"));
+    }
+    let Words { mut reader, .. } = words;
+    reader.end(Verdict::Failed, Instant::now());
+    fs::write(files.join("scenarios.log"), words.text)?;
+    unpack_results(files);
+    // With its reason, if the kernel gives one: that a guest is gone says little.
+    let complaint = complaint(files);
+    let broke = match (broke, complaint) {
+        (Some(broke), Some(complaint)) => Some(format!("{broke}; its kernel says: {complaint}")),
+        (None, Some(complaint)) => Some(format!("its kernel says: {complaint}")),
+        (broke, None) => broke,
+    };
+    let broke = broke.or_else(|| {
+        let harness = words.code.filter(|code| *code != 0 && !reader.is_complete);
+        harness.map(|code| format!("the scenarios ended with {code} before the last one"))
+    });
+    Ok(Ended { scenarios: reader.scenarios, broke })
+}
+
+/// All that came over the serial line so far.
+#[derive(Default)]
+struct Words {
+    text: Vec<u8>,
+    /// Where the line begins that is under way.
+    line_at: usize,
+    reader: Reader,
+    is_up: bool,
+    /// The exit code of the scenarios.
+    code: Option<i32>,
+}
+
+impl Words {
+    fn take(&mut self, bytes: &[u8]) {
+        self.text.extend_from_slice(bytes);
+        let now = Instant::now();
+        while let Some(length) = self.text[self.line_at..].iter().position(|byte| *byte == b'\n') {
+            let line = String::from_utf8_lossy(&self.text[self.line_at..self.line_at + length]).into_owned();
+            self.line_at += length + 1;
+            let line = line.trim_end_matches('\r');
+            self.is_up |= line.starts_with(IS_UP);
+            self.code = self.code.or(line.strip_prefix(HAS_ENDED).and_then(|code| code.parse().ok()));
+            self.reader.line(line, true, now);
+        }
+        let rest = String::from_utf8_lossy(&self.text[self.line_at..]).into_owned();
+        self.reader.line(&rest, false, now);
+    }
+}
+
+/// Reads until the scenarios have ended. What is wrong otherwise is returned.
+fn follow(
+    mut output: impl Read + Send + 'static,
+    words: &mut Words,
+    progress: &Step,
+    stopped: &Stopped,
+) -> Option<String> {
+    let (send, receive) = mpsc::channel();
+    // It ends with QEMU, whose output then does.
+    std::thread::spawn(move || {
+        let mut buffer = [0; 4096];
+        while let Ok(length) = output.read(&mut buffer) {
+            if length == 0 || send.send(buffer[..length].to_vec()).is_err() {
+                break;
+            }
+        }
+    });
+    progress.detail("starting");
+    let mut heard = Instant::now();
+    while words.code.is_none() {
+        match receive.recv_timeout(Duration::from_millis(200)) {
+            Ok(bytes) => {
+                heard = Instant::now();
+                words.take(&bytes);
+            }
+            Err(RecvTimeoutError::Disconnected) => return None,
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+        if let Some(current) = words.reader.current() {
+            progress.detail(current);
+        }
+        if stopped.is_set() {
+            return Some("stopped by a signal".into());
+        }
+        if heard.elapsed() > SILENT_AT_MOST {
+            let during = match words.reader.current() {
+                Some(scenario) => format!("during {scenario}"),
+                None if words.is_up => "between scenarios".into(),
+                None => "before it was up".into(),
+            };
+            return Some(format!("it hangs: no word for {SILENT_AT_MOST:?}, {during}"));
+        }
+    }
+    None
+}
+
+/// The files of `/results`. A guest that broke down has handed none over.
+fn unpack_results(files: &Path) {
+    let results = files.join("results");
+    let unpacked = fs::create_dir_all(&results).map_err(Into::into).and_then(|()| {
+        let mut tar = Command::new("tar");
+        tar.arg("-xf").arg(files.join("disk")).arg("-C").arg(&results).arg("--no-same-owner");
+        capture(&mut tar)
+    });
+    if unpacked.is_err() {
+        let _ = fs::remove_dir(&results);
+    }
+    let _ = fs::remove_file(files.join("disk"));
+}
+
+/// The first line in which the kernel complains, on its console or in its log.
+fn complaint(files: &Path) -> Option<String> {
+    let logs =
+        ["console.log", "results/dmesg.txt"].map(|name| fs::read(files.join(name)).unwrap_or_default());
+    logs.iter().find_map(|log| first_complaint(&String::from_utf8_lossy(log)))
+}
+
+fn first_complaint(log: &str) -> Option<String> {
+    let complains = |line: &&str| KERNELS_COMPLAINTS.iter().any(|complaint| line.contains(complaint));
+    log.lines().find(complains).map(|line| line.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn followed(script: &str) -> (Option<String>, Words) {
+        let mut shell = Command::new("sh").args(["-c", script]).stdout(Stdio::piped()).spawn().unwrap();
+        let mut words = Words::default();
+        let stopped = Stopped(Arc::default());
+        let broke = follow(shell.stdout.take().unwrap(), &mut words, &Step::start("test"), &stopped);
+        let _ = shell.wait();
+        (broke, words)
+    }
+
+    #[test]
+    fn a_guest_is_followed_to_its_end() {
+        let (broke, words) = followed(
+            "printf 'vm: up 7.3\\r\\ntest a ... '; sleep 0.1; printf 'ok\\r\\nvm: ended 0\\n'; sleep 9 & exit",
+        );
+        assert_eq!((broke, words.code, words.is_up), (None, Some(0), true));
+        assert_eq!(words.reader.scenarios[0].verdict, Verdict::Passed);
+        assert!(words.reader.scenarios[0].seconds > 0.05);
+    }
+
+    #[test]
+    fn a_guest_that_is_gone_leaves_its_scenario_unfinished() {
+        let (broke, words) = followed("printf 'vm: up 7.3\\ntest a ... '");
+        assert_eq!((broke, words.code), (None, None));
+        assert_eq!(words.reader.current(), Some("a"));
+    }
+
+    #[test]
+    fn a_signal_ends_a_guest() {
+        let mut words = Words::default();
+        let stopped = Stopped(Arc::new(AtomicBool::new(true)));
+        let (silent, _open) = io::pipe().unwrap();
+        let broke = follow(silent, &mut words, &Step::start("test"), &stopped);
+        assert_eq!(broke.as_deref(), Some("stopped by a signal"));
+    }
+
+    #[test]
+    fn what_the_kernel_complains_of_is_found() {
+        let log =
+            "[ 1.0] virtio_net: up\r\n[ 2.0] BUG: kernel NULL pointer dereference\r\n[ 2.0] Oops: 0000\r\n";
+        assert_eq!(first_complaint(log).as_deref(), Some("[ 2.0] BUG: kernel NULL pointer dereference"));
+        assert_eq!(first_complaint("[ 1.0] all is well\n"), None);
+    }
+}
