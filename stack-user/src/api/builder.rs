@@ -15,6 +15,7 @@ use crate::{
     device::{
         fault::FaultSpec,
         interface::{self, Interface, InterfaceError},
+        remedy::Change,
         xdp::{
             Mode, OpenError,
             program::{Program, ProgramError},
@@ -402,13 +403,15 @@ impl Builder {
         {
             tracing::warn!(
                 "only queue {queue} of {name}'s {all} is bound: frames for our address that arrive on another one go \
-                 to the kernel and are lost to us, unless `ethtool -X {name} start {queue} equal 1` sends all there"
+                 to the kernel and are lost to us, unless `{}` sends all there",
+                Change::Steer { interface: name.clone(), start: queue, equal: 1 }.command()
             );
         }
         if self.vlan.is_some() && interface.strips_vlan_tags() {
             tracing::warn!(
-                "{name} takes VLAN tags off before the XDP program sees them: say `sudo ethtool -K {name} rxvlan \
-                 off`, and for a veth pair `txvlan off` at the other end, if no answer comes"
+                "{name} takes VLAN tags off before the XDP program sees them: say `{}`, and for a veth pair `txvlan off` \
+                 at the other end, if no answer comes",
+                interface::keep_vlan_tags(name).command()
             );
         }
     }

@@ -8,6 +8,7 @@ pub mod fault;
 pub mod interface;
 pub mod memory;
 mod readable;
+pub mod remedy;
 mod umem;
 pub mod unprivileged;
 mod view;

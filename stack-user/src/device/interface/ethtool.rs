@@ -1,7 +1,7 @@
 //! What only the driver knows, by the ethtool ioctl.
 
 use std::{
-    fs,
+    fs, io,
     os::fd::{AsRawFd, OwnedFd},
 };
 
@@ -11,6 +11,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 const SIOCETHTOOL: libc::c_ulong = 0x8946;
 const ETHTOOL_GDRVINFO: u32 = 0x03;
 const ETHTOOL_GCHANNELS: u32 = 0x3c;
+const ETHTOOL_SCHANNELS: u32 = 0x3d;
 const ETHTOOL_GFLAGS: u32 = 0x25;
 const ETHTOOL_GRXFH: u32 = 0x29;
 const ETHTOOL_GRSSH: u32 = 0x46;
@@ -30,7 +31,10 @@ const RXVLAN: u32 = 1 << 8;
 struct DriverInfo {
     command: u32,
     driver: [u8; 32],
-    rest: [u8; 160],
+    version: [u8; 32],
+    firmware: [u8; 32],
+    bus: [u8; 32],
+    rest: [u8; 64],
 }
 
 /// `struct ethtool_channels`. A combined channel receives and sends.
@@ -91,10 +95,15 @@ impl FlowHash {
         })
     }
 
-    /// Whether the table and the key have room.
+    /// Whether there are a table and a key, and they have room.
     fn fits(&self) -> bool {
+        self.has_table() && self.key_size > 0
+    }
+
+    /// Whether there is a table, and all that follows has room.
+    fn has_table(&self) -> bool {
         let words = u64::from(self.indir_size) + u64::from(self.key_size.div_ceil(4));
-        self.indir_size > 0 && self.key_size > 0 && words <= RSS_WORDS as u64
+        self.indir_size > 0 && words <= RSS_WORDS as u64
     }
 
     /// The key and the table, if the hash is the one that we know.
@@ -112,7 +121,7 @@ impl FlowHash {
 ///
 /// # Safety
 /// The kernel writes no more than the structure has for the command that it starts with.
-unsafe trait Request {}
+pub(super) unsafe trait Request {}
 
 // SAFETY: the layouts are the kernel's for the commands that they are sent with below.
 unsafe impl Request for DriverInfo {}
@@ -123,21 +132,66 @@ unsafe impl Request for Flags {}
 // SAFETY: as above: the kernel takes the short form for this command.
 unsafe impl Request for HashedFields {}
 // SAFETY: as above. The kernel writes the table and the key if their sizes are those that it has, which are sent only if
-// `fits` says that there is room.
+// `has_table` says that there is room for both.
 unsafe impl Request for FlowHash {}
 
 /// The driver's name.
 pub(super) fn driver(interface: &str) -> Option<String> {
-    let mut info = DriverInfo { command: ETHTOOL_GDRVINFO, driver: [0; 32], rest: [0; 160] };
+    driver_and_bus(interface).map(|(driver, _)| driver)
+}
+
+/// The driver's name, and where on a bus its device is, if it is on any: a PCI address, for example.
+pub(super) fn driver_and_bus(interface: &str) -> Option<(String, Option<String>)> {
+    let empty = [0; 32];
+    let mut info = DriverInfo {
+        command: ETHTOOL_GDRVINFO,
+        driver: empty,
+        version: empty,
+        firmware: empty,
+        bus: empty,
+        rest: [0; 64],
+    };
     ask(interface, &mut info)?;
-    let name = info.driver.split(|&byte| byte == 0).next().unwrap_or_default();
-    Some(String::from_utf8_lossy(name).into_owned()).filter(|name| !name.is_empty())
+    let text = |bytes: &[u8]| {
+        let name = bytes.split(|&byte| byte == 0).next().unwrap_or_default();
+        Some(String::from_utf8_lossy(name).into_owned()).filter(|name| !name.is_empty())
+    };
+    Some((text(&info.driver)?, text(&info.bus)))
+}
+
+/// How many queues there are, and how many there can be; `None` if the driver does not say.
+pub(super) fn channels(interface: &str) -> Option<super::QueueCounts> {
+    let mut channels = Channels { command: ETHTOOL_GCHANNELS, ..Channels::default() };
+    ask(interface, &mut channels)?;
+    Some(super::QueueCounts {
+        combined: channels.combined,
+        max_combined: channels.max_combined,
+        rx: channels.rx,
+        max_rx: channels.max_rx,
+    })
+}
+
+/// Sets how many queues receive and send.
+pub(super) fn set_combined(interface: &str, combined: u32) -> io::Result<()> {
+    let mut channels = Channels { command: ETHTOOL_GCHANNELS, ..Channels::default() };
+    tell(interface, &mut channels)?;
+    tell(interface, &mut Channels { command: ETHTOOL_SCHANNELS, combined, ..channels })
+}
+
+/// Which queues the card spreads what it receives over, whatever hash it does it by: its indirection table.
+pub(super) fn rx_table(interface: &str) -> Option<Vec<u32>> {
+    let mut hash = FlowHash::new();
+    ask(interface, &mut *hash)?;
+    if !hash.has_table() {
+        return None;
+    }
+    ask(interface, &mut *hash)?;
+    hash.config.get(..hash.indir_size as usize).map(<[u32]>::to_vec)
 }
 
 /// Queues that the interface receives on; 1 if nobody says.
 pub(super) fn rx_queues(interface: &str, index: u32) -> u32 {
-    let mut channels = Channels { command: ETHTOOL_GCHANNELS, ..Channels::default() };
-    let told = ask(interface, &mut channels).map(|()| channels.rx + channels.combined);
+    let told = channels(interface).map(|queues| queues.rx + queues.combined);
     told.filter(|&queues| queues > 0).or_else(|| rx_queues_of_sysfs(interface, index)).unwrap_or(1)
 }
 
@@ -176,19 +230,23 @@ fn rx_queues_of_sysfs(interface: &str, index: u32) -> Option<u32> {
 }
 
 /// Fills in the answer; `None` if the driver gives none.
-fn ask<R: Request>(interface: &str, request: &mut R) -> Option<()> {
-    let socket: OwnedFd =
-        socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None).ok()?;
+pub(super) fn ask<R: Request>(interface: &str, request: &mut R) -> Option<()> {
+    tell(interface, request).ok()
+}
+
+/// The same, with the kernel's word for why not.
+pub(super) fn tell<R: Request>(interface: &str, request: &mut R) -> io::Result<()> {
+    let socket: OwnedFd = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
     // SAFETY: an all-zero `ifreq` is valid.
     let mut message: libc::ifreq = unsafe { std::mem::zeroed() };
     if interface.len() >= message.ifr_name.len() {
-        return None;
+        return Err(io::Error::from_raw_os_error(libc::ENODEV));
     }
     message.ifr_name.iter_mut().zip(interface.bytes()).for_each(|(to, from)| *to = from as libc::c_char);
     message.ifr_ifru.ifru_data = (&raw mut *request).cast();
     // SAFETY: `message` names the interface with a zero at the end, and points to a structure that `Request` vouches for.
     let result = unsafe { libc::ioctl(socket.as_raw_fd(), SIOCETHTOOL as _, &raw mut message) };
-    (result == 0).then_some(())
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 #[cfg(test)]

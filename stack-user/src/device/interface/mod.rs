@@ -2,7 +2,10 @@
 //!
 //! All of it is of the network namespace that the calling thread is in.
 
+mod details;
 mod ethtool;
+pub mod features;
+pub mod namespace;
 pub mod netdev;
 
 use std::{
@@ -14,7 +17,7 @@ use std::{
 
 use futures_util::TryStreamExt;
 use rtnetlink::{
-    Handle, RouteMessageBuilder,
+    Handle, LinkUnspec, RouteMessageBuilder,
     packet_route::{
         address::{AddressAttribute, AddressMessage},
         link::{LinkAttribute, LinkFlags, LinkLayerType, LinkMessage},
@@ -22,6 +25,10 @@ use rtnetlink::{
     },
 };
 
+pub use details::{Details, Lower, PeerDetails, all_details, details};
+
+use self::{features::Offload, namespace::Namespace};
+use super::remedy::{Change, up};
 use crate::wire::MacAddr;
 
 /// Between two looks for a carrier. Lower costs wake-ups, higher delays a start by as much.
@@ -59,6 +66,19 @@ pub struct Peer {
     pub index: u32,
     /// Its name, if it is in this namespace.
     pub name: Option<String>,
+}
+
+/// How many queues an interface has, and how many it can have: as `ethtool -l` lists them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct QueueCounts {
+    /// Those that receive and send.
+    pub combined: u32,
+    /// Of these, the most that there can be.
+    pub max_combined: u32,
+    /// Those that receive only.
+    pub rx: u32,
+    /// Of these, the most that there can be.
+    pub max_rx: u32,
 }
 
 /// How a NIC chooses the queue of a received segment: by Toeplitz's hash.
@@ -110,7 +130,7 @@ pub enum InterfaceError {
         name: String,
     },
     /// It is switched off.
-    #[error("{name} is down: `sudo ip link set {name} up` first")]
+    #[error("{name} is down: `{}` first", up(.name))]
     Down {
         /// The interface.
         name: String,
@@ -260,18 +280,59 @@ impl Interface {
             let name = &self.name;
             match &self.peer {
                 Some(Peer { name: Some(peer), .. }) => {
-                    format!("{peer}, the other end of {name}, leaves them unfinished; say `sudo ethtool -K {peer} tx off`")
+                    let command = finish_checksums(peer, None).command();
+                    format!("{peer}, the other end of {name}, leaves them unfinished; say `{command}`")
                 }
                 Some(Peer { index, name: None }) => format!(
-                    "the other end of {name} leaves them unfinished; say `sudo ethtool -K PEER tx off` in its network \
-                     namespace, where PEER is the interface that `ip link` there lists as number {index}"
+                    "the other end of {name} leaves them unfinished; say `{}` in its network namespace, where PEER is the \
+                     interface that `ip link` there lists as number {index}",
+                    finish_checksums("PEER", None).command()
                 ),
                 None => format!(
-                    "the other end of {name} leaves them unfinished; say `sudo ethtool -K PEER tx off` for that end"
+                    "the other end of {name} leaves them unfinished; say `{}` for that end",
+                    finish_checksums("PEER", None).command()
                 ),
             }
         })
     }
+}
+
+/// Has an interface finish the checksums of what it sends.
+pub fn finish_checksums(interface: &str, namespace: Option<Namespace>) -> Change {
+    Change::Offload { interface: interface.to_owned(), namespace, offload: Offload::TxChecksum, on: false }
+}
+
+/// Has an interface leave VLAN tags in what it receives.
+pub fn keep_vlan_tags(interface: &str) -> Change {
+    Change::Offload { interface: interface.to_owned(), namespace: None, offload: Offload::RxVlan, on: false }
+}
+
+/// Switches an interface on.
+///
+/// # Errors
+/// When there is none of that name, or the kernel refuses.
+pub async fn set_up(interface: &str) -> Result<(), InterfaceError> {
+    set(LinkUnspec::new_with_name(interface).up().build()).await
+}
+
+/// Has an interface take packets of so many bytes.
+///
+/// # Errors
+/// When there is none of that name, or the driver does not take this size.
+pub async fn set_mtu(interface: &str, mtu: u32) -> Result<(), InterfaceError> {
+    set(LinkUnspec::new_with_name(interface).mtu(mtu).build()).await
+}
+
+async fn set(link: LinkMessage) -> Result<(), InterfaceError> {
+    ask(async |handle| handle.link().set(link).execute().await.map_err(netlink_error)).await
+}
+
+/// Has an interface receive and send on so many queues.
+///
+/// # Errors
+/// When there is none of that name, or the driver does not take this number.
+pub fn set_queues(interface: &str, combined: u32) -> io::Result<()> {
+    ethtool::set_combined(interface, combined)
 }
 
 fn interface_of(

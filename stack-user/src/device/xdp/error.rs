@@ -3,6 +3,7 @@
 use std::io;
 
 use super::{Copying, privilege_remedy};
+use crate::device::remedy::{UNLIMITED_MEMLOCK, up};
 
 /// Opening AF_XDP sockets failed.
 #[derive(Debug, thiserror::Error)]
@@ -16,7 +17,7 @@ pub enum OpenError {
     Privilege,
     /// The limit of locked memory is too low.
     #[error(
-        "the kernel did not lock {} MB for frames because RLIMIT_MEMLOCK is lower: raise it (`ulimit -l unlimited`, \
+        "the kernel did not lock {} MB for frames because RLIMIT_MEMLOCK is lower: raise it (`{UNLIMITED_MEMLOCK}`, \
          or LimitMEMLOCK= in systemd), or add CAP_IPC_LOCK", bytes >> 20
     )]
     LockedMemory {
@@ -30,7 +31,7 @@ pub enum OpenError {
         interface: String,
     },
     /// The interface is down.
-    #[error("{interface} is down: `sudo ip link set {interface} up` first")]
+    #[error("{interface} is down: `{}` first", up(.interface))]
     Down {
         /// The interface.
         interface: String,

@@ -16,6 +16,7 @@ mod error;
 pub mod program;
 mod queue;
 mod rings;
+pub mod sockets;
 
 use std::{fmt, num::NonZeroU32, str::FromStr};
 
@@ -25,7 +26,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use xsk_rs::config::{FrameSize, QueueSize, UmemConfig};
 
 use self::queue::Queue;
-use super::{CHUNK_SIZE, Umem};
+use super::{CHUNK_SIZE, Umem, remedy};
 
 /// Descriptors in each ring of a queue.
 ///
@@ -230,21 +231,19 @@ fn raise_locked_memory() {
     }
 }
 
-/// How to run this program with the capabilities that it needs, to the letter. CAP_IPC_LOCK is among them because frames are
-/// locked memory, and the limit of that is 8 MB on most systems: half a queue.
+/// How to run this program with the capabilities that it needs, to the letter.
 fn privilege_remedy() -> String {
-    remedy_with("cap_net_raw,cap_net_admin,cap_bpf,cap_ipc_lock")
+    remedy_with(remedy::CAPABILITIES)
 }
 
 /// The same for the program that logs: it puts its records together in a way that the verifier takes for a leak of kernel
 /// addresses, and allows those who may see them.
 fn log_remedy() -> String {
-    remedy_with("cap_net_raw,cap_net_admin,cap_bpf,cap_ipc_lock,cap_perfmon")
+    remedy_with(&format!("{},cap_perfmon", remedy::CAPABILITIES))
 }
 
 fn remedy_with(capabilities: &str) -> String {
-    let this = std::env::current_exe().unwrap_or_else(|_| "FILE".into());
-    format!("run it with sudo, or once `sudo setcap {capabilities}+ep {}`", this.display())
+    format!("run it with sudo, or once `{}`", remedy::setcap(capabilities))
 }
 
 #[cfg(test)]

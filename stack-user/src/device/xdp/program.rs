@@ -40,6 +40,39 @@ pub struct Program {
     _records: Option<Records>,
 }
 
+/// An XDP program that is on an interface, whoever put it there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OnInterface {
+    /// The number that the kernel knows it by.
+    pub id: u32,
+    /// Its name; only root may ask for it.
+    pub name: Option<String>,
+    /// Whether it runs in the kernel's generic path, after the driver.
+    pub is_generic: bool,
+    /// Whether it has our program's name.
+    pub is_ours: bool,
+}
+
+impl OnInterface {
+    /// Whether it is the dispatcher by which libxdp has several programs share an interface.
+    pub fn is_dispatcher(&self) -> bool {
+        self.name.as_deref() == Some(attachment::DISPATCHER)
+    }
+}
+
+/// The XDP program on the interface of this number, if there is one. Nothing is attached for it.
+///
+/// # Errors
+/// When the kernel does not tell.
+pub fn on_interface(interface: u32) -> io::Result<Option<OnInterface>> {
+    Ok(attachment::attached(interface)?.map(|attached| OnInterface {
+        id: attached.id(),
+        name: attached.name().map(str::to_owned),
+        is_generic: attached.generic,
+        is_ours: attached.is_ours(),
+    }))
+}
+
 /// What keeps the program on the interface.
 #[derive(Debug)]
 enum Attachment {

@@ -20,6 +20,9 @@ use stack_common::abi;
 
 use super::ProgramError;
 
+/// The name of libxdp's dispatcher.
+pub(super) const DISPATCHER: &str = "xdp_dispatcher";
+
 /// The number that the kernel knows an interface by.
 pub(super) fn index(interface: &str) -> Result<u32, ProgramError> {
     if_nametoindex(interface).map_err(|_| ProgramError::NoInterface { interface: interface.to_owned() })
@@ -68,6 +71,16 @@ pub(super) struct Attached {
 }
 
 impl Attached {
+    /// The number that the kernel knows it by.
+    pub(super) fn id(&self) -> u32 {
+        self.id
+    }
+
+    /// Its name, if we may know it.
+    pub(super) fn name(&self) -> Option<&str> {
+        self.name.as_deref()
+    }
+
     /// Whether it has our program's name, as far as we may know it.
     pub(super) fn is_ours(&self) -> bool {
         self.name.as_deref() == Some(abi::PROGRAM)
@@ -97,7 +110,6 @@ pub(super) fn attached(interface: u32) -> io::Result<Option<Attached>> {
 /// libxdp puts programs behind a dispatcher where it can; then it is the dispatcher that is attached, and ours
 /// is known by its map alone.
 pub(super) fn pinned(interface: u32, map: u32) -> io::Result<Option<Attached>> {
-    const DISPATCHER: &str = "xdp_dispatcher";
     let Some(attached) = attached(interface)? else {
         return Ok(None);
     };

@@ -10,7 +10,10 @@ use aya::maps::MapError;
 use caps::{CapSet, Capability};
 
 use super::attachment;
-use crate::device::xdp::{log_remedy, privilege_remedy};
+use crate::device::{
+    remedy::{detach, standard_mtu},
+    xdp::{log_remedy, privilege_remedy},
+};
 
 /// Loading, attaching or instructing the XDP program failed.
 #[derive(Debug, thiserror::Error)]
@@ -62,8 +65,9 @@ pub enum ProgramError {
     },
     /// Somebody else's program is there.
     #[error(
-        "another XDP program, {program}, is attached to {interface}: stop what attached it (or `ip link set dev \
-         {interface} xdp off`, if nothing holds it), or load ours beside it by xdp-loader and use --program pinned:DIR"
+        "another XDP program, {program}, is attached to {interface}: stop what attached it (or `{}`, if nothing holds it), \
+         or load ours beside it by xdp-loader and use --program pinned:DIR",
+        detach(.interface)
     )]
     Conflict {
         /// The interface.
@@ -74,7 +78,7 @@ pub enum ProgramError {
     /// The driver or the kernel refused.
     #[error(
         "{interface} refused the XDP program in {mode} mode ({source}): try --mode generic, and in native mode a \
-         lower MTU (`ip link set {interface} mtu 1500`)"
+         lower MTU (`{}`)", standard_mtu(.interface)
     )]
     Refused {
         /// The interface.

@@ -1,0 +1,258 @@
+//! What to change on a host so that it fits: the commands that do it, and those that undo it.
+//!
+//! All messages that tell somebody what to say have it from here, and so has whoever does it for them.
+
+use std::{fs, io, path::Path};
+
+use nix::mount::{MsFlags, mount};
+
+use super::interface::{
+    self,
+    features::{self, Offload},
+    namespace::Namespace,
+};
+
+/// Where the kernel's own file system for BPF objects belongs.
+pub const BPFFS: &str = "/sys/fs/bpf";
+
+/// A change of a host's settings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Change {
+    /// An interface is switched on.
+    Up {
+        /// The interface.
+        interface: String,
+    },
+    /// An interface takes packets of another size.
+    Mtu {
+        /// The interface.
+        interface: String,
+        /// Bytes of an IP packet.
+        mtu: u32,
+        /// Before, if that is known.
+        was: Option<u32>,
+    },
+    /// An interface does something to frames, or no longer does.
+    Offload {
+        /// The interface.
+        interface: String,
+        /// Its network namespace, if that is not ours.
+        namespace: Option<Namespace>,
+        /// What it does.
+        offload: Offload,
+        /// Whether it is to do it.
+        on: bool,
+    },
+    /// An interface has another number of queues.
+    Queues {
+        /// The interface.
+        interface: String,
+        /// How many that receive and send.
+        combined: u32,
+        /// Before.
+        was: u32,
+    },
+    /// An interface spreads what it receives over these queues only.
+    Steer {
+        /// The interface.
+        interface: String,
+        /// The first queue.
+        start: u32,
+        /// How many there are.
+        equal: u32,
+    },
+    /// A parameter of the kernel is another.
+    Sysctl {
+        /// Its name.
+        name: &'static str,
+        /// What it is to be.
+        value: u32,
+        /// Before.
+        was: u32,
+    },
+    /// The file system for BPF objects is mounted.
+    MountBpffs,
+    /// Whatever XDP program is on an interface is taken off.
+    Detach {
+        /// The interface.
+        interface: String,
+        /// Whether it is in the generic path.
+        generic: bool,
+    },
+}
+
+impl Change {
+    /// The command that makes it, for a shell.
+    pub fn command(&self) -> String {
+        match self {
+            Self::Up { interface } => format!("sudo ip link set {interface} up"),
+            Self::Mtu { interface, mtu, .. } => format!("sudo ip link set {interface} mtu {mtu}"),
+            Self::Offload { interface, namespace, offload, on } => {
+                let there = namespace.as_ref().map(Namespace::command_prefix).unwrap_or_default();
+                let on = if *on { "on" } else { "off" };
+                format!("sudo {there}ethtool -K {interface} {offload} {on}")
+            }
+            Self::Queues { interface, combined, .. } => {
+                format!("sudo ethtool -L {interface} combined {combined}")
+            }
+            Self::Steer { interface, start: 0, equal } => {
+                format!("sudo ethtool -X {interface} equal {equal}")
+            }
+            Self::Steer { interface, start, equal } => {
+                format!("sudo ethtool -X {interface} start {start} equal {equal}")
+            }
+            Self::Sysctl { name, value, .. } => format!("sudo sysctl -w {name}={value}"),
+            Self::MountBpffs => format!("sudo mount -t bpf bpf {BPFFS}"),
+            Self::Detach { interface, generic } => {
+                format!(
+                    "sudo ip link set dev {interface} {} off",
+                    if *generic { "xdpgeneric" } else { "xdp" }
+                )
+            }
+        }
+    }
+
+    /// The command that takes it back; `None` where there is no way back, or none that is known.
+    pub fn undo(&self) -> Option<String> {
+        let back = match self.clone() {
+            Self::Up { interface } => return Some(format!("sudo ip link set {interface} down")),
+            Self::Mtu { interface, mtu, was: Some(was) } => Self::Mtu { interface, mtu: was, was: Some(mtu) },
+            Self::Offload { interface, namespace, offload, on } => {
+                Self::Offload { interface, namespace, offload, on: !on }
+            }
+            Self::Queues { interface, combined, was } => {
+                Self::Queues { interface, combined: was, was: combined }
+            }
+            Self::Steer { interface, .. } => return Some(format!("sudo ethtool -X {interface} default")),
+            Self::Sysctl { name, value, was } => Self::Sysctl { name, value: was, was: value },
+            Self::MountBpffs => return Some(format!("sudo umount {BPFFS}")),
+            Self::Mtu { was: None, .. } | Self::Detach { .. } => return None,
+        };
+        Some(back.command())
+    }
+
+    /// Makes it. What it was before is what [`undo`](Self::undo) tells.
+    ///
+    /// # Errors
+    /// When the kernel refuses; `Unsupported` for what only a person should do.
+    pub async fn apply(&self) -> io::Result<()> {
+        match self {
+            Self::Up { interface } => interface::set_up(interface).await.map_err(io::Error::other),
+            Self::Mtu { interface, mtu, .. } => {
+                interface::set_mtu(interface, *mtu).await.map_err(io::Error::other)
+            }
+            Self::Offload { interface, namespace: None, offload, on } => {
+                features::switch(interface, *offload, *on)
+            }
+            Self::Offload { interface, namespace: Some(namespace), offload, on } => {
+                namespace.inside(|| features::switch(interface, *offload, *on))?
+            }
+            Self::Queues { interface, combined, .. } => interface::set_queues(interface, *combined),
+            Self::Sysctl { name, value, .. } => fs::write(sysctl_path(name), value.to_string()),
+            Self::MountBpffs => {
+                let no_data: Option<&str> = None;
+                let target = Path::new(BPFFS);
+                mount(Some("bpf"), target, Some("bpf"), MsFlags::empty(), no_data).map_err(io::Error::from)
+            }
+            Self::Steer { .. } | Self::Detach { .. } => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+}
+
+/// The command that switches an interface on.
+pub fn up(interface: &str) -> String {
+    Change::Up { interface: interface.to_owned() }.command()
+}
+
+/// The command that gives an interface Ethernet's own packet size, which every driver takes in native mode.
+pub fn standard_mtu(interface: &str) -> String {
+    Change::Mtu { interface: interface.to_owned(), mtu: 1500, was: None }.command()
+}
+
+/// The command that takes whatever XDP program is there off an interface's driver.
+pub fn detach(interface: &str) -> String {
+    Change::Detach { interface: interface.to_owned(), generic: false }.command()
+}
+
+/// Where a parameter of the kernel is read and written.
+pub fn sysctl_path(name: &str) -> String {
+    format!("/proc/sys/{}", name.replace('.', "/"))
+}
+
+/// The capabilities that it takes, as setcap has them. CAP_IPC_LOCK is among them because frames are locked memory, and the
+/// limit of that is 8 MB on most systems: half a queue.
+pub const CAPABILITIES: &str = "cap_net_raw,cap_net_admin,cap_bpf,cap_ipc_lock";
+
+/// The command that gives this program's file capabilities.
+pub fn setcap(capabilities: &str) -> String {
+    let this = std::env::current_exe().unwrap_or_else(|_| "FILE".into());
+    format!("sudo setcap {capabilities}+ep {}", this.display())
+}
+
+/// The command that lets a shell, and what it starts, lock as much memory as it wants.
+pub const UNLIMITED_MEMLOCK: &str = "ulimit -l unlimited";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whoever reads them pastes them into a shell.
+    #[test]
+    fn each_change_is_a_command_and_has_one_that_undoes_it() {
+        let interface = || "eth1".to_owned();
+        let offload = |namespace| Change::Offload {
+            interface: interface(),
+            namespace,
+            offload: Offload::TxChecksum,
+            on: false,
+        };
+        let table = [
+            (
+                Change::Up { interface: interface() },
+                "sudo ip link set eth1 up",
+                Some("sudo ip link set eth1 down"),
+            ),
+            (
+                Change::Mtu { interface: interface(), mtu: 1500, was: Some(9000) },
+                "sudo ip link set eth1 mtu 1500",
+                Some("sudo ip link set eth1 mtu 9000"),
+            ),
+            (offload(None), "sudo ethtool -K eth1 tx off", Some("sudo ethtool -K eth1 tx on")),
+            (
+                offload(Some(Namespace::Named("web".to_owned()))),
+                "sudo ip netns exec web ethtool -K eth1 tx off",
+                Some("sudo ip netns exec web ethtool -K eth1 tx on"),
+            ),
+            (
+                Change::Queues { interface: interface(), combined: 4, was: 1 },
+                "sudo ethtool -L eth1 combined 4",
+                Some("sudo ethtool -L eth1 combined 1"),
+            ),
+            (
+                Change::Steer { interface: interface(), start: 2, equal: 1 },
+                "sudo ethtool -X eth1 start 2 equal 1",
+                Some("sudo ethtool -X eth1 default"),
+            ),
+            (
+                Change::Sysctl { name: "net.core.bpf_jit_enable", value: 1, was: 0 },
+                "sudo sysctl -w net.core.bpf_jit_enable=1",
+                Some("sudo sysctl -w net.core.bpf_jit_enable=0"),
+            ),
+            (Change::MountBpffs, "sudo mount -t bpf bpf /sys/fs/bpf", Some("sudo umount /sys/fs/bpf")),
+            (
+                Change::Detach { interface: interface(), generic: true },
+                "sudo ip link set dev eth1 xdpgeneric off",
+                None,
+            ),
+        ];
+        for (change, command, undo) in table {
+            assert_eq!((change.command().as_str(), change.undo().as_deref()), (command, undo));
+        }
+    }
+
+    #[test]
+    fn parameters_are_files() {
+        assert_eq!(sysctl_path("net.core.bpf_jit_enable"), "/proc/sys/net/core/bpf_jit_enable");
+    }
+}
