@@ -67,8 +67,7 @@ fn step(now: &mut Instant, a: &mut Stack<Umem>, b: &mut Stack<Umem>) {
     *now = if idle { due.unwrap_or(*now).max(*now) } else { *now + DELAY };
     for (stack, frames) in [(b, from_a), (a, from_b)] {
         for bytes in frames {
-            let free = stack.pool_mut().allocate().expect("a free chunk");
-            let frame = stack.pool_mut().receive(free, &bytes);
+            let frame = stack.pool_mut().receive_whole(&bytes).expect("free chunks");
             stack.handle_frame(*now, frame);
         }
         stack.handle_timeout(*now);

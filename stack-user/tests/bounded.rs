@@ -98,7 +98,7 @@ impl Victim {
             let done = transmit.frame.into_completed();
             match transmit.retained {
                 Some(key) => self.connection.handle_completion(self.now, &mut self.pool, done, key),
-                None => self.pool.release(done.into_free()),
+                None => self.pool.release_completed(done),
             }
         }
         sent

@@ -141,7 +141,8 @@ impl Endpoint {
         while let Some(Transmit { frame, retained, .. }) =
             self.connection.poll_transmit(self.now, &mut self.pool)
         {
-            let bytes = self.pool.tx_bytes(&frame).get(HEADER_ROOM..).expect("room for lower headers");
+            let whole = self.pool.tx_gather(&frame);
+            let bytes = whole.get(HEADER_ROOM..).expect("room for lower headers");
             let (segment, payload_at) =
                 Segment::parse(local().ip(), remote().ip(), bytes).expect("what we send is whole");
             let payload = bytes[payload_at..].to_vec();
@@ -257,7 +258,7 @@ impl Endpoint {
         let done = frame.into_completed();
         match retained {
             Some(key) => self.connection.handle_completion(self.now, &mut self.pool, done, key),
-            None => self.pool.release(done.into_free()),
+            None => self.pool.release_completed(done),
         }
         self.check();
     }

@@ -215,9 +215,8 @@ impl World {
 
     /// A frame comes, if the NIC has a chunk for it.
     fn receive(&mut self, bytes: &[u8]) {
-        let Some(free) = self.stack.pool_mut().allocate() else { return };
+        let Some(frame) = self.stack.pool_mut().receive_whole(bytes) else { return };
         tell(|| format!("comes {bytes:02x?}"));
-        let frame = self.stack.pool_mut().receive(free, bytes);
         self.stack.handle_frame(self.now, frame);
     }
 
@@ -225,7 +224,7 @@ impl World {
     fn transmit(&mut self) {
         let mut sent = 0;
         while let Some(frame) = self.stack.poll_transmit(self.now) {
-            let bytes = self.stack.pool().tx_bytes(&frame).to_vec();
+            let bytes = self.stack.pool().tx_gather(&frame).to_vec();
             self.nic.push(frame);
             self.inspect(&bytes);
             sent += 1;

@@ -23,7 +23,7 @@ use pcap_file::{
     },
 };
 
-use super::{CHUNK_SIZE, Device, Umem};
+use super::{Device, Umem};
 use crate::{
     frame::{CompletedFrame, FramePool, RxFrame, TxFrame},
     time::{Duration, Instant},
@@ -36,6 +36,9 @@ const FLUSH_AFTER: Duration = Duration::from_millis(100);
 
 /// Bytes that are written at once. Lower costs system calls, higher only memory.
 const BUFFER_SIZE: usize = 256 * 1024;
+
+/// Bytes of a frame that are recorded at most: what tcpdump has, and more than any frame.
+const SNAP_LEN: u32 = 262_144;
 
 /// `if_tsresol`: time stamps count units of 10⁻⁹ s.
 const NANOSECONDS: u8 = 9;
@@ -90,7 +93,7 @@ impl Recorder {
         let mut file = PcapNgWriter::new(buffer).map_err(io_error)?;
         let description = InterfaceDescriptionBlock {
             linktype: DataLink::ETHERNET,
-            snaplen: CHUNK_SIZE as u32,
+            snaplen: SNAP_LEN,
             options: vec![
                 InterfaceDescriptionOption::IfName(Cow::Borrowed(interface)),
                 InterfaceDescriptionOption::IfTsResol(NANOSECONDS),
@@ -122,9 +125,9 @@ impl Capture {
             return;
         }
         for frame in frames.iter().take(self.device.tx_room()) {
-            let bytes = umem.tx_bytes(frame);
-            self.offered.extend_from_slice(bytes);
-            self.offered_lens.push(bytes.len());
+            let before = self.offered.len();
+            umem.tx_pieces(frame).for_each(|piece| self.offered.extend_from_slice(piece));
+            self.offered_lens.push(self.offered.len() - before);
         }
     }
 
@@ -180,7 +183,7 @@ impl Device for Capture {
         let before = frames.len();
         let received = self.device.rx_burst(now, umem, frames);
         for frame in frames.iter().skip(before) {
-            self.record(now, Direction::Inbound, umem.rx_bytes(frame));
+            self.record(now, Direction::Inbound, &umem.rx_gather(frame));
         }
         received
     }

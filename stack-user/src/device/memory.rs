@@ -99,12 +99,21 @@ impl Device for MemoryDevice {
     fn rx_burst(&mut self, _now: Instant, umem: &mut Umem, frames: &mut Vec<RxFrame>) -> usize {
         let mut inbound = lock(&self.wire.inbound);
         let mut received = 0;
-        // Without an empty chunk the frames wait, as they do on a NIC whose fill ring ran dry.
-        while received < BURST && !inbound.frames.is_empty() {
-            let Some(chunk) = umem.allocate() else { break };
-            let bytes = inbound.frames.pop_front().unwrap_or_default();
-            frames.push(umem.receive(chunk, &bytes));
-            received += 1;
+        while received < BURST
+            && let Some(bytes) = inbound.frames.front()
+        {
+            let chunks = bytes.len().div_ceil(umem.tx_capacity()).max(1);
+            match umem.receive_whole(bytes) {
+                Some(frame) => {
+                    frames.push(frame);
+                    received += 1;
+                }
+                // Without empty chunks the frames wait, as they do on a NIC whose fill ring ran dry.
+                None if chunks > umem.available() && chunks <= umem.chunks() => break,
+                // It is longer than any frame.
+                None => inbound.lost += 1,
+            }
+            inbound.frames.pop_front();
         }
         received
     }
@@ -119,7 +128,7 @@ impl Device for MemoryDevice {
         for frame in frames.drain(..frames.len().min(self.options.ring_size.saturating_sub(self.sent.len())))
         {
             // Sent is not delivered: a frame that the wire lost completes like any other.
-            outbound.push(umem.tx_bytes(&frame));
+            outbound.push(&umem.tx_gather(&frame));
             self.sent.push_back((due, frame.into_completed()));
         }
     }
@@ -199,7 +208,7 @@ mod tests {
     fn received(device: &mut MemoryDevice, umem: &mut Umem) -> Vec<Vec<u8>> {
         let mut frames = Vec::new();
         device.rx_burst(NOW, umem, &mut frames);
-        let bytes = frames.iter().map(|frame| umem.rx_bytes(frame).to_vec()).collect();
+        let bytes = frames.iter().map(|frame| umem.rx_gather(frame).to_vec()).collect();
         frames.into_iter().for_each(|frame| umem.release_rx(frame));
         bytes
     }
@@ -208,7 +217,7 @@ mod tests {
         let mut done = Vec::new();
         device.completions(umem, &mut done);
         let count = done.len();
-        done.into_iter().for_each(|frame| umem.release(frame.into_free()));
+        done.into_iter().for_each(|frame| umem.release_completed(frame));
         count
     }
 
@@ -259,6 +268,34 @@ mod tests {
         assert!(received(&mut device, &mut umem).is_empty());
         umem.release(held);
         assert_eq!(received(&mut device, &mut umem), [b"waits".to_vec()]);
+    }
+
+    #[test]
+    fn a_frame_of_several_chunks_crosses_the_wire_as_one() {
+        let (mut a, mut b) = pair(Options { ring_size: 1, completion_delay: 0 });
+        let (mut a_umem, mut b_umem) = (Umem::on_heap(4).expect("memory"), Umem::on_heap(4).expect("memory"));
+        let bytes: Vec<u8> = (0..9014u32).map(|at| at as u8).collect();
+        let mut long = a_umem.allocate_tx(bytes.len()).expect("chunks");
+        a_umem.tx_write(&mut long, 0, &bytes);
+        long.set_len(bytes.len());
+        let mut queue = VecDeque::from([long]);
+        a.tx_burst(NOW, &mut a_umem, &mut queue);
+        assert!(queue.is_empty() && a.tx_room() == 0, "a ring counts frames");
+        let held: Vec<_> = std::iter::from_fn(|| b_umem.allocate()).take(2).collect();
+        assert!(received(&mut b, &mut b_umem).is_empty(), "two chunks are not enough");
+        held.into_iter().for_each(|free| b_umem.release(free));
+        assert_eq!(received(&mut b, &mut b_umem), [bytes]);
+        assert_eq!(completed(&mut a, &mut a_umem), 1);
+        assert_eq!((a_umem.available(), b_umem.available()), (4, 4));
+    }
+
+    #[test]
+    fn a_frame_that_no_umem_has_room_for_holds_up_nobody() {
+        let (mut device, far) = tap(Options::default());
+        let mut umem = Umem::on_heap(2).expect("memory");
+        assert!(far.send(&[0; 9014]) && far.send(&[0; 70_000]) && far.send(b"next"));
+        assert_eq!(received(&mut device, &mut umem), [b"next".to_vec()]);
+        assert_eq!(umem.available(), 2);
     }
 
     #[test]

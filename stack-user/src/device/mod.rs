@@ -6,6 +6,7 @@
 pub mod capture;
 pub mod fault;
 pub mod interface;
+mod long;
 pub mod memory;
 mod readable;
 pub mod remedy;
@@ -16,8 +17,9 @@ pub mod xdp;
 
 use std::{collections::VecDeque, io, os::fd::OwnedFd};
 
+pub use long::MAX_TX_CHUNKS;
 pub use readable::Readable;
-pub use umem::{CHUNK_SIZE, TX_OFFSET, Umem};
+pub use umem::{CHUNK_SIZE, MAX_CHUNK_SIZE, TX_OFFSET, Umem};
 pub use view::{RxView, TxView};
 
 use crate::{
@@ -33,13 +35,14 @@ pub const BURST: usize = 64;
 
 /// One NIC queue, or several that are served together.
 ///
-/// A device is never in charge of the chunks: they are in the [`Umem`], which every call gets. It moves handles.
+/// A device is never in charge of the chunks: they are in the [`Umem`], which every call gets. It moves handles. A frame has
+/// one, in however many chunks it [lies](crate::frame#long-frames), and what a device counts are frames.
 pub trait Device: Send {
     /// Takes up to [`BURST`] received frames, appends them to `frames`, and gives the NIC empty chunks to
     /// receive into. Returns how many frames came.
     fn rx_burst(&mut self, now: Instant, umem: &mut Umem, frames: &mut Vec<RxFrame>) -> usize;
 
-    /// How many frames `tx_burst` can take now.
+    /// How many frames `tx_burst` can take now, if each lies in one chunk: fewer, if they need more descriptors each.
     fn tx_room(&mut self) -> usize;
 
     /// Sends frames from the front of `frames`, as many as there is room for. Those that stay could not be sent

@@ -4,13 +4,18 @@ use std::{alloc, error::Error, fmt, io, num::NonZeroU32, ptr::NonNull, sync::Arc
 
 use xsk_rs::{FrameDesc, config::UmemConfig};
 
+use super::long::{Link, MAX_TX_CHUNKS, Pieces};
 use crate::frame::{FramePool, FreeFrame, RxFrame, TxFrame};
 
-/// Bytes in a chunk: a page.
+/// Bytes in a chunk, where there is no reason for larger ones: a page.
 ///
 /// Lower (2048), and some drivers cut a frame of full size to half of it without a word (igb does); higher, and
 /// the kernel wants huge pages behind the region.
 pub const CHUNK_SIZE: usize = 4096;
+
+/// Bytes in a chunk at most: a frame of 9000 bytes, the usual long one, fits in one of these. Higher, and four times the
+/// memory is for frames that hardly any network has.
+pub const MAX_CHUNK_SIZE: usize = 16_384;
 
 /// Where a frame starts in its chunk: `XDP_PACKET_HEADROOM`, where the kernel puts those that it receives.
 ///
@@ -18,13 +23,19 @@ pub const CHUNK_SIZE: usize = 4096;
 /// descriptors that xsk-rs hands out point here.
 pub const TX_OFFSET: usize = 256;
 
-/// A region cut into chunks of [`CHUNK_SIZE`] bytes, and the list of those that are free.
+/// A region cut into chunks of equal size, and the list of those that are free.
 ///
 /// The free list is a stack: the chunk that was released last is the one whose bytes are still in the cache.
 pub struct Umem {
     base: NonNull<u8>,
     chunks: u32,
+    /// Bytes in a chunk are 2 to the power of this.
+    chunk_shift: u32,
     free: Vec<FreeFrame>,
+    /// By chunk: where a long frame goes on behind it.
+    pub(super) links: Box<[Link]>,
+    /// Chunks that the NIC takes for one frame to send.
+    tx_chunks_max: usize,
     /// Keeps the region mapped; so do the views of frames.
     region: Arc<Region>,
 }
@@ -45,39 +56,69 @@ unsafe impl Sync for Region {}
 unsafe impl Send for Umem {}
 
 impl Umem {
-    /// A region on the heap, for devices in memory. Needs no privilege.
+    /// A region on the heap, for devices in memory, cut into chunks of [`CHUNK_SIZE`] bytes. Needs no privilege.
     ///
     /// # Errors
     /// When there is no memory for `chunks` chunks.
     pub fn on_heap(chunks: u32) -> io::Result<Self> {
-        let region = HeapRegion::new(chunks)?;
-        Ok(Self::over(region.base, chunks, Region::Heap(region)))
+        Self::on_heap_of(chunks, CHUNK_SIZE)
     }
 
-    /// A region that the kernel knows too, for AF_XDP sockets. `config` must ask for chunks of [`CHUNK_SIZE`]
-    /// bytes without headroom of its own.
+    /// The same with chunks of another size, a power of two up to [`MAX_CHUNK_SIZE`].
     ///
     /// # Errors
-    /// When the kernel does not register the region: no AF_XDP, no privilege, too much locked memory.
-    pub(super) fn shared(chunks: NonZeroU32, config: UmemConfig) -> io::Result<Self> {
-        let region = SharedRegion::new(chunks, config)?;
-        Ok(Self::over(region.base, chunks.get(), Region::Shared(region)))
+    /// When there is no memory, or the size is none for a chunk.
+    pub fn on_heap_of(chunks: u32, chunk_size: usize) -> io::Result<Self> {
+        if !chunk_size.is_power_of_two() || chunk_size <= TX_OFFSET || chunk_size > MAX_CHUNK_SIZE {
+            return Err(io::Error::from(io::ErrorKind::InvalidInput));
+        }
+        let region = HeapRegion::new(chunks, chunk_size)?;
+        Ok(Self::over(region.base, chunks, chunk_size, Region::Heap(region)))
     }
 
-    fn over(base: NonNull<u8>, chunks: u32, region: Region) -> Self {
+    /// A region that the kernel knows too, for AF_XDP sockets, on `huge_pages` or not. `config` must ask for chunks without
+    /// headroom of their own.
+    ///
+    /// # Errors
+    /// When the kernel does not register the region: no AF_XDP, no privilege, too much locked memory, too few huge pages.
+    pub(super) fn shared(chunks: NonZeroU32, config: UmemConfig, huge_pages: bool) -> io::Result<Self> {
+        let chunk_size = config.frame_size().get() as usize;
+        let region = SharedRegion::new(chunks, config, huge_pages)?;
+        Ok(Self::over(region.base, chunks.get(), chunk_size, Region::Shared(region)))
+    }
+
+    fn over(base: NonNull<u8>, chunks: u32, chunk_size: usize, region: Region) -> Self {
         // Pushed backwards, so that the first chunks are handed out first.
         let free = (0..chunks).rev().map(FreeFrame::mint).collect();
-        Self { base, chunks, free, region: Arc::new(region) }
+        Self {
+            base,
+            chunks,
+            chunk_shift: chunk_size.ilog2(),
+            free,
+            links: vec![Link::default(); chunks as usize].into_boxed_slice(),
+            tx_chunks_max: MAX_TX_CHUNKS,
+            region: Arc::new(region),
+        }
+    }
+
+    /// Bytes in a chunk.
+    pub fn chunk_size(&self) -> usize {
+        1 << self.chunk_shift
+    }
+
+    /// What a descriptor's address says: the chunk's number, and the offset in it.
+    pub(super) fn chunk_at(&self, address: usize) -> (u32, usize) {
+        ((address >> self.chunk_shift) as u32, address & (self.chunk_size() - 1))
+    }
+
+    /// The NIC takes frames to send in so many chunks, [`MAX_TX_CHUNKS`] at most.
+    pub fn limit_tx_chunks(&mut self, max: usize) {
+        self.tx_chunks_max = max.clamp(1, MAX_TX_CHUNKS);
     }
 
     /// What keeps the bytes of views mapped.
     pub(super) fn region(&self) -> Arc<Region> {
         Arc::clone(&self.region)
-    }
-
-    /// A received frame's bytes, to change them: what a faulty wire does.
-    pub fn rx_bytes_mut(&mut self, frame: &mut RxFrame) -> &mut [u8] {
-        self.bytes_mut(frame.chunk(), frame.offset(), frame.len())
     }
 
     /// Copies `bytes` into a chunk, where a NIC puts what it receives. What doesn't fit is cut off.
@@ -101,11 +142,12 @@ impl Umem {
         if chunk >= self.chunks {
             return (0, 0);
         }
-        let offset = offset.min(CHUNK_SIZE);
-        (chunk as usize * CHUNK_SIZE + offset, len.min(CHUNK_SIZE - offset))
+        let size = self.chunk_size();
+        let offset = offset.min(size);
+        (((chunk as usize) << self.chunk_shift) + offset, len.min(size - offset))
     }
 
-    fn bytes(&self, chunk: u32, offset: usize, len: usize) -> &[u8] {
+    pub(super) fn bytes(&self, chunk: u32, offset: usize, len: usize) -> &[u8] {
         let (offset, len) = self.clamp(chunk, offset, len);
         // SAFETY: `clamp` keeps the range inside the region, which lives as long as `self`. Whoever asks holds
         // the chunk's only handle, so neither the NIC nor anybody else writes to it, and safe code can't while
@@ -113,7 +155,7 @@ impl Umem {
         unsafe { std::slice::from_raw_parts(self.base.as_ptr().add(offset), len) }
     }
 
-    fn bytes_mut(&mut self, chunk: u32, offset: usize, len: usize) -> &mut [u8] {
+    pub(super) fn bytes_mut(&mut self, chunk: u32, offset: usize, len: usize) -> &mut [u8] {
         let (offset, len) = self.clamp(chunk, offset, len);
         // SAFETY: as in `bytes`; `&mut self` makes the borrow exclusive.
         unsafe { std::slice::from_raw_parts_mut(self.base.as_ptr().add(offset), len) }
@@ -143,25 +185,71 @@ impl FramePool for Umem {
     }
 
     fn tx_capacity(&self) -> usize {
-        CHUNK_SIZE - TX_OFFSET
+        self.chunk_size() - TX_OFFSET
+    }
+
+    fn tx_frame_capacity(&self) -> usize {
+        (self.tx_capacity() * self.tx_chunks_max).min(usize::from(u16::MAX))
     }
 
     fn rx_bytes(&self, frame: &RxFrame) -> &[u8] {
-        self.bytes(frame.chunk(), frame.offset(), frame.len())
+        let len = if frame.is_long() { self.first_piece(frame) } else { frame.len() };
+        self.bytes(frame.chunk(), frame.offset(), len)
+    }
+
+    fn rx_pieces(&self, frame: &RxFrame) -> impl Iterator<Item = &[u8]> + Clone {
+        Pieces::new(self, frame.chunk(), frame.is_long(), frame.offset(), frame.len())
     }
 
     fn tx_bytes(&self, frame: &TxFrame) -> &[u8] {
+        // The chunk's end is where the first piece of a long one ends.
         self.bytes(frame.chunk(), TX_OFFSET, frame.len())
     }
 
+    fn tx_pieces(&self, frame: &TxFrame) -> impl Iterator<Item = &[u8]> + Clone {
+        Pieces::new(self, frame.chunk(), frame.is_long(), TX_OFFSET, frame.len())
+    }
+
     fn tx_buffer(&mut self, frame: &mut TxFrame) -> &mut [u8] {
-        self.bytes_mut(frame.chunk(), TX_OFFSET, CHUNK_SIZE - TX_OFFSET)
+        self.bytes_mut(frame.chunk(), TX_OFFSET, self.chunk_size() - TX_OFFSET)
+    }
+
+    fn tx_write(&mut self, frame: &mut TxFrame, at: usize, bytes: &[u8]) -> usize {
+        self.write_pieces(frame, at, bytes)
+    }
+
+    fn tx_read(&self, frame: &TxFrame, at: usize, out: &mut [u8]) -> usize {
+        self.read_pieces(frame, at, out)
+    }
+
+    fn tx_chunks(&self, frame: &TxFrame) -> usize {
+        self.chunks_behind(frame.chunk(), frame.is_long()) + 1
+    }
+
+    fn grow_tx(&mut self, frame: &mut TxFrame, chunk: FreeFrame) {
+        self.link_tx(frame, chunk);
+    }
+
+    fn shrink_tx(&mut self, frame: &mut TxFrame, len: usize) {
+        self.unlink_tx(frame, len);
+    }
+
+    fn append_rx(&mut self, frame: &mut RxFrame, piece: RxFrame) -> Result<(), RxFrame> {
+        self.link_rx(frame, piece)
+    }
+
+    fn split_rx(&mut self, frame: &mut RxFrame) -> Option<RxFrame> {
+        if frame.is_long() { self.unlink_rx(frame) } else { None }
     }
 }
 
 impl fmt::Debug for Umem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Umem").field("chunks", &self.chunks).field("free", &self.free.len()).finish()
+        f.debug_struct("Umem")
+            .field("chunks", &self.chunks)
+            .field("chunk_size", &self.chunk_size())
+            .field("free", &self.free.len())
+            .finish()
     }
 }
 
@@ -172,10 +260,10 @@ pub(super) struct HeapRegion {
 }
 
 impl HeapRegion {
-    fn new(chunks: u32) -> io::Result<Self> {
+    fn new(chunks: u32, chunk_size: usize) -> io::Result<Self> {
         let out_of_memory = || io::Error::from(io::ErrorKind::OutOfMemory);
-        let size = (chunks.max(1) as usize).checked_mul(CHUNK_SIZE).ok_or_else(out_of_memory)?;
-        let layout = alloc::Layout::from_size_align(size, CHUNK_SIZE).map_err(|_| out_of_memory())?;
+        let size = (chunks.max(1) as usize).checked_mul(chunk_size).ok_or_else(out_of_memory)?;
+        let layout = alloc::Layout::from_size_align(size, chunk_size).map_err(|_| out_of_memory())?;
         // SAFETY: the layout's size is not zero.
         let base = NonNull::new(unsafe { alloc::alloc_zeroed(layout) }).ok_or_else(out_of_memory)?;
         Ok(Self { base, layout })
@@ -198,10 +286,12 @@ pub(super) struct SharedRegion {
 }
 
 impl SharedRegion {
-    fn new(chunks: NonZeroU32, config: UmemConfig) -> io::Result<Self> {
-        let (umem, descs) = xsk_rs::Umem::new(config, chunks, false).map_err(|error| kernel_error(&error))?;
+    fn new(chunks: NonZeroU32, config: UmemConfig, huge_pages: bool) -> io::Result<Self> {
+        let (umem, descs) =
+            xsk_rs::Umem::new(config, chunks, huge_pages).map_err(|error| kernel_error(&error))?;
+        let size = config.frame_size().get() as usize;
         let laid_out_as_ours =
-            descs.iter().enumerate().all(|(chunk, desc)| desc.addr() == chunk * CHUNK_SIZE + TX_OFFSET);
+            descs.iter().enumerate().all(|(chunk, desc)| desc.addr() == chunk * size + TX_OFFSET);
         let Some(first) = descs.first().filter(|_| laid_out_as_ours) else {
             return Err(io::Error::other("the UMEM's chunks are not laid out as asked for"));
         };

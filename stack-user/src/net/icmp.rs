@@ -150,7 +150,12 @@ impl Quote {
     /// one that is an error itself, or went to many, or is not the first fragment, or came from no single host
     /// (RFC 1122 §3.2.2).
     pub fn of(datagram: &[u8], cast: Cast) -> Option<Self> {
-        let (header, payload) = ipv4::Header::parse(datagram).ok()?;
+        Self::of_front(datagram, datagram.len(), cast)
+    }
+
+    /// The same of a datagram that begins with these bytes and has `len` in all.
+    pub fn of_front(datagram: &[u8], len: usize, cast: Cast) -> Option<Self> {
+        let (header, payload) = ipv4::Header::parse_front(datagram, len).ok()?;
         let end = payload.end.min(MAX_QUOTE);
         let one_host = cast == Cast::Unicast && route::is_unicast(IpAddr::V4(header.source));
         // An echo may be answered. Its checksum may be wrong, and its other fragments are not here: the type is
@@ -221,14 +226,15 @@ impl Responder {
         if cast != Cast::Unicast {
             return Err(DropReason::IcmpIgnored);
         }
-        let Message::EchoRequest { identifier, sequence } = Message::parse(pool.rx_bytes(request))? else {
+        let message = pool.rx_gather(request);
+        let Message::EchoRequest { identifier, sequence } = Message::parse(&message)? else {
             return Err(DropReason::IcmpIgnored);
         };
         if !self.echoes.take(now, 1) {
             return Err(DropReason::IcmpRateLimited);
         }
         // Two chunks of one pool can't be borrowed at once; pings are rare enough for a detour over the heap.
-        let data = pool.rx_bytes(request).get(icmpv4::LEN..).unwrap_or_default().to_vec();
+        let data = message.get(icmpv4::LEN..).unwrap_or_default().to_vec();
         write(pool, Message::EchoReply { identifier, sequence }, &data, header_room)
     }
 
@@ -263,14 +269,11 @@ fn write<P: FramePool>(
     body: &[u8],
     header_room: usize,
 ) -> Result<TxFrame, DropReason> {
-    let mut frame = pool.allocate().ok_or(DropReason::NoFrame)?.into_tx();
-    let end = header_room + icmpv4::LEN + body.len();
-    let Some(out) = pool.tx_buffer(&mut frame).get_mut(header_room..end) else {
-        pool.release_tx(frame);
-        return Err(DropReason::NoFrame);
-    };
-    out[icmpv4::LEN..].copy_from_slice(body);
-    message.emit(out);
+    let mut bytes = [&[0; icmpv4::LEN], body].concat();
+    message.emit(&mut bytes);
+    let end = header_room + bytes.len();
+    let mut frame = pool.allocate_tx(end).ok_or(DropReason::NoFrame)?;
+    pool.tx_write(&mut frame, header_room, &bytes);
     frame.set_len(end);
     Ok(frame)
 }

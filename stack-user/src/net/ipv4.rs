@@ -32,7 +32,20 @@ pub struct Datagram {
 /// Why the datagram is to be dropped, silently in each case: `Ipv4Malformed`, `Ipv4BadChecksum`,
 /// `Ipv4SourceRoute`, `Ipv4NotForUs`, `Ipv4BadSource`.
 pub fn receive(bytes: &[u8], routes: &Routes, link_group: bool) -> Result<Datagram, DropReason> {
-    let (header, payload) = Header::parse(bytes)?;
+    receive_front(bytes, bytes.len(), routes, link_group)
+}
+
+/// The same of a payload that begins with `bytes` and has `len` in all.
+///
+/// # Errors
+/// As [`receive`].
+pub fn receive_front(
+    bytes: &[u8],
+    len: usize,
+    routes: &Routes,
+    link_group: bool,
+) -> Result<Datagram, DropReason> {
+    let (header, payload) = Header::parse_front(bytes, len)?;
     let destination = IpAddr::V4(header.destination);
     let cast = if routes.is_ours(destination) {
         Cast::Unicast

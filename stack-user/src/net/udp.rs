@@ -391,7 +391,7 @@ impl Sockets {
             return Err(error.into());
         }
         let destination = destination.or(socket.remote).ok_or(SendError::NoDestination)?;
-        let max = path.max_data(pool.tx_capacity());
+        let max = path.max_data(pool.tx_frame_capacity());
         if data.len() > max {
             return Err(SendError::TooLong { len: data.len(), max });
         }
@@ -401,14 +401,13 @@ impl Sockets {
         let local_ip = socket.local.ip();
         let source_ip = if local_ip.is_unspecified() { path.source } else { local_ip };
         let source = SocketAddr::new(source_ip, socket.local.port());
-        let mut frame = pool.allocate().ok_or(SendError::WouldBlock)?.into_tx();
         let end = path.header_room + udp::LEN + data.len();
+        let mut frame = pool.allocate_tx(end).ok_or(SendError::WouldBlock)?;
         frame.set_len(end);
-        if let Some(out) = pool.tx_buffer(&mut frame).get_mut(path.header_room..end) {
-            out[udp::LEN..].copy_from_slice(data);
-            let header = udp::Header { source_port: source.port(), destination_port: destination.port() };
-            header.emit(source.ip(), destination.ip(), out);
-        }
+        let header = udp::Header { source_port: source.port(), destination_port: destination.port() };
+        let header = header.in_front_of(source.ip(), destination.ip(), data);
+        pool.tx_write(&mut frame, path.header_room, &header);
+        pool.tx_write(&mut frame, path.header_room + udp::LEN, data);
         socket.last_destination = Some(destination);
         Ok(Outgoing { frame, source, destination })
     }
@@ -515,25 +514,30 @@ impl Payload {
     }
 
     fn copy_to<P: FramePool>(&self, pool: &P, buf: &mut [u8]) -> usize {
-        let data = match self {
-            Self::Frame(frame) => pool.rx_bytes(frame),
-            Self::Heap(data) => data,
-        };
-        let n = data.len().min(buf.len());
-        buf[..n].copy_from_slice(&data[..n]);
-        n
+        match self {
+            Self::Frame(frame) => {
+                pool.rx_pieces(frame).fold(0, |done, piece| done + copy(piece, &mut buf[done..]))
+            }
+            Self::Heap(data) => copy(data, buf),
+        }
     }
 
     fn under_pressure<P: FramePool>(self, pool: &mut P) -> Self {
         match self {
             Self::Frame(frame) if pool.available() < pool.chunks() / PRESSURE_DIVISOR => {
-                let copy = pool.rx_bytes(&frame).to_vec();
+                let copy = pool.rx_gather(&frame).into_owned();
                 pool.release_rx(frame);
                 Self::Heap(copy)
             }
             payload => payload,
         }
     }
+}
+
+fn copy(from: &[u8], to: &mut [u8]) -> usize {
+    let n = from.len().min(to.len());
+    to[..n].copy_from_slice(&from[..n]);
+    n
 }
 
 fn release_all<P: FramePool>(pool: &mut P, queue: VecDeque<Waiting>) {

@@ -78,7 +78,7 @@ impl<P: FramePool> Stack<P> {
                 }
                 self.connections.worked_on(id, &mut self.pool, &mut self.events);
             }
-            _ => self.pool.release(frame.into_free()),
+            _ => self.pool.release_completed(frame),
         }
     }
 
@@ -233,21 +233,26 @@ impl<P: FramePool> Stack<P> {
 
     /// Whether a frame that has waited for its neighbour comes from an address that still is ours (RFC 5227 §2.4 (b)).
     fn is_from_us(&self, frame: &TxFrame) -> bool {
-        let datagram = self.pool.tx_bytes(frame).get(self.link.ethernet_len()..);
-        let header = datagram.and_then(|datagram| ipv4::Header::parse(datagram).ok());
-        header.is_some_and(|(header, _)| self.routes().is_ours(header.source.into()))
+        self.ip_header(frame).is_some_and(|(header, _)| self.routes().is_ours(header.source.into()))
     }
 
     /// From where to where a frame's datagram goes, if it is UDP's.
     fn udp_flow(&self, frame: &TxFrame) -> Option<(SocketAddr, SocketAddr)> {
-        let datagram = self.pool.tx_bytes(frame).get(self.link.ethernet_len()..)?;
-        let (header, payload) = ipv4::Header::parse(datagram).ok()?;
+        let (header, payload) = self.ip_header(frame)?;
         if header.protocol != protocol::UDP {
             return None;
         }
-        let [s0, s1, d0, d1] = *datagram.get(payload)?.first_chunk()?;
+        let [s0, s1, d0, d1] = *payload.first_chunk()?;
         let local = SocketAddr::new(header.source.into(), u16::from_be_bytes([s0, s1]));
         Some((local, SocketAddr::new(header.destination.into(), u16::from_be_bytes([d0, d1]))))
+    }
+
+    /// The IP header of a frame to send, and as much of what is behind it as lies in the first chunk.
+    fn ip_header(&self, frame: &TxFrame) -> Option<(ipv4::Header, &[u8])> {
+        let before = self.link.ethernet_len();
+        let datagram = self.pool.tx_bytes(frame).get(before..)?;
+        let (header, payload) = ipv4::Header::parse_front(datagram, frame.len() - before).ok()?;
+        Some((header, datagram.get(payload.start..payload.end.min(datagram.len()))?))
     }
 
     /// Counts a frame that is not going to be sent, and gives it back as if it had been.

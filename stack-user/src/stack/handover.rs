@@ -161,8 +161,7 @@ impl<P: FramePool> Stack<P> {
 
     /// A frame of ours with what came in one of another shard's.
     fn frame_of(&mut self, bytes: &[u8]) -> Result<RxFrame, DropReason> {
-        let chunk = self.pool.allocate().ok_or(DropReason::NoFrame)?;
-        Ok(self.pool.receive(chunk, bytes))
+        self.pool.receive_whole(bytes).ok_or(DropReason::NoFrame)
     }
 
     /// The other shard that a segment for no connection of ours is for: the one that has its flow; or, if nobody has, one
@@ -272,8 +271,8 @@ impl<P: FramePool> Stack<P> {
     }
 
     fn pass_on(&mut self, shard: u16, message: Message, frame: Option<&RxFrame>) {
-        let payload = frame.map(|frame| self.pool.rx_bytes(frame)).unwrap_or_default();
-        let is_sent = self.siblings.as_ref().is_some_and(|siblings| siblings.send(shard, message, payload));
+        let payload = frame.map(|frame| self.pool.rx_gather(frame)).unwrap_or_default();
+        let is_sent = self.siblings.as_ref().is_some_and(|siblings| siblings.send(shard, message, &payload));
         self.count_passed_on(is_sent);
     }
 

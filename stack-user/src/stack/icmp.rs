@@ -24,7 +24,8 @@ impl<P: FramePool> Stack<P> {
         datagram: &Datagram,
         frame: RxFrame,
     ) {
-        let result = match icmp::receive(self.pool.rx_bytes(&frame)) {
+        let received = icmp::receive(&self.pool.rx_gather(&frame));
+        let result = match received {
             Ok(Input::EchoRequest) => self.answer_echo(now, sender, datagram, &frame),
             Ok(Input::Error(error)) => match self.quoted_elsewhere(&error) {
                 Some(shard) => {

@@ -10,7 +10,7 @@ use crate::{
         icmp::{Problem, Quote},
         ipv4::{self, Cast, Datagram},
         reassembly::Reassembled,
-        route::NextHop,
+        route::{NextHop, Route},
     },
     telemetry::DropReason,
     time::Instant,
@@ -99,7 +99,8 @@ impl<P: FramePool> Stack<P> {
 
     fn handle_ipv4(&mut self, now: Instant, mut frame: RxFrame, ethernet: &ethernet::Header) {
         let link_group = ethernet.destination.is_multicast();
-        let datagram = match ipv4::receive(self.pool.rx_bytes(&frame), self.addresses.routes(), link_group) {
+        let (bytes, routes) = (self.pool.rx_bytes(&frame), self.addresses.routes());
+        let datagram = match ipv4::receive_front(bytes, frame.len(), routes, link_group) {
             Ok(datagram) => datagram,
             Err(reason) => return self.drop_received(frame, reason),
         };
@@ -124,7 +125,7 @@ impl<P: FramePool> Stack<P> {
                 self.handle_icmp_frame(now, sender, &datagram, frame);
             }
             _ => {
-                let quote = Quote::of(self.pool.rx_bytes(&frame), datagram.cast);
+                let quote = Quote::of_front(self.pool.rx_bytes(&frame), frame.len(), datagram.cast);
                 self.send_error(now, Problem::ProtocolUnreachable, quote.as_ref(), sender);
                 self.drop_received(frame, DropReason::Ipv4UnknownProtocol);
             }
@@ -144,7 +145,8 @@ impl<P: FramePool> Stack<P> {
     }
 
     pub(super) fn assemble(&mut self, now: Instant, datagram: &Datagram, frame: RxFrame, mac: MacAddr) {
-        let payload = self.pool.rx_bytes(&frame).get(datagram.payload.clone()).unwrap_or_default();
+        let bytes = self.pool.rx_gather(&frame);
+        let payload = bytes.get(datagram.payload.clone()).unwrap_or_default();
         let inserted = self.fragments.insert(now, &datagram.header, payload);
         self.pool.release_rx(frame);
         for _ in 0..self.fragments.take_evicted() {
@@ -166,7 +168,7 @@ impl<P: FramePool> Stack<P> {
     }
 
     /// A segment or an ICMP message that came in parts, because a router on the way had to cut it: rare, and no longer
-    /// than what comes in one part, so it goes on in a chunk as if it had.
+    /// than what comes in one part, so it goes on in a frame as if it had.
     fn handle_reassembled(
         &mut self,
         now: Instant,
@@ -177,11 +179,11 @@ impl<P: FramePool> Stack<P> {
         if !known {
             return Err(DropReason::Ipv4UnknownProtocol);
         }
-        if whole.payload.len() > self.pool.tx_capacity() {
+        let mtu = self.routes().get(whole.header.destination.into()).map_or(0, Route::mtu);
+        if whole.payload.len() > self.pool.tx_capacity().max(mtu.into()) {
             return Err(DropReason::FragmentTooLong);
         }
-        let chunk = self.pool.allocate().ok_or(DropReason::NoFrame)?;
-        let frame = self.pool.receive(chunk, &whole.payload);
+        let frame = self.pool.receive_whole(&whole.payload).ok_or(DropReason::NoFrame)?;
         if whole.header.protocol == protocol::TCP {
             let ce = Ecn::of(whole.header.tos) == Ecn::Ce;
             self.handle_tcp(now, sender, whole.header.destination.into(), frame, ce);

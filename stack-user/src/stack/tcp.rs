@@ -283,8 +283,12 @@ impl<P: FramePool> Stack<P> {
         mut frame: RxFrame,
         ce: bool,
     ) {
-        let (mut segment, payload) = match Segment::parse(sender.ip, destination, self.pool.rx_bytes(&frame))
-        {
+        let parsed = if frame.is_long() {
+            Segment::parse_pieces(sender.ip, destination, frame.len(), self.pool.rx_pieces(&frame))
+        } else {
+            Segment::parse(sender.ip, destination, self.pool.rx_bytes(&frame))
+        };
+        let (mut segment, payload) = match parsed {
             Ok(parsed) => parsed,
             Err(reason) => return self.drop_received(frame, reason),
         };

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::{Event, Stack, UdpId, egress::Sender, siblings::Membership};
 use crate::{
-    frame::{FramePool, RxFrame},
+    frame::{FramePool, RxFrame, behind},
     net::{
         icmp::{Problem, Quote},
         ipv4::Datagram,
@@ -165,9 +165,15 @@ impl<P: FramePool> Stack<P> {
     ) {
         let (source, destination) =
             (IpAddr::V4(datagram.header.source), IpAddr::V4(datagram.header.destination));
-        let bytes = self.pool.rx_bytes(&frame);
-        let ip_payload = bytes.get(datagram.payload.clone()).unwrap_or_default();
-        let (header, payload) = match Header::parse(source, destination, ip_payload) {
+        let ip_header_len = datagram.payload.start;
+        let parsed = if frame.is_long() {
+            let pieces = behind(ip_header_len, self.pool.rx_pieces(&frame));
+            Header::parse_pieces(source, destination, datagram.payload.len(), pieces)
+        } else {
+            let ip_payload = self.pool.rx_bytes(&frame).get(datagram.payload.clone()).unwrap_or_default();
+            Header::parse(source, destination, ip_payload)
+        };
+        let (header, payload) = match parsed {
             Ok(parsed) => parsed,
             Err(reason) => return self.drop_received(frame, reason),
         };
@@ -177,12 +183,11 @@ impl<P: FramePool> Stack<P> {
             if let Some(shard) = self.socket_elsewhere(local, remote) {
                 return self.pass_on_datagram(shard, datagram, sender.mac, frame);
             }
-            let quote = Quote::of(self.pool.rx_bytes(&frame), datagram.cast);
+            let quote = Quote::of_front(self.pool.rx_bytes(&frame), frame.len(), datagram.cast);
             // RFC 1122 §4.1.3.1.
             self.send_error(now, Problem::PortUnreachable, quote.as_ref(), sender);
             return self.drop_received(frame, DropReason::UdpNoSocket);
         };
-        let ip_header_len = datagram.payload.start;
         frame.truncate(ip_header_len + payload.end);
         frame.trim_front(ip_header_len + payload.start);
         self.deliver_udp(id, remote, destination, Ecn::of(datagram.header.tos), Payload::Frame(frame));

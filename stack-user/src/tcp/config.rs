@@ -82,9 +82,11 @@ pub enum PathMtuProbing {
 impl Config {
     /// Makes what is chosen fit what a pool of frames can bear.
     pub fn fit<P: FramePool>(&mut self, pool: &P) {
-        let largest = pool.tx_capacity().saturating_sub(self.header_room + Header::LEN);
+        let headers = self.header_room + Header::LEN;
+        let largest = pool.tx_frame_capacity().saturating_sub(headers);
         self.mss = self.mss.min(largest.try_into().unwrap_or(u16::MAX));
-        let share = pool.chunks() / WINDOW_POOL_SHARE * usize::from(self.mss);
+        let chunks_for_each = (headers + usize::from(self.mss)).div_ceil(pool.tx_capacity()).max(1);
+        let share = pool.chunks() / WINDOW_POOL_SHARE / chunks_for_each * usize::from(self.mss);
         self.recv_buffer = self.recv_buffer.min(share);
         self.recv_buffer_max = self.largest_recv_buffer().min(share);
     }

@@ -348,8 +348,9 @@ impl Connection {
         let all = len + FOLLOWERS * layout.mss;
         let usable = (self.snd.una + self.snd.wnd) - self.snd.nxt;
         let calm = self.sack_enabled && self.recovery.phase() == Phase::Open && self.send.lost() == 0;
-        let fits =
-            all <= usable && all <= self.send.unsent_bytes() && layout.payload_at + len <= pool.tx_capacity();
+        let fits = all <= usable
+            && all <= self.send.unsent_bytes()
+            && layout.payload_at + len <= pool.tx_frame_capacity();
         if !(calm && fits && self.congestion_allows(all)) {
             return None;
         }

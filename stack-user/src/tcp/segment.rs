@@ -47,7 +47,28 @@ impl Segment {
         if Sum::pseudo_header(source, destination, protocol::TCP, bytes.len()).bytes(bytes).finish() != 0 {
             return Err(DropReason::TcpBadChecksum);
         }
-        let segment = Self {
+        Ok((Self::of(&header, options), payload))
+    }
+
+    /// The same of a segment that lies in several pieces, of `len` bytes; the first has the header and its options.
+    ///
+    /// # Errors
+    /// As [`parse`](Self::parse).
+    pub fn parse_pieces<'a>(
+        source: IpAddr,
+        destination: IpAddr,
+        len: usize,
+        pieces: impl Iterator<Item = &'a [u8]> + Clone,
+    ) -> Result<(Self, usize), DropReason> {
+        let (header, options, payload) = Header::parse(pieces.clone().next().unwrap_or_default())?;
+        if Sum::pseudo_header(source, destination, protocol::TCP, len).pieces(pieces).finish() != 0 {
+            return Err(DropReason::TcpBadChecksum);
+        }
+        Ok((Self::of(&header, options), payload))
+    }
+
+    fn of(header: &Header, options: &[u8]) -> Self {
+        Self {
             source_port: header.source,
             destination_port: header.destination,
             seq: SeqNumber(header.seq),
@@ -57,8 +78,7 @@ impl Segment {
             urgent: header.urgent,
             options: Options::parse(options),
             ce: false,
-        };
-        Ok((segment, payload))
+        }
     }
 
     /// Bytes of the header with its options.
@@ -70,6 +90,15 @@ impl Segment {
     /// behind the room for the header, and computes the checksum of all of it (RFC 9293 §3.1, MUST-2). Returns the
     /// segment's length.
     pub fn emit(&self, source: IpAddr, destination: IpAddr, payload_len: usize, bytes: &mut [u8]) -> usize {
+        let len = self.emit_unsummed(payload_len, bytes);
+        let segment = bytes.get(..len).unwrap_or_default();
+        let checksum = Sum::pseudo_header(source, destination, protocol::TCP, len).bytes(segment).finish();
+        Header::set_checksum(bytes, checksum);
+        len
+    }
+
+    /// Writes header and options, with a checksum of zero. Returns the length of the segment with so much payload.
+    pub(super) fn emit_unsummed(&self, payload_len: usize, bytes: &mut [u8]) -> usize {
         let header = Header {
             source: self.source_port,
             destination: self.destination_port,
@@ -84,11 +113,7 @@ impl Segment {
         if let Some(room) = bytes.get_mut(Header::LEN..) {
             self.options.emit(room);
         }
-        let len = Header::LEN + options_len + payload_len;
-        let segment = bytes.get(..len).unwrap_or_default();
-        let checksum = Sum::pseudo_header(source, destination, protocol::TCP, len).bytes(segment).finish();
-        Header::set_checksum(bytes, checksum);
-        len
+        Header::LEN + options_len + payload_len
     }
 
     /// Whether SYN is set.

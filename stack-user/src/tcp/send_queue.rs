@@ -1,5 +1,7 @@
 //! What the application has written and the peer has not acknowledged: each entry is one segment in the frame that it
-//! is sent from, and sent again.
+//! is sent from, and sent again. A segment that is longer than a chunk lies in several.
+
+mod cut;
 
 use std::{collections::VecDeque, ops::Range};
 
@@ -27,6 +29,8 @@ pub struct SendQueue {
     end: u64,
     /// Bytes of payload in all entries.
     bytes: usize,
+    /// Chunks of all entries, those that the NIC has included.
+    chunks: usize,
     fin: bool,
     /// Sequence numbers of the sent entries, and of those among them that are marked.
     sent: usize,
@@ -45,6 +49,8 @@ pub struct Entry {
     pub len: usize,
     /// FIN follows the payload.
     pub fin: bool,
+    /// Chunks of its frame.
+    chunks: u8,
     /// What we believe of its last transmission.
     pub mark: Mark,
     /// How often it was sent.
@@ -112,24 +118,6 @@ pub struct Acknowledged {
     pub fin: bool,
     /// Sequence numbers of those that were sent more than once.
     pub repaired: usize,
-}
-
-/// Copies `len` bytes from a place in one frame to a place in another: through the stack and in pieces, since two frames
-/// of one pool can't be borrowed at once.
-fn copy_between<P: FramePool>(
-    pool: &mut P,
-    (from, from_at): (&mut TxFrame, usize),
-    (to, to_at): (&mut TxFrame, usize),
-    len: usize,
-) {
-    let mut piece = [0; 256];
-    let mut done = 0;
-    while done < len {
-        let n = piece.len().min(len - done);
-        piece[..n].copy_from_slice(&pool.tx_buffer(from)[from_at + done..][..n]);
-        pool.tx_buffer(to)[to_at + done..][..n].copy_from_slice(&piece[..n]);
-        done += n;
-    }
 }
 
 impl Entry {
@@ -250,7 +238,7 @@ impl SendQueue {
     /// Who waits for its share to grow needs no wake-up when others let go: it has chunks, and each ACK of them is one.
     /// Who has none is not full, even if nobody has any to give.
     pub fn is_full<P: FramePool>(&self, pool: &P) -> bool {
-        !self.entries.is_empty() && self.entries.len() >= pool.available()
+        !self.entries.is_empty() && self.chunks >= pool.available()
     }
 
     /// Whether writing may take another chunk of those that all connections share. A queue that is (almost) empty may use
@@ -283,14 +271,17 @@ impl SendQueue {
         debug_assert!(!self.fin, "nothing follows FIN");
         let mut done = 0;
         while let Some(rest) = data.get(done..).filter(|rest| !rest.is_empty()) {
-            if !self.last_has_room(layout) && !self.push_empty(pool) {
+            let has_room = match self.last_has_room(layout) {
+                true => self.last_has_chunks(pool, layout) || self.grow_last(pool),
+                false => self.push_empty(pool),
+            };
+            if !has_room {
                 break;
             }
             let Some(Entry { len, slot: Slot::Home(frame), .. }) = self.entries.back_mut() else { break };
-            let n = rest.len().min(layout.mss - *len);
-            let at = layout.payload_at + *len;
-            let Some(room) = pool.tx_buffer(frame).get_mut(at..at + n) else { break };
-            room.copy_from_slice(&rest[..n]);
+            let wanted = rest.len().min(layout.mss - *len);
+            // What the present chunks take; then another is asked for.
+            let n = pool.tx_write(frame, layout.payload_at + *len, &rest[..wanted]);
             *len += n;
             done += n;
             self.bytes += n;
@@ -309,7 +300,7 @@ impl SendQueue {
     /// Appends a frame that `len` bytes of payload were written into, at the layout's place.
     pub fn push_written(&mut self, frame: TxFrame, len: usize) {
         debug_assert!(!self.fin && len > 0, "nothing follows FIN, and nothing is no segment");
-        self.push(Slot::Home(frame));
+        self.push(Slot::Home(frame), 1);
         if let Some(entry) = self.entries.back_mut() {
             entry.len = len;
         }
@@ -326,15 +317,38 @@ impl SendQueue {
             return false;
         }
         let Some(frame) = pool.allocate() else { return false };
-        self.push(Slot::Home(frame.into_tx()));
+        self.push(Slot::Home(frame.into_tx()), 1);
         true
     }
 
-    fn push(&mut self, slot: Slot) {
+    /// Whether the last entry's chunks have room for another byte.
+    fn last_has_chunks<P: FramePool>(&self, pool: &P, layout: Layout) -> bool {
+        let last = self.entries.back();
+        last.is_some_and(|last| layout.payload_at + last.len < usize::from(last.chunks) * pool.tx_capacity())
+    }
+
+    /// Makes the last entry's frame longer by a chunk, as far as one may be had.
+    fn grow_last<P: FramePool>(&mut self, pool: &mut P) -> bool {
+        if self.is_full(pool) || !self.may_allocate(pool) {
+            return false;
+        }
+        let Some(Entry { slot: Slot::Home(frame), chunks, .. }) = self.entries.back_mut() else {
+            return false;
+        };
+        let Some(chunk) = pool.allocate() else { return false };
+        pool.grow_tx(frame, chunk);
+        *chunks += 1;
+        self.chunks += 1;
+        true
+    }
+
+    fn push(&mut self, slot: Slot, chunks: u8) {
+        self.chunks += usize::from(chunks);
         self.entries.push_back(Entry {
             start: self.end,
             len: 0,
             fin: false,
+            chunks,
             mark: Mark::InFlight,
             transmissions: 0,
             sent_at: Instant::ZERO,
@@ -349,62 +363,13 @@ impl SendQueue {
     pub fn push_fin(&mut self) {
         debug_assert!(!self.fin);
         if self.next == self.entries.len() {
-            self.push(Slot::Empty);
+            self.push(Slot::Empty, 0);
         }
         if let Some(last) = self.entries.back_mut() {
             last.fin = true;
         }
         self.fin = true;
         self.end += 1;
-    }
-
-    /// Cuts an entry in two after `len` bytes, by copying the first part into another frame: the window or a smaller
-    /// path MTU forces it. Returns whether that was possible; not if the pool is down to its reserve.
-    pub fn split<P: FramePool>(&mut self, pool: &mut P, index: usize, len: usize, payload_at: usize) -> bool {
-        if !Self::may_cut(pool, index) {
-            return false;
-        }
-        let Some(entry) = self.entries.get_mut(index) else { return false };
-        let Slot::Home(tail) = &mut entry.slot else { return false };
-        debug_assert!(len > 0 && len < entry.len);
-        let Some(free) = pool.allocate() else { return false };
-        let mut head = free.into_tx();
-        copy_between(pool, (tail, payload_at), (&mut head, payload_at), len);
-        pool.tx_buffer(tail).copy_within(payload_at + len..payload_at + entry.len, payload_at);
-        let first = Entry { start: entry.start, len, fin: false, slot: Slot::Home(head), ..*entry };
-        entry.start += len as u64;
-        entry.len -= len;
-        self.entries.insert(index, first);
-        if index < self.next {
-            self.next += 1;
-        }
-        true
-    }
-
-    /// Makes the first entry that was never sent `len` bytes long, with bytes of those behind it: a probe of the path's
-    /// MTU. Returns whether there were as many.
-    pub fn lengthen_unsent<P: FramePool>(&mut self, pool: &mut P, len: usize, payload_at: usize) -> bool {
-        loop {
-            let mut unsent = self.entries.range_mut(self.next..);
-            let (Some(first), Some(second)) = (unsent.next(), unsent.next()) else { return false };
-            if first.len >= len {
-                return true;
-            }
-            let (Slot::Home(to), Slot::Home(from)) = (&mut first.slot, &mut second.slot) else {
-                return false;
-            };
-            let n = second.len.min(len - first.len);
-            copy_between(pool, (from, payload_at), (to, payload_at + first.len), n);
-            pool.tx_buffer(from).copy_within(payload_at + n..payload_at + second.len, payload_at);
-            first.len += n;
-            second.start += n as u64;
-            second.len -= n;
-            if second.sequence_len() == 0
-                && let Some(Entry { slot: Slot::Home(frame), .. }) = self.entries.remove(self.next + 1)
-            {
-                pool.release_tx(frame);
-            }
-        }
     }
 
     /// Gives out the frame of an entry to be sent, and notes the transmission. `None` for a FIN alone, and if the NIC
@@ -443,7 +408,7 @@ impl SendQueue {
         let entry = self.find(start).and_then(|index| self.entries.get_mut(index));
         match entry {
             Some(entry) if matches!(entry.slot, Slot::Away) => entry.slot = Slot::Home(frame.into_tx(0)),
-            _ => pool.release(frame.into_free()),
+            _ => pool.release_completed(frame),
         }
     }
 
@@ -509,6 +474,7 @@ impl SendQueue {
             self.next -= 1;
             self.sent -= entry.sequence_len();
             self.bytes -= entry.len;
+            self.chunks -= usize::from(entry.chunks);
             acked.fin |= entry.fin;
             acked.entries += 1;
             if let Slot::Home(frame) = entry.slot {
@@ -540,13 +506,15 @@ impl SendQueue {
             }
         }
         (self.next, self.bytes, self.sent, self.sacked, self.lost) = (0, 0, 0, 0, 0);
-        self.sacked_entries = 0;
+        (self.sacked_entries, self.chunks) = (0, 0);
     }
 
     /// Panics if the queue contradicts itself.
     pub fn check_invariants(&self, una: u64, nxt: u64) {
         let mut at = self.entries.front().map_or(self.end, |entry| entry.start);
         let (mut bytes, mut sent, mut sacked, mut lost, mut sacked_entries) = (0, 0, 0, 0, 0);
+        let chunks = self.entries.iter().map(|entry| usize::from(entry.chunks));
+        assert_eq!(chunks.sum::<usize>(), self.chunks, "chunks");
         for (index, entry) in self.entries.iter().enumerate() {
             assert_eq!(entry.start, at, "entries follow each other");
             assert!(entry.sequence_len() > 0, "no entry is empty");

@@ -7,6 +7,5 @@ use crate::{
 
 /// A received frame that holds `bytes`.
 pub(super) fn rx_frame(pool: &mut Umem, bytes: &[u8]) -> RxFrame {
-    let free = pool.allocate().expect("a chunk");
-    pool.receive(free, bytes)
+    pool.receive_whole(bytes).expect("chunks")
 }

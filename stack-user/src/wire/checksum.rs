@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-/// A running one's-complement sum. Parts that are added must start at an even offset of the whole.
+/// A running one's-complement sum. Parts that are added must start at an even offset of the whole, or say where they do.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Sum(u64);
 
@@ -35,6 +35,23 @@ impl Sum {
         let rest = words.remainder();
         last[..rest.len()].copy_from_slice(rest);
         Self(sum + u64::from(u32::from_be_bytes(last)))
+    }
+
+    /// Adds what lies in several pieces, of which the first starts at an even offset and the others where the one before
+    /// ends.
+    pub fn pieces<'a>(self, pieces: impl IntoIterator<Item = &'a [u8]>) -> Self {
+        let add = |(sum, at): (Self, usize), piece: &[u8]| (sum.bytes_at(at, piece), at + piece.len());
+        pieces.into_iter().fold((self, 0), add).0
+    }
+
+    /// Adds bytes that start at this offset of the whole. At an odd one, each counts in the other half of its word, and so
+    /// does their sum (RFC 1071 §2 (B)).
+    pub fn bytes_at(self, offset: usize, bytes: &[u8]) -> Self {
+        if offset.is_multiple_of(2) {
+            return self.bytes(bytes);
+        }
+        let sum = !Self::new().bytes(bytes).finish();
+        Self(self.0 + u64::from(sum.swap_bytes()))
     }
 
     /// The checksum: the complement of the sum, folded to 16 bits. Zero over data that carries a right one.
@@ -92,6 +109,14 @@ mod tests {
         #[test]
         fn agrees_with_the_naive_sum(bytes in proptest::collection::vec(any::<u8>(), 0..3000)) {
             prop_assert_eq!(checksum(&bytes), naive(&bytes));
+        }
+
+        #[test]
+        fn rfc1071_2_b_pieces_sum_to_the_same_wherever_they_are_cut(
+            pieces in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..300), 0..6),
+        ) {
+            let sum = Sum::new().pieces(pieces.iter().map(Vec::as_slice));
+            prop_assert_eq!(sum.finish(), naive(&pieces.concat()));
         }
     }
 }

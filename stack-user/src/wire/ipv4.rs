@@ -75,12 +75,21 @@ impl Header {
     /// [`DropReason::Ipv4Malformed`], [`DropReason::Ipv4BadChecksum`] (RFC 1122 §3.2.1.2), or
     /// [`DropReason::Ipv4SourceRoute`] (RFC 7126 §4.3 and §4.4: drop them).
     pub fn parse(bytes: &[u8]) -> Result<(Self, Range<usize>), DropReason> {
+        Self::parse_front(bytes, bytes.len())
+    }
+
+    /// The same of what begins with `bytes` and has `len` in all: of a frame in several chunks, the first one is enough, as the
+    /// header must be in it.
+    ///
+    /// # Errors
+    /// As [`parse`](Self::parse).
+    pub fn parse_front(bytes: &[u8], len: usize) -> Result<(Self, Range<usize>), DropReason> {
         let malformed = DropReason::Ipv4Malformed;
         let fixed = bytes.first_chunk::<LEN>().ok_or(malformed)?;
         let header_len = header_len(fixed[0]).ok_or(malformed)?;
         let header = bytes.get(..header_len).ok_or(malformed)?;
         let total_len = usize::from(u16::from_be_bytes([fixed[2], fixed[3]]));
-        if total_len < header_len || total_len > bytes.len() {
+        if total_len < header_len || total_len > len {
             return Err(malformed);
         }
         if checksum(header) != 0 {

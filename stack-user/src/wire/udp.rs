@@ -28,21 +28,57 @@ impl Header {
         destination: IpAddr,
         bytes: &[u8],
     ) -> Result<(Self, Range<usize>), DropReason> {
+        Self::parse_pieces(source, destination, bytes.len(), std::iter::once(bytes))
+    }
+
+    /// The same of an IP payload that lies in several pieces, of `total` bytes; the first has the header.
+    ///
+    /// # Errors
+    /// As [`parse`](Self::parse).
+    pub fn parse_pieces<'a>(
+        source: IpAddr,
+        destination: IpAddr,
+        total: usize,
+        pieces: impl Iterator<Item = &'a [u8]> + Clone,
+    ) -> Result<(Self, Range<usize>), DropReason> {
         let malformed = DropReason::UdpMalformed;
+        let bytes = pieces.clone().next().unwrap_or_default();
         let &[s0, s1, d0, d1, l0, l1, c0, c1] = bytes.first_chunk::<LEN>().ok_or(malformed)?;
         let len = usize::from(u16::from_be_bytes([l0, l1]));
-        let datagram = bytes.get(..len).filter(|datagram| datagram.len() >= LEN).ok_or(malformed)?;
+        if len < LEN || len > total {
+            return Err(malformed);
+        }
         let unchecked = [c0, c1] == [0, 0];
         if unchecked && source.is_ipv6() {
             return Err(DropReason::UdpBadChecksum);
         }
-        let sum = Sum::pseudo_header(source, destination, protocol::UDP, len).bytes(datagram);
-        if !unchecked && sum.finish() != 0 {
+        let mut left = len;
+        let datagram = pieces.map(|piece| {
+            let part = &piece[..piece.len().min(left)];
+            left -= part.len();
+            part
+        });
+        let sum = Sum::pseudo_header(source, destination, protocol::UDP, len);
+        if !unchecked && sum.pieces(datagram).finish() != 0 {
             return Err(DropReason::UdpBadChecksum);
         }
         let source_port = u16::from_be_bytes([s0, s1]);
         let destination_port = u16::from_be_bytes([d0, d1]);
         Ok((Self { source_port, destination_port }, LEN..len))
+    }
+
+    /// The header in front of `data`, with the checksum over both.
+    pub fn in_front_of(&self, source: IpAddr, destination: IpAddr, data: &[u8]) -> [u8; LEN] {
+        // No datagram of ours is longer than a frame, so the length fits.
+        let len = u16::try_from(LEN + data.len()).unwrap_or(u16::MAX);
+        let ([s0, s1], [d0, d1]) = (self.source_port.to_be_bytes(), self.destination_port.to_be_bytes());
+        let [l0, l1] = len.to_be_bytes();
+        let header = [s0, s1, d0, d1, l0, l1, 0, 0];
+        let sum = Sum::pseudo_header(source, destination, protocol::UDP, LEN + data.len());
+        let sum = sum.bytes(&header).bytes(data).finish();
+        // A checksum of zero would say "none"; all ones is the same number (RFC 768).
+        let [c0, c1] = if sum == 0 { [0xff; 2] } else { sum.to_be_bytes() };
+        [s0, s1, d0, d1, l0, l1, c0, c1]
     }
 
     /// Writes the header at the front of `out`, whose other bytes already are the data, with the checksum over
@@ -51,16 +87,8 @@ impl Header {
     /// # Panics
     /// When `out` is shorter than [`LEN`].
     pub fn emit(&self, source: IpAddr, destination: IpAddr, out: &mut [u8]) {
-        // No datagram of ours is longer than a frame, so the length fits.
-        let len = u16::try_from(out.len()).unwrap_or(u16::MAX);
-        out[..2].copy_from_slice(&self.source_port.to_be_bytes());
-        out[2..4].copy_from_slice(&self.destination_port.to_be_bytes());
-        out[4..6].copy_from_slice(&len.to_be_bytes());
-        out[6..8].copy_from_slice(&[0, 0]);
-        let sum = Sum::pseudo_header(source, destination, protocol::UDP, out.len()).bytes(out).finish();
-        // A checksum of zero would say "none"; all ones is the same number (RFC 768).
-        let sum = if sum == 0 { 0xffff } else { sum };
-        out[6..8].copy_from_slice(&sum.to_be_bytes());
+        let (header, data) = out.split_at_mut(LEN);
+        header.copy_from_slice(&self.in_front_of(source, destination, data));
     }
 }
 

@@ -188,7 +188,7 @@ impl World {
             let end = &mut self.ends[index];
             end.connection.poll_transmit(self.now, &mut end.pool)
         } {
-            let bytes = self.ends[index].pool.tx_bytes(&frame)[HEADER_ROOM..].to_vec();
+            let bytes = self.ends[index].pool.tx_gather(&frame)[HEADER_ROOM..].to_vec();
             let done = self.now + Duration::from_micros(self.rng.below(3_000));
             self.ends[index].on_nic.push((done, frame, retained));
             self.put_on_wire(1 - index, bytes);
@@ -263,7 +263,7 @@ impl End {
             let done = frame.into_completed();
             match retained {
                 Some(key) => self.connection.handle_completion(now, &mut self.pool, done, key),
-                None => self.pool.release(done.into_free()),
+                None => self.pool.release_completed(done),
             }
             self.connection.check_invariants();
         }

@@ -156,11 +156,15 @@ impl Host {
 
     /// The NIC writes a frame into an empty chunk, if it has one.
     pub(crate) fn receive(&mut self, now: Instant, bytes: &[u8]) {
-        let Some(free) = self.fill.pop() else {
+        let pool = self.stack.pool_mut();
+        let chunks = bytes.len().div_ceil(pool.tx_capacity()).max(1);
+        if self.fill.len() < chunks {
             self.overruns += 1;
             return;
-        };
-        let frame = self.stack.pool_mut().receive(free, bytes);
+        }
+        // Its empty chunks are those that the pool hands out next.
+        self.fill.drain(self.fill.len() - chunks..).for_each(|free| pool.release(free));
+        let frame = pool.receive_whole(bytes).expect("as many chunks");
         self.received.push_back(frame);
         if self.interrupt_at.is_none() {
             self.interrupt_at = Some(now + self.make.nic.interrupt_delay);
@@ -177,7 +181,7 @@ impl Host {
         if self.interrupt_at.is_some_and(|at| at <= now) {
             self.interrupt_at = None;
             while let Some(frame) = self.received.pop_front() {
-                self.referee.received(now, self.stack.pool().rx_bytes(&frame));
+                self.referee.received(now, &self.stack.pool().rx_gather(&frame));
                 self.stack.handle_frame(local, frame);
             }
         }
@@ -221,7 +225,7 @@ impl Host {
     fn transmit(&mut self, now: Instant, local: Instant) {
         while self.sending.len() + self.sent.len() < self.make.nic.tx_ring {
             let Some(frame) = self.stack.poll_transmit(local) else { return };
-            self.referee.sent(now, self.stack.pool().tx_bytes(&frame));
+            self.referee.sent(now, &self.stack.pool().tx_gather(&frame));
             let earliest = self.sending.back().map_or(now, |&(at, _)| at);
             let at = (now + delay(&mut self.rng, self.make.nic.tx_delay)).max(earliest);
             self.sending.push_back((at, frame));
@@ -232,7 +236,7 @@ impl Host {
     fn read_frames(&mut self, now: Instant, out: &mut Vec<Vec<u8>>) -> bool {
         let mut any = false;
         while let Some((_, frame)) = self.sending.pop_front_if(|&mut (at, _)| at <= now) {
-            out.push(self.stack.pool().tx_bytes(&frame).to_vec());
+            out.push(self.stack.pool().tx_gather(&frame).to_vec());
             let at = now + delay(&mut self.rng, self.make.nic.completion_delay);
             self.sent.push_back((at, frame.into_completed()));
             any = true;

@@ -94,10 +94,9 @@ impl Side {
         self.device.rx_burst(now, &mut self.umem, &mut self.received);
         let count = self.received.len();
         for frame in self.received.drain(..) {
-            if let Some(chunk) = other.umem.allocate() {
-                let mut out = chunk.into_tx();
-                let bytes = self.umem.rx_bytes(&frame);
-                other.umem.tx_buffer(&mut out)[..bytes.len()].copy_from_slice(bytes);
+            if let Some(mut out) = other.umem.allocate_tx(frame.len()) {
+                let bytes = self.umem.rx_gather(&frame);
+                other.umem.tx_write(&mut out, 0, &bytes);
                 out.set_len(bytes.len());
                 other.to_send.push_back(out);
             }
@@ -109,7 +108,7 @@ impl Side {
     fn send(&mut self, now: Instant) {
         self.device.tx_burst(now, &mut self.umem, &mut self.to_send);
         self.device.completions(&mut self.umem, &mut self.done);
-        self.done.drain(..).for_each(|frame| self.umem.release(frame.into_free()));
+        self.done.drain(..).for_each(|frame| self.umem.release_completed(frame));
     }
 }
 

@@ -68,15 +68,14 @@ impl Fault {
             return;
         }
         if let Some(bit) = self.rx.damaged_bit(ETHERNET_HEADER, frame.len()) {
-            flip(umem.rx_bytes_mut(&mut frame), bit);
+            flip(umem.rx_byte_mut(&mut frame, bit / 8), bit);
         }
-        if self.rx.is_doubled()
-            && let Some(chunk) = umem.allocate()
-        {
-            let bytes = umem.rx_bytes(&frame).to_vec();
-            let copy = umem.receive(chunk, &bytes);
-            self.rx.count_double();
-            self.receive_later(now, umem, copy);
+        if self.rx.is_doubled() {
+            let bytes = umem.rx_gather(&frame).into_owned();
+            if let Some(copy) = umem.receive_whole(&bytes) {
+                self.rx.count_double();
+                self.receive_later(now, umem, copy);
+            }
         }
         self.receive_later(now, umem, frame);
     }
@@ -118,13 +117,12 @@ impl Fault {
 
     /// A copy of a frame, with one bit flipped if asked for; `None` if there is no chunk for it.
     fn copy(&mut self, umem: &mut Umem, frame: &TxFrame, bit: Option<usize>) -> Option<TxFrame> {
-        let mut copy = umem.allocate()?.into_tx();
-        let bytes = umem.tx_bytes(frame).to_vec();
-        let buffer = umem.tx_buffer(&mut copy);
-        buffer[..bytes.len()].copy_from_slice(&bytes);
+        let mut copy = umem.allocate_tx(frame.len())?;
+        let mut bytes = umem.tx_gather(frame).into_owned();
         if let Some(bit) = bit {
-            flip(buffer, bit);
+            flip(bytes.get_mut(bit / 8), bit);
         }
+        umem.tx_write(&mut copy, 0, &bytes);
         copy.set_len(bytes.len());
         if let Some(mark) = self.is_copy.get_mut(copy.chunk() as usize) {
             *mark = true;
@@ -173,7 +171,7 @@ impl Device for Fault {
         for at in (before..done.len()).rev() {
             let is_copy = self.is_copy.get_mut(done[at].chunk() as usize).is_some_and(mem::take);
             if is_copy {
-                umem.release(done.remove(at).into_free());
+                umem.release_completed(done.remove(at));
             }
         }
     }
@@ -227,8 +225,8 @@ impl fmt::Debug for Fault {
     }
 }
 
-fn flip(bytes: &mut [u8], bit: usize) {
-    if let Some(byte) = bytes.get_mut(bit / 8) {
+fn flip(byte: Option<&mut u8>, bit: usize) {
+    if let Some(byte) = byte {
         *byte ^= 1 << (bit % 8);
     }
 }

@@ -6,7 +6,7 @@ use std::{
     os::fd::{BorrowedFd, OwnedFd},
 };
 
-use super::{Bound, OpenError, queue::Queue};
+use super::{Bound, OpenError, long::LongFrames, queue::Queue};
 use crate::{
     device::{BURST, Device, Umem},
     frame::{CompletedFrame, FramePool, RxFrame, TxFrame},
@@ -45,8 +45,9 @@ pub struct XdpDevice {
     receiving: Vec<usize>,
     /// Of these, as many as a queue should have.
     receiving_max: usize,
-    /// Frames between the TX ring and the completion ring.
+    /// Chunks between the TX ring and the completion ring.
     sending: usize,
+    long: LongFrames,
     /// Those that the TX ring refused.
     refused: Vec<CompletedFrame>,
     /// The latest time that we were told.
@@ -88,6 +89,7 @@ impl XdpDevice {
             umem: region,
             next: 0,
             sending: 0,
+            long: LongFrames::default(),
             refused: Vec::new(),
             now: Instant::ZERO,
             kick_at: None,
@@ -104,9 +106,11 @@ impl XdpDevice {
         self.queues.iter().map(|queue| (queue.id(), queue.fd()))
     }
 
-    /// Chunks that the kernel has: in fill, RX, TX and completion rings.
-    pub fn chunks_in_rings(&self) -> usize {
-        self.receiving.iter().sum::<usize>() + self.sending
+    /// Chunks that the kernel has: in fill, RX, TX and completion rings. Those of a frame that has come in part are among
+    /// them.
+    pub fn chunks_in_rings(&self, umem: &Umem) -> usize {
+        let unfinished = self.queues.iter().map(|queue| queue.rx.unfinished(umem));
+        self.receiving.iter().sum::<usize>() + unfinished.sum::<usize>() + self.sending
     }
 
     fn check_umem(&self, umem: &Umem) {
@@ -195,16 +199,21 @@ impl Device for XdpDevice {
     fn tx_burst(&mut self, now: Instant, umem: &mut Umem, frames: &mut VecDeque<TxFrame>) {
         self.check_umem(umem);
         self.now = now;
-        let mut room = self.tx_room().min(frames.len());
+        let mut room = self.tx_room();
         while room > 0
+            && !frames.is_empty()
             && let Some(queue) = self.queues.first_mut()
         {
-            let batch = room.min(BURST);
-            let given = queue.tx.give(umem, frames.drain(..batch), &mut self.refused);
-            self.sending += given;
-            self.counters.tx_frames += given as u64;
-            self.counters.tx_refused += (batch - given) as u64;
-            room -= batch;
+            let before = frames.len();
+            let given = queue.tx.give(umem, frames, room, &mut self.long, &mut self.refused);
+            let taken = before - frames.len();
+            self.sending += given.chunks;
+            self.counters.tx_frames += given.frames as u64;
+            self.counters.tx_refused += (taken - given.frames) as u64;
+            room -= given.chunks;
+            if taken == 0 {
+                break;
+            }
         }
         self.kick();
     }
@@ -213,7 +222,7 @@ impl Device for XdpDevice {
         self.check_umem(umem);
         done.append(&mut self.refused);
         if let Some(queue) = self.queues.first_mut() {
-            self.sending -= queue.completion.take(done).min(self.sending);
+            self.sending -= queue.completion.take(umem, &mut self.long, done).min(self.sending);
         }
         if self.kick_at.is_some() {
             self.kick();

@@ -13,6 +13,7 @@
 
 mod device;
 mod error;
+mod long;
 pub mod program;
 mod queue;
 mod rings;
@@ -189,6 +190,7 @@ pub fn open(
 ) -> Result<(XdpDevice, Umem, Bound), OpenError> {
     let ring_size = QueueSize::new(options.ring_size).map_err(|_| OpenError::RingSize(options.ring_size))?;
     let mut umem = open_umem(queues.len(), ring_size, options.chunks_per_queue)?;
+    umem.limit_tx_chunks(1);
     let region = umem.as_shared().ok_or(OpenError::NotOurUmem)?;
     let queues = queues
         .iter()
@@ -218,7 +220,7 @@ fn open_umem(queues: usize, ring_size: QueueSize, chunks_per_queue: u32) -> Resu
         .build()
         .map_err(|_| OpenError::NotOurUmem)?;
     raise_locked_memory();
-    Umem::shared(chunks, config).map_err(|source| OpenError::umem(source, bytes))
+    Umem::shared(chunks, config, false).map_err(|source| OpenError::umem(source, bytes))
 }
 
 /// Allows ourselves as much locked memory as we may: the kernel counts the pages of all UMEMs. If it is not enough,

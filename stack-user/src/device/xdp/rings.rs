@@ -4,14 +4,16 @@
 //! kernel's. This file is where handles end and begin, so it is where a chunk could be lost or doubled.
 
 use std::{
+    collections::VecDeque,
     io,
     os::fd::{AsFd, AsRawFd, BorrowedFd},
 };
 
 use xsk_rs::{CompQueue, FillQueue, FrameDesc, RxQueue, TxQueue};
 
+use super::long::LongFrames;
 use crate::{
-    device::{BURST, CHUNK_SIZE, Umem},
+    device::{BURST, Umem},
     frame::{CompletedFrame, FramePool, FreeFrame, RxFrame, TxFrame},
 };
 
@@ -24,9 +26,21 @@ pub(super) struct FillRing {
 pub(super) struct RxRing {
     ring: RxQueue,
     descs: [FrameDesc; BURST],
-    /// Within a frame that fills several chunks, of which none is wanted.
-    in_long_frame: bool,
+    unfinished: Unfinished,
 }
+
+/// What there is of a frame of several chunks, whose last one has not come yet.
+enum Unfinished {
+    /// The next chunk begins a frame.
+    Nothing,
+    /// Its first chunks.
+    Frame(RxFrame),
+    /// It can't be used: the rest of it goes to the pool as it comes.
+    Refused,
+}
+
+/// A flag of a descriptor: the next one is of the same frame.
+const XDP_PKT_CONTD: u32 = 1;
 
 /// Frames, ours to give, for the kernel to send.
 pub(super) struct TxRing {
@@ -46,8 +60,15 @@ pub(super) struct CompletionRing {
 pub(super) struct Taken {
     /// Descriptors, and so chunks, that came back from the kernel.
     pub(super) chunks: usize,
-    /// Of these, the ones that carry no usable frame and went straight to the pool.
+    /// Frames that could not be used, and went straight to the pool.
     pub(super) refused: usize,
+}
+
+/// What went onto the TX ring.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Given {
+    pub(super) frames: usize,
+    pub(super) chunks: usize,
 }
 
 impl FillRing {
@@ -94,27 +115,41 @@ impl FillRing {
 
 impl RxRing {
     pub(super) fn new(ring: RxQueue) -> Self {
-        Self { ring, descs: [FrameDesc::default(); BURST], in_long_frame: false }
+        Self { ring, descs: [FrameDesc::default(); BURST], unfinished: Unfinished::Nothing }
     }
 
-    /// Takes up to `count` frames.
+    /// Takes up to `count` descriptors, and the frames that are whole with them.
     pub(super) fn take(&mut self, umem: &mut Umem, frames: &mut Vec<RxFrame>, count: usize) -> Taken {
         // SAFETY: the ring is of the UMEM's own socket, so what it names are the UMEM's chunks.
         let chunks = unsafe { self.ring.consume(&mut self.descs[..count.min(BURST)]) };
         let mut refused = 0;
         for desc in &self.descs[..chunks] {
-            let chunk = FreeFrame::mint((desc.addr() / CHUNK_SIZE) as u32);
-            let (offset, len) = (desc.addr() % CHUNK_SIZE, desc.lengths().data());
-            let is_whole = !self.in_long_frame && !desc.has_more_frames() && offset + len <= CHUNK_SIZE;
-            self.in_long_frame = desc.has_more_frames();
-            if is_whole {
-                frames.push(chunk.into_rx(offset as u16, len as u16));
-            } else {
-                refused += 1;
+            let (chunk, offset) = umem.chunk_at(desc.addr());
+            let (chunk, len) = (FreeFrame::mint(chunk), desc.lengths().data());
+            let is_alone = matches!(self.unfinished, Unfinished::Nothing) && !desc.has_more_frames();
+            if offset + len > umem.chunk_size() {
                 umem.release(chunk);
+                refused += refuse(umem, &mut self.unfinished, desc.has_more_frames());
+                continue;
+            }
+            let piece = chunk.into_rx(offset as u16, len as u16);
+            if is_alone {
+                frames.push(piece);
+            } else {
+                let (frame, is_refused) = join(umem, &mut self.unfinished, piece, desc.has_more_frames());
+                frames.extend(frame);
+                refused += is_refused;
             }
         }
         Taken { chunks, refused }
+    }
+
+    /// Chunks of a frame that is not finished: neither the kernel's any more, nor anybody else's.
+    pub(super) fn unfinished(&self, umem: &Umem) -> usize {
+        match &self.unfinished {
+            Unfinished::Frame(frame) => umem.rx_pieces(frame).count(),
+            Unfinished::Nothing | Unfinished::Refused => 0,
+        }
     }
 
     /// Whether a frame waits.
@@ -133,30 +168,67 @@ impl TxRing {
         Self { ring, size, descs: Vec::with_capacity(BURST) }
     }
 
-    /// Gives the kernel frames to send, which `frames` yields. There must be [room](Self::room) for all.
-    /// Returns how many were given; the others are completed at once, as if they had been sent and lost.
+    /// Gives the kernel frames from the front of `frames`, a burst's worth of descriptors at most, and no more than `room`,
+    /// which there [must be](Self::room). All of a frame's chunks go, or none. A frame that can't be sent is completed at
+    /// once, as if it had been sent and lost.
     pub(super) fn give(
         &mut self,
         umem: &Umem,
-        frames: impl Iterator<Item = TxFrame>,
+        frames: &mut VecDeque<TxFrame>,
+        room: usize,
+        long: &mut LongFrames,
         refused: &mut Vec<CompletedFrame>,
-    ) -> usize {
+    ) -> Given {
         self.descs.clear();
         let mut batch: [Option<TxFrame>; BURST] = [const { None }; BURST];
-        for frame in frames.take(BURST) {
-            // A frame without bytes is refused by the kernel, with all that follow it.
-            match desc_of(umem, frame.chunk(), frame.len()).filter(|desc| desc.lengths().data() > 0) {
-                Some(desc) => {
-                    batch[self.descs.len()] = Some(frame);
-                    self.descs.push(desc);
+        let mut count = 0;
+        while let Some(frame) = frames.pop_front() {
+            let chunks = if frame.is_long() { umem.tx_chunks(&frame) } else { 1 };
+            if self.descs.len() + chunks > room.min(BURST) && chunks <= self.size as usize {
+                frames.push_front(frame);
+                break;
+            }
+            if chunks <= room && self.describe(umem, &frame) {
+                if frame.is_long() {
+                    long.leave(umem, &frame);
                 }
-                None => refused.push(frame.into_completed()),
+                batch[count] = Some(frame);
+                count += 1;
+            } else {
+                refused.push(frame.into_completed());
             }
         }
         // SAFETY: the descriptors are of chunks whose only handles are in `batch`, which end here.
         let given = unsafe { self.ring.produce(&self.descs) };
-        refused.extend(batch.into_iter().skip(given).flatten().map(TxFrame::into_completed));
-        given
+        if given == 0 {
+            // All or none are taken; none, if the kernel's side of the ring moved back, which it doesn't.
+            for frame in batch.into_iter().flatten() {
+                long.forget(umem, &frame);
+                refused.push(frame.into_completed());
+            }
+            return Given::default();
+        }
+        Given { frames: count, chunks: given }
+    }
+
+    /// Appends the descriptors of a frame; not if it has no bytes, since the kernel would refuse it with all that follow it.
+    fn describe(&mut self, umem: &Umem, frame: &TxFrame) -> bool {
+        let before = self.descs.len();
+        let mut chunk = Some(frame.chunk());
+        for piece in umem.tx_pieces(frame) {
+            let desc = chunk.and_then(|chunk| desc_of(umem, chunk, piece.len()));
+            let Some(mut desc) = desc.filter(|desc| desc.lengths().data() > 0) else {
+                self.descs.truncate(before);
+                return false;
+            };
+            desc.set_options(XDP_PKT_CONTD);
+            self.descs.push(desc);
+            chunk = chunk.filter(|_| frame.is_long()).and_then(|chunk| umem.next_chunk(chunk));
+        }
+        if let Some(last) = self.descs.last_mut() {
+            last.set_options(0);
+        }
+        true
     }
 
     /// Descriptors in the ring.
@@ -164,12 +236,12 @@ impl TxRing {
         self.size
     }
 
-    /// Frames that fit.
+    /// Descriptors that fit.
     pub(super) fn room(&mut self) -> usize {
         self.ring.nb_free_exact() as usize
     }
 
-    /// Frames that the kernel has not looked at yet.
+    /// Descriptors that the kernel has not looked at yet.
     pub(super) fn unsent(&mut self) -> usize {
         self.size as usize - self.room().min(self.size as usize)
     }
@@ -203,16 +275,19 @@ impl CompletionRing {
         Self { ring, descs: [FrameDesc::default(); BURST] }
     }
 
-    /// Takes back all frames that have been sent. Returns how many.
-    pub(super) fn take(&mut self, done: &mut Vec<CompletedFrame>) -> usize {
+    /// Takes back all chunks that have been sent, and the frames that are whole with them. Returns how many chunks.
+    pub(super) fn take(
+        &mut self,
+        umem: &Umem,
+        long: &mut LongFrames,
+        done: &mut Vec<CompletedFrame>,
+    ) -> usize {
         let mut taken = 0;
         loop {
             // SAFETY: the ring is of the UMEM's own socket, so what it names are the UMEM's chunks.
             let count = unsafe { self.ring.consume(&mut self.descs) };
             done.extend(
-                self.descs[..count]
-                    .iter()
-                    .map(|desc| CompletedFrame::mint((desc.addr() / CHUNK_SIZE) as u32)),
+                self.descs[..count].iter().filter_map(|desc| long.come_back(umem.chunk_at(desc.addr()).0)),
             );
             taken += count;
             if count < BURST {
@@ -222,6 +297,97 @@ impl CompletionRing {
     }
 }
 
+/// Puts a chunk behind those of its frame that have come before. The frame, if it is whole now, or whether it was refused.
+fn join(
+    umem: &mut Umem,
+    unfinished: &mut Unfinished,
+    piece: RxFrame,
+    goes_on: bool,
+) -> (Option<RxFrame>, usize) {
+    let joined = match std::mem::replace(unfinished, Unfinished::Nothing) {
+        Unfinished::Nothing => Ok(piece),
+        Unfinished::Frame(mut frame) => match umem.append_rx(&mut frame, piece) {
+            Ok(()) => Ok(frame),
+            Err(piece) => {
+                umem.release_rx(frame);
+                Err(piece)
+            }
+        },
+        Unfinished::Refused => Err(piece),
+    };
+    match joined {
+        Ok(frame) if goes_on => {
+            *unfinished = Unfinished::Frame(frame);
+            (None, 0)
+        }
+        Ok(frame) => (Some(frame), 0),
+        Err(piece) => {
+            umem.release_rx(piece);
+            *unfinished = if goes_on { Unfinished::Refused } else { Unfinished::Nothing };
+            (None, usize::from(!goes_on))
+        }
+    }
+}
+
+/// A chunk of a frame can't be used, and so neither can the others. Returns 1 with the last of them.
+fn refuse(umem: &mut Umem, unfinished: &mut Unfinished, goes_on: bool) -> usize {
+    if let Unfinished::Frame(frame) = std::mem::replace(unfinished, Unfinished::Nothing) {
+        umem.release_rx(frame);
+    }
+    if goes_on {
+        *unfinished = Unfinished::Refused;
+    }
+    usize::from(!goes_on)
+}
+
 fn desc_of(umem: &Umem, chunk: u32, len: usize) -> Option<FrameDesc> {
     umem.as_shared().and_then(|region| region.desc(chunk, len))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn piece(umem: &mut Umem, bytes: &[u8]) -> RxFrame {
+        let free = umem.allocate().expect("a chunk");
+        umem.receive(free, bytes)
+    }
+
+    #[test]
+    fn a_frame_is_whole_with_its_last_chunk() {
+        let mut umem = Umem::on_heap(4).expect("memory");
+        let mut unfinished = Unfinished::Nothing;
+        for (bytes, goes_on) in [(b"one", true), (b"two", true)] {
+            let piece = piece(&mut umem, bytes);
+            assert_eq!(join(&mut umem, &mut unfinished, piece, goes_on), (None, 0));
+        }
+        let last = piece(&mut umem, b"end");
+        let (frame, refused) = join(&mut umem, &mut unfinished, last, false);
+        let frame = frame.expect("a frame");
+        assert_eq!((&*umem.rx_gather(&frame), refused), (&b"onetwoend"[..], 0));
+        umem.release_rx(frame);
+        assert_eq!(umem.available(), 4);
+    }
+
+    #[test]
+    fn a_frame_that_can_not_be_used_is_refused_once_and_all_its_chunks_come_back() {
+        let mut umem = Umem::on_heap(64).expect("memory");
+        let mut unfinished = Unfinished::Nothing;
+        let mut refused = 0;
+        for goes_on in [true; 60].into_iter().chain([false]) {
+            let piece = piece(&mut umem, b"x");
+            let (frame, more) = join(&mut umem, &mut unfinished, piece, goes_on);
+            assert_eq!(frame, None);
+            refused += more;
+        }
+        assert_eq!((refused, umem.available()), (1, 64));
+        let first = piece(&mut umem, b"first");
+        assert_eq!(join(&mut umem, &mut unfinished, first, true), (None, 0));
+        assert_eq!(refuse(&mut umem, &mut unfinished, true), 0);
+        assert_eq!(refuse(&mut umem, &mut unfinished, false), 1);
+        assert_eq!(umem.available(), 64);
+        let next = piece(&mut umem, b"next");
+        let (frame, _) = join(&mut umem, &mut unfinished, next, false);
+        assert!(frame.is_some_and(|frame| *umem.rx_gather(&frame) == *b"next"), "it ends with that frame");
+    }
 }

@@ -27,13 +27,9 @@ fn message(message: Message, body: &[u8]) -> Vec<u8> {
 
 /// A received frame with these bytes, and others around them.
 fn received(pool: &mut Umem, bytes: &[u8]) -> RxFrame {
-    let mut frame = pool.allocate().expect("a chunk").into_rx(256, 0);
-    let (chunk, len) = (frame.chunk(), bytes.len() as u16 + 10);
-    pool.release_rx(frame);
-    frame = pool.allocate().expect("the same chunk").into_rx(256, len);
-    assert_eq!(frame.chunk(), chunk);
-    pool.rx_bytes_mut(&mut frame)[10..].copy_from_slice(bytes);
+    let mut frame = pool.receive_whole(&[&[0; 10], bytes, &[0; 10]].concat()).expect("a chunk");
     frame.trim_front(10);
+    frame.truncate(bytes.len());
     frame
 }
 

@@ -27,9 +27,7 @@ impl Host {
     }
 
     fn frame(&mut self, data: &[u8]) -> Payload {
-        let mut frame = self.pool.allocate().expect("a chunk").into_rx(256, data.len() as u16);
-        self.pool.rx_bytes_mut(&mut frame).copy_from_slice(data);
-        Payload::Frame(frame)
+        Payload::Frame(self.pool.receive_whole(data).expect("chunks"))
     }
 
     fn deliver(&mut self, id: SocketId, from: SocketAddr, data: &[u8]) -> Result<(), DropReason> {
@@ -107,11 +105,45 @@ fn rfc8085_3_2_what_is_too_long_for_the_link_is_refused() {
     };
     assert_eq!(send(1_472, PATH), Ok(()));
     assert_eq!(send(1_473, PATH), Err(SendError::TooLong { len: 1_473, max: 1_472 }));
-    // A jumbo link, but the frame has to fit in its chunk.
     let jumbo = Path { mtu: 9_000, ..PATH };
+    assert_eq!(send(8_972, jumbo), Ok(()));
+    assert_eq!(send(8_973, jumbo), Err(SendError::TooLong { len: 8_973, max: 8_972 }));
+    // A NIC that takes a frame in one piece only.
+    host.pool.limit_tx_chunks(1);
     let max = 4_096 - 256 - 34 - 8;
-    assert_eq!(send(max, jumbo), Ok(()));
-    assert_eq!(send(max + 1, jumbo), Err(SendError::TooLong { len: max + 1, max }));
+    let mut send = |len: usize| {
+        let out = host.sockets.send(&mut host.pool, id, Some(SERVER), jumbo, &vec![0; len])?;
+        host.pool.release_tx(out.frame);
+        Ok(())
+    };
+    assert_eq!(send(max), Ok(()));
+    assert_eq!(send(max + 1), Err(SendError::TooLong { len: max + 1, max }));
+    host.close(&[id]);
+}
+
+#[test]
+fn a_datagram_of_several_chunks_is_gathered_where_the_user_wants_it() {
+    let mut host = Host::new();
+    let id = host.bind(US, 4_000);
+    let data: Vec<u8> = (0..8_000u32).map(|at| at as u8).collect();
+    host.deliver(id, SERVER, &data).expect("room");
+    let mut buf = vec![0; 9_000];
+    assert_eq!(host.sockets.peek(&host.pool, id, &mut buf).map(|received| received.len), Ok(8_000));
+    assert_eq!(
+        host.sockets.recv(&mut host.pool, id, &mut buf[..5_000]).map(|received| received.len),
+        Ok(5_000)
+    );
+    assert_eq!(buf[..5_000], data[..5_000]);
+
+    let out = host
+        .sockets
+        .send(&mut host.pool, id, Some(SERVER), Path { mtu: 9_000, ..PATH }, &data)
+        .expect("sent");
+    let bytes = host.pool.tx_gather(&out.frame).into_owned();
+    let (_, range) =
+        udp::Header::parse(out.source.ip(), SERVER.ip(), &bytes[34..]).expect("its checksum is right");
+    assert_eq!(bytes[34..][range], data);
+    host.pool.release_tx(out.frame);
     host.close(&[id]);
 }
 

@@ -278,7 +278,7 @@ fn a_release_ends_although_connections_of_another_address_always_have_something_
     let mut frames = Vec::new();
     for _ in 0..8 {
         let frame = link.a.poll_transmit(link.now).expect("there is always something");
-        frames.push(link.a.pool().tx_bytes(&frame).to_vec());
+        frames.push(link.a.pool().tx_gather(&frame).to_vec());
         link.a.handle_completion(link.now, frame.into_completed());
     }
     assert_eq!(link.a.address_state(A2.into()), None);

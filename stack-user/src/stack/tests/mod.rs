@@ -113,16 +113,14 @@ fn claim(stack: &mut Stack<Umem>, now: Instant, address: Ipv4Addr) {
 fn sent(stack: &mut Stack<Umem>, now: Instant) -> Vec<Vec<u8>> {
     let mut sent = Vec::new();
     while let Some(frame) = stack.poll_transmit(now) {
-        sent.push(stack.pool().tx_bytes(&frame).to_vec());
+        sent.push(stack.pool().tx_gather(&frame).to_vec());
         stack.handle_completion(now, frame.into_completed());
     }
     sent
 }
 
 fn receive(stack: &mut Stack<Umem>, now: Instant, bytes: &[u8]) {
-    let Some(chunk) = stack.pool_mut().allocate() else { panic!("no chunk to receive into") };
-    let mut frame = chunk.into_rx(256, bytes.len() as u16);
-    stack.pool_mut().rx_bytes_mut(&mut frame).copy_from_slice(bytes);
+    let frame = stack.pool_mut().receive_whole(bytes).expect("chunks to receive into");
     stack.handle_frame(now, frame);
 }
 

@@ -65,7 +65,7 @@ impl Connection {
             self.note_duplicate(seq, seq + before.min(frame.len()));
         }
         let end = seq + frame.len();
-        frame.trim_front(before);
+        pool.trim_rx(&mut frame, before);
         let start = seq.max(self.rcv.nxt);
         let beyond = end - self.rcv.edge;
         if beyond > 0 {
@@ -109,7 +109,7 @@ impl Connection {
             return self.refuse(pool, frame);
         }
         let filled_gap = !self.reassembly.is_empty();
-        self.queue(pool, Payload::Frame(frame));
+        self.queue_pieces(pool, frame);
         while let Some(payload) = self.reassembly.take_next(pool, self.rcv.nxt_offset) {
             self.queue(pool, payload);
         }
@@ -123,6 +123,24 @@ impl Connection {
             Urgency::Immediate => {}
         }
         Ok(())
+    }
+
+    /// A long frame is queued as frames of one chunk each.
+    fn queue_pieces<P: FramePool>(&mut self, pool: &mut P, mut frame: RxFrame) {
+        while let Some(rest) = pool.split_rx(&mut frame) {
+            let piece = core::mem::replace(&mut frame, rest);
+            self.queue_piece(pool, piece);
+        }
+        self.queue_piece(pool, frame);
+    }
+
+    fn queue_piece<P: FramePool>(&mut self, pool: &mut P, piece: RxFrame) {
+        if piece.is_empty() {
+            // Nothing but headers, or what was cut off.
+            pool.release_rx(piece);
+        } else {
+            self.queue(pool, Payload::Frame(piece));
+        }
     }
 
     fn queue<P: FramePool>(&mut self, pool: &mut P, payload: Payload) {
@@ -147,10 +165,30 @@ impl Connection {
             pool.release_rx(frame);
             return Err(DropReason::TcpOutOfWindow);
         };
-        match self.reassembly.insert(pool, offset, Payload::Frame(frame)) {
+        match self.insert_pieces(pool, offset, frame) {
             Inserted::New => Ok(()),
             Inserted::Duplicate => Err(DropReason::TcpDuplicateData),
             Inserted::Full => Err(DropReason::TcpReassemblyFull),
+        }
+    }
+
+    /// Puts a long frame in order as frames of one chunk each. What became of it is what became of its best piece.
+    fn insert_pieces<P: FramePool>(&mut self, pool: &mut P, mut offset: u64, mut frame: RxFrame) -> Inserted {
+        let mut result = None;
+        loop {
+            let rest = pool.split_rx(&mut frame);
+            let len = frame.len() as u64;
+            if frame.is_empty() {
+                pool.release_rx(frame);
+            } else {
+                let inserted = self.reassembly.insert(pool, offset, Payload::Frame(frame));
+                result = result.filter(|&before| before == Inserted::New).or(Some(inserted));
+            }
+            offset += len;
+            match rest {
+                Some(rest) => frame = rest,
+                None => return result.unwrap_or(Inserted::Duplicate),
+            }
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::{Reset, Transmit};
 use crate::{
-    frame::{FramePool, TxFrame},
+    frame::{FramePool, TxFrame, behind},
     tcp::{
         Connection,
         autotune::Autotune,
@@ -17,7 +17,12 @@ use crate::{
         window,
     },
     time::Instant,
-    wire::{Ecn, tcp::Flags},
+    wire::{
+        Ecn,
+        checksum::Sum,
+        protocol,
+        tcp::{Flags, Header},
+    },
 };
 
 impl Connection {
@@ -208,9 +213,19 @@ impl Connection {
         payload_len: usize,
     ) -> TxFrame {
         let room = self.config.header_room;
+        let ends = (self.local.ip(), self.remote.ip());
+        let is_long = frame.is_long();
         let buffer = pool.tx_buffer(&mut frame).get_mut(room..).unwrap_or_default();
-        let len = segment.emit(self.local.ip(), self.remote.ip(), payload_len, buffer);
+        let len = match is_long {
+            false => segment.emit(ends.0, ends.1, payload_len, buffer),
+            true => segment.emit_unsummed(payload_len, buffer),
+        };
         frame.set_len(room + len);
+        if is_long {
+            let pieces = behind(room, pool.tx_pieces(&frame));
+            let checksum = Sum::pseudo_header(ends.0, ends.1, protocol::TCP, len).pieces(pieces).finish();
+            Header::set_checksum(pool.tx_buffer(&mut frame).get_mut(room..).unwrap_or_default(), checksum);
+        }
         frame
     }
 }

@@ -228,7 +228,7 @@ impl Script {
             let done = frame.into_completed();
             match retained {
                 Some(key) => self.connection.handle_completion(self.now, &mut self.pool, done, key),
-                None => self.pool.release(done.into_free()),
+                None => self.pool.release_completed(done),
             }
         }
     }
@@ -306,7 +306,7 @@ impl Script {
     pub(crate) fn poll(&mut self) -> Option<(Segment, Vec<u8>)> {
         let Transmit { frame, retained, ecn } = self.connection.poll_transmit(self.now, &mut self.pool)?;
         self.connection.check_invariants();
-        let bytes = self.pool.tx_bytes(&frame)[HEADER_ROOM..].to_vec();
+        let bytes = self.pool.tx_gather(&frame)[HEADER_ROOM..].to_vec();
         self.last_ecn = ecn;
         self.on_nic.push((frame, retained));
         if !self.hold_frames {

@@ -141,7 +141,7 @@ impl StackScript {
     /// Takes what the stack has to send; ARP is answered.
     fn collect(&mut self) {
         while let Some(frame) = self.stack.poll_transmit(self.now) {
-            let bytes = self.stack.pool().tx_bytes(&frame).to_vec();
+            let bytes = self.stack.pool().tx_gather(&frame).to_vec();
             self.stack.handle_completion(self.now, frame.into_completed());
             let (header, at) = ethernet::Header::parse(&bytes).expect("Ethernet");
             match header.ethertype {
