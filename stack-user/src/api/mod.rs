@@ -94,7 +94,7 @@ pub use udp_socket::UdpSocket;
 pub use crate::net::routes::Reach;
 use crate::{
     device::{
-        Device, Readable, Umem,
+        Device, Readable, Umem, busy_poll,
         xdp::program::{Program, ProgramError},
     },
     frame::FramePool,
@@ -134,6 +134,8 @@ struct Running {
     _life: Option<Life>,
     /// Where further addresses are claimed.
     place: addresses::Place,
+    /// Let go when all else is.
+    _held_interrupts: Option<busy_poll::Held>,
 }
 
 /// What a stack has besides its shards, if it has it.
@@ -145,6 +147,9 @@ struct Besides {
     checksum_remedy: Option<String>,
     life: Option<Life>,
     place: addresses::Place,
+    /// How long drivers poll before they sleep.
+    poll: Duration,
+    held_interrupts: Option<busy_poll::Held>,
 }
 
 impl Stack {
@@ -182,7 +187,7 @@ impl Stack {
         clock: Clock,
         besides: Besides,
     ) -> io::Result<Self> {
-        let Besides { drivers, program, checksum_remedy, life, place } = besides;
+        let Besides { drivers, program, checksum_remedy, life, place, poll, held_interrupts } = besides;
         if shards.is_empty() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "a stack needs a device"));
         }
@@ -201,10 +206,19 @@ impl Stack {
         let shards = shards.into_iter().map(|(stack, device)| Arc::new(new(stack, device, clock)));
         let shards: Box<[_]> = shards.collect();
         for ((shard, driver), queues) in shards.iter().zip(&drivers).zip(queues) {
-            driver.spawn(drive(Arc::clone(shard), clock, queues));
+            driver.spawn(drive(Arc::clone(shard), clock, queues, poll));
         }
         let (next, program) = (AtomicUsize::new(0), Mutex::new(program));
-        let running = Running { shards, drivers, next, program, checksum_remedy, _life: life, place };
+        let running = Running {
+            shards,
+            drivers,
+            next,
+            program,
+            checksum_remedy,
+            _life: life,
+            place,
+            _held_interrupts: held_interrupts,
+        };
         Ok(Self { running: Arc::new(running), only: None })
     }
 

@@ -17,6 +17,12 @@ use crate::device::fault::FaultSpec;
 use crate::device::xdp::Mode;
 use crate::tcp::{self, congestion::Algorithm};
 
+/// Microseconds that may be polled without a frame.
+///
+/// Lower, and the time between two requests of an interactive user does not fit in; higher, and a core is busy all the
+/// time, with next to nothing.
+pub(super) const BUSY_POLL_MAX: u32 = 1_000_000;
+
 /// How to bring up the stack. Each option can also be given as an environment variable.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Network options")]
@@ -72,6 +78,15 @@ pub struct GlobalOptions {
     /// Run the shards, one for each queue, on N threads at most [default: for servers one for each core, else 1]
     #[arg(long, global = true, env = "XSTACK_THREADS", hide_env_values = true, value_name = "N")]
     pub threads: Option<NonZeroUsize>,
+
+    /// Ask the NIC's driver for frames, and wait for interrupts only when none came or went for so long [default: 100]
+    ///
+    /// It costs a core for each shard while there is traffic, and saves what an interrupt and waking up take. The interrupts
+    /// are held back meanwhile; that setting is undone at the end, also if xstack is killed.
+    #[arg(long, global = true, env = "XSTACK_BUSY_POLL", hide_env_values = true, value_name = "MICROSECONDS",
+          num_args = 0..=1, require_equals = true, default_missing_value = "100",
+          value_parser = clap::value_parser!(u32).range(1..=i64::from(BUSY_POLL_MAX)))]
+    pub busy_poll: Option<u32>,
 
     /// Write every frame that we send and receive to FILE, as pcapng
     #[arg(long, global = true, env = "XSTACK_PCAP", hide_env_values = true, value_name = "FILE")]
@@ -171,6 +186,7 @@ impl GlobalOptions {
             !self.dns.is_empty(),
             self.mode != Mode::default(),
             self.queue.is_some(),
+            self.busy_poll.is_some(),
             self.pcap.is_some(),
             self.fault.is_some(),
             self.program.is_some(),

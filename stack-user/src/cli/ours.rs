@@ -67,6 +67,7 @@ impl OurNetwork {
             .capture(options.pcap.clone())
             .faults(options.fault)
             .state_directory(options.state_dir.clone())
+            .busy_poll(options.busy_poll.map(|micros| Duration::from_micros(micros.into())))
             .tcp(options.tcp());
         let stack = builder.start().await.map_err(|error| Failure::Interface(error.to_string()))?;
         Ok(Self {

@@ -3,6 +3,7 @@
 //! This layer holds the only `unsafe` code of user space: the memory that the kernel shares with us, and the
 //! rings in it.
 
+pub mod busy_poll;
 pub mod capture;
 pub mod fault;
 pub mod interface;
@@ -10,6 +11,7 @@ mod long;
 pub mod memory;
 mod readable;
 pub mod remedy;
+pub mod restore;
 mod umem;
 pub mod unprivileged;
 mod view;

@@ -2,7 +2,8 @@
 
 use std::{
     io,
-    os::fd::OwnedFd,
+    os::fd::{AsRawFd, OwnedFd},
+    ptr,
     task::{Context, Poll},
 };
 
@@ -25,6 +26,16 @@ impl Readable {
             registered.map_err(io::Error::from)
         };
         queues.into_iter().map(register).collect::<io::Result<_>>().map(Self)
+    }
+
+    /// Has the drivers of the queues look for frames, where their sockets are set to [poll them](super::busy_poll). Where they
+    /// are not, the kernel has nothing to do.
+    pub fn poll_driver(&self) {
+        for queue in &self.0 {
+            // SAFETY: no byte is written: there is no room for one. An AF_XDP socket gives frames through its ring only, and of
+            // errors hears whoever sends on it.
+            unsafe { libc::recv(queue.get_ref().as_raw_fd(), ptr::null_mut(), 0, libc::MSG_DONTWAIT) };
+        }
     }
 
     /// Ready when a queue has a frame. Its readiness is cleared before the rings are read, not after: a frame that

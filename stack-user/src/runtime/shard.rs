@@ -77,6 +77,8 @@ pub struct Core {
     /// Frames that are ready but found the TX ring full.
     outgoing: VecDeque<TxFrame>,
     completed: Vec<CompletedFrame>,
+    /// When a frame last came or went.
+    last_frame: Instant,
     /// Until when the driver sleeps, while it does; `None` inside means: until a frame comes.
     driver_sleeps: Option<Option<Instant>>,
     /// Nobody uses the shard any more.
@@ -98,6 +100,7 @@ impl Shard {
             received: Vec::with_capacity(BURST),
             outgoing: VecDeque::with_capacity(BURST),
             completed: Vec::with_capacity(BURST),
+            last_frame: Instant::ZERO,
             driver_sleeps: None,
             closing: false,
             stopped: None,
@@ -247,6 +250,7 @@ impl Core {
             if received == 0 {
                 return false;
             }
+            self.last_frame = now;
         }
         true
     }
@@ -267,6 +271,7 @@ impl Core {
                 return;
             }
             self.device.tx_burst(now, self.stack.pool_mut(), &mut self.outgoing);
+            self.last_frame = now;
             if !self.outgoing.is_empty() {
                 return;
             }
@@ -293,6 +298,11 @@ impl Core {
         let is_tx_blocked = !self.outgoing.is_empty() || self.device.tx_room() == 0;
         let retry = is_tx_blocked.then(|| now + TX_RETRY);
         [self.stack.poll_timeout(), self.device.poll_timeout(), retry].into_iter().flatten().min()
+    }
+
+    /// When a frame last came or went.
+    pub(super) fn last_frame(&self) -> Instant {
+        self.last_frame
     }
 
     /// The driver goes to sleep until then.

@@ -1,7 +1,10 @@
 //! A running shard over a NIC in memory, in real time.
 
 use std::{
+    collections::VecDeque,
+    io,
     net::{Ipv4Addr, SocketAddr},
+    os::fd::OwnedFd,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -15,24 +18,25 @@ use crate::{
         Device, Readable, Umem,
         memory::{self, WireEnd},
     },
+    frame::{CompletedFrame, RxFrame, TxFrame},
     net::{acd::Schedule, udp::Sockets},
     rng::Rng,
     stack::{Event, Stack},
-    time::Duration,
+    time::{Duration, Instant},
     wire::MacAddr,
 };
 
 const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 
-/// A shard with an address and a driver, and the far end of its wire.
-async fn running(options: memory::Options) -> (Arc<Shard>, WireEnd) {
+/// A shard with an address and a driver that polls for so long, and the far end of its wire.
+async fn running(options: memory::Options, poll: Duration) -> (Arc<Shard>, WireEnd) {
     let clock = Clock::new();
     let (device, far) = memory::tap(options);
     let umem = Umem::on_heap(256).expect("memory");
     let stack = Stack::new(clock.now(), MacAddr([2, 0, 0, 0, 0, 1]), None, umem, Rng::from_seed(1));
     let queues = Readable::new(device.fds().expect("a descriptor")).expect("a reactor");
     let shard = Arc::new(Shard::new(stack, Box::new(device), clock));
-    tokio::spawn(drive(Arc::clone(&shard), clock, queues));
+    tokio::spawn(drive(Arc::clone(&shard), clock, queues, poll));
     let prefix = "10.0.0.0/24".parse().expect("a prefix");
     shard
         .with(|core, now| core.stack.claim(now, ADDRESS, prefix, None, 1_500, Schedule::Fast))
@@ -60,7 +64,7 @@ async fn frames_within(far: &WireEnd, count: usize, time: Duration) -> usize {
 #[tokio::test]
 async fn what_found_the_ring_full_while_the_driver_slept_is_sent_when_there_is_room() {
     let options = memory::Options { ring_size: 4, completion_delay: 20 };
-    let (shard, far) = running(options).await;
+    let (shard, far) = running(options, Duration::ZERO).await;
     // What the claim has to say is over for two seconds, so the driver has no reason of its own to wake up.
     tokio::time::sleep(Duration::from_millis(50)).await;
     while far.receive().is_some() {}
@@ -71,6 +75,74 @@ async fn what_found_the_ring_full_while_the_driver_slept_is_sent_when_there_is_r
     }
     assert_eq!(frames_within(&far, 10, Duration::from_millis(1_000)).await, 10);
     shard.close();
+}
+
+/// The passes that a driver makes in half of the time, counted by how often the device is asked before a sleep.
+struct Asked {
+    inner: Box<dyn Device>,
+    count: Arc<AtomicUsize>,
+}
+
+impl Device for Asked {
+    fn rx_burst(&mut self, now: Instant, umem: &mut Umem, frames: &mut Vec<RxFrame>) -> usize {
+        self.inner.rx_burst(now, umem, frames)
+    }
+
+    fn tx_room(&mut self) -> usize {
+        self.inner.tx_room()
+    }
+
+    fn tx_burst(&mut self, now: Instant, umem: &mut Umem, frames: &mut VecDeque<TxFrame>) {
+        self.inner.tx_burst(now, umem, frames);
+    }
+
+    fn completions(&mut self, umem: &mut Umem, done: &mut Vec<CompletedFrame>) {
+        self.inner.completions(umem, done);
+    }
+
+    fn before_sleep(&mut self) -> bool {
+        self.count.fetch_add(1, Ordering::Relaxed);
+        self.inner.before_sleep()
+    }
+
+    fn fds(&self) -> io::Result<Vec<OwnedFd>> {
+        self.inner.fds()
+    }
+
+    fn describe(&self) -> String {
+        self.inner.describe()
+    }
+}
+
+#[tokio::test]
+async fn a_driver_that_polls_sleeps_only_when_no_frame_came_for_so_long() {
+    let (poll, pause) = (Duration::from_millis(200), Duration::from_millis(50));
+    for (poll, busy) in [(poll, true), (Duration::ZERO, false)] {
+        let clock = Clock::new();
+        let (device, far) = memory::tap(memory::Options::default());
+        let umem = Umem::on_heap(256).expect("memory");
+        let stack = Stack::new(clock.now(), MacAddr([2, 0, 0, 0, 0, 1]), None, umem, Rng::from_seed(1));
+        let queues = Readable::new(device.fds().expect("a descriptor")).expect("a reactor");
+        let count = Arc::new(AtomicUsize::new(0));
+        let device = Asked { inner: Box::new(device), count: Arc::clone(&count) };
+        let shard = Arc::new(Shard::new(stack, Box::new(device), clock));
+        // Origins of clocks are in the past of no frame: let that time pass.
+        tokio::time::sleep(poll + pause).await;
+        tokio::spawn(drive(Arc::clone(&shard), clock, queues, poll));
+        let within = async |time| {
+            let before = count.load(Ordering::Relaxed);
+            tokio::time::sleep(time).await;
+            count.load(Ordering::Relaxed) - before
+        };
+        within(pause).await;
+        assert!(within(pause).await < 5, "it sleeps");
+        far.send(&[0xff; 60]);
+        let passes = within(pause).await;
+        assert_eq!(passes > 50, busy, "{passes} passes after a frame");
+        tokio::time::sleep(poll).await;
+        assert!(within(pause).await < 5, "it sleeps again");
+        shard.close();
+    }
 }
 
 #[test]

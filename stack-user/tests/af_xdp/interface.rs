@@ -11,7 +11,7 @@ fn wait<T>(question: impl Future<Output = T>) -> T {
     runtime.block_on(question)
 }
 
-fn find(name: Option<&str>) -> Result<Interface, InterfaceError> {
+pub(crate) fn find(name: Option<&str>) -> Result<Interface, InterfaceError> {
     wait(interface::find(name))
 }
 

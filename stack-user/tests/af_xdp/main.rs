@@ -2,6 +2,7 @@
 //!
 //! Needs root; without it, each test skips and says so.
 
+mod busy_poll;
 mod interface;
 mod lab;
 mod netdev;

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::SystemTime};
 use super::{Builder, StartError};
 use crate::{
     device::{
-        Device, Umem,
+        Device, Umem, busy_poll,
         capture::{Capture, Recorder},
         fault::{Fault, FaultSpec},
         interface::Interface,
@@ -24,6 +24,7 @@ pub(super) struct Queue {
     number: u32,
     device: XdpDevice,
     umem: Umem,
+    zero_copy: bool,
 }
 
 /// What runs on a queue.
@@ -48,11 +49,19 @@ impl Builder {
             for (queue, socket) in device.sockets() {
                 program.bind_socket(queue, socket)?;
             }
-            queues.push(Queue { number, device, umem });
+            queues.push(Queue { number, device, umem, zero_copy: bound.zero_copy });
             all.push(bound);
         }
         tracing::info!(target: STORY, "AF_XDP sockets bound to {}: {}", interface.name, Bound::all(&all));
         Ok(queues)
+    }
+
+    /// Has the sockets of the queues poll the driver, if that was asked for.
+    pub(super) fn poll_busily(&self, interface: &Interface, queues: &[Queue]) -> Option<busy_poll::Held> {
+        let time = self.busy_poll?;
+        let zero_copy = queues.iter().any(|queue| queue.zero_copy);
+        let sockets = queues.iter().flat_map(|queue| queue.device.sockets());
+        busy_poll::start(interface, sockets, zero_copy, time)
     }
 
     /// A shard for each queue: one stack together.
@@ -67,7 +76,7 @@ impl Builder {
         let rss = interface.rx_hash().and_then(|hash| Rss::new(hash.key, hash.table)).map(Arc::new);
         let mut capture = None;
         let mut shards = Vec::new();
-        for (position, Queue { number, device, umem }) in queues.into_iter().enumerate() {
+        for (position, Queue { number, device, umem, .. }) in queues.into_iter().enumerate() {
             let device = self.wrap(Box::new(device), position, interface, clock, &mut capture)?;
             let rng = Rng::from_os().map_err(StartError::Random)?;
             let mut stack = stack::Stack::new(clock.now(), interface.mac, self.vlan, umem, rng);

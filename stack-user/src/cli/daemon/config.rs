@@ -354,6 +354,7 @@ mod tests {
             ("[network]\naddresses = ['10.0.0.300']", "x.toml:2:13: '10.0.0.300' is not an IPv4 address"),
             ("[network]\nmode = 'magic'", "there is no mode `magic`"),
             ("[network]\nvlan = 4095", "x.toml:2:8: 4095 is no VLAN"),
+            ("[network]\nbusy-poll = 0", "x.toml:2:13: 0 is no time to poll for: 1 to 1000000"),
             ("[tcp]\ncongestion = 'hope'", "x.toml:2:14: "),
             ("[control]\nmode = 660", "x.toml:2:8: "),
             ("[control]\nallow-users = [\"nobody-of-that-name\"]", "x.toml:2:16: there is no user"),

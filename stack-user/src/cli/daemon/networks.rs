@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     api::{AddressChoice, ProgramChoice},
-    cli::global::{AcdSchedule, GlobalOptions},
+    cli::global::{AcdSchedule, BUSY_POLL_MAX, GlobalOptions},
     device::xdp::Mode,
 };
 
@@ -41,6 +41,8 @@ pub struct Network {
     pub mode: Option<Text<Mode>>,
     /// The one queue to bind.
     pub queue: Option<u32>,
+    /// Microseconds that the driver is polled for before interrupts are waited for.
+    pub busy_poll: Option<Spanned<u32>>,
     /// The VLAN of the addresses.
     pub vlan: Option<Spanned<u16>>,
     /// A program that is attached already.
@@ -115,6 +117,15 @@ impl Networks {
         for vlan in self.iter().filter_map(|network| network.vlan.as_ref()) {
             if !(1..=4094).contains(vlan.get_ref()) {
                 return Err(source.at(vlan.span(), format!("{} is no VLAN: 1 to 4094", vlan.get_ref())));
+            }
+        }
+        for micros in self.iter().filter_map(|network| network.busy_poll.as_ref()) {
+            if !(1..=BUSY_POLL_MAX).contains(micros.get_ref()) {
+                let text = format!(
+                    "{} is no time to poll for: 1 to {BUSY_POLL_MAX} (microseconds)",
+                    micros.get_ref()
+                );
+                return Err(source.at(micros.span(), text));
             }
         }
         self.check_interfaces(source)?;
@@ -209,13 +220,14 @@ impl Networks {
 impl Network {
     /// The options as they are given, and where they are not, what this says.
     pub(super) fn fill(&self, options: &mut GlobalOptions) {
-        let Self { interface, addresses, gateway, dns, mode, queue, vlan, program, acd } = self;
+        let Self { interface, addresses, gateway, dns, mode, queue, busy_poll, vlan, program, acd } = self;
         fill(&mut options.interface, interface.as_ref().map(|name| name.get_ref().clone()));
         if options.address.is_empty() {
             options.address = addresses.iter().map(|address| address.get_ref().0).collect();
         }
         fill(&mut options.gateway, *gateway);
         fill(&mut options.queue, *queue);
+        fill(&mut options.busy_poll, busy_poll.as_ref().map(|micros| *micros.get_ref()));
         fill(&mut options.vlan, vlan.as_ref().map(|vlan| *vlan.get_ref()));
         fill(&mut options.program, program.as_ref().map(|program| program.0.clone()));
         if options.dns.is_empty() {

@@ -3,6 +3,7 @@
 use std::{
     fs, io,
     os::fd::{AsRawFd, OwnedFd},
+    path::{Path, PathBuf},
 };
 
 use super::RxHash;
@@ -217,14 +218,15 @@ pub(super) fn rx_hash(interface: &str) -> Option<RxHash> {
     hash.read()
 }
 
-/// What `/sys` says, if it is about this interface: it may be mounted for another network namespace.
+/// Where `/sys` has it, if it is about this interface: it may be mounted for another network namespace.
+pub(super) fn sysfs(interface: &str, index: u32) -> Option<PathBuf> {
+    let directory = Path::new("/sys/class/net").join(interface);
+    let there: u32 = fs::read_to_string(directory.join("ifindex")).ok()?.trim().parse().ok()?;
+    (there == index).then_some(directory)
+}
+
 fn rx_queues_of_sysfs(interface: &str, index: u32) -> Option<u32> {
-    let directory = format!("/sys/class/net/{interface}");
-    let there: u32 = fs::read_to_string(format!("{directory}/ifindex")).ok()?.trim().parse().ok()?;
-    if there != index {
-        return None;
-    }
-    let queues = fs::read_dir(format!("{directory}/queues")).ok()?;
+    let queues = fs::read_dir(sysfs(interface, index)?.join("queues")).ok()?;
     let rx = queues.flatten().filter(|entry| entry.file_name().to_string_lossy().starts_with("rx-"));
     u32::try_from(rx.count()).ok().filter(|&queues| queues > 0)
 }
@@ -257,6 +259,7 @@ mod tests {
     fn the_structures_are_as_long_as_the_kernels() {
         assert_eq!(std::mem::offset_of!(FlowHash, config), 24);
         assert_eq!(size_of::<HashedFields>(), 16);
+        assert_eq!((size_of::<DriverInfo>(), std::mem::offset_of!(DriverInfo, bus)), (196, 100));
     }
 
     #[test]

@@ -11,6 +11,7 @@ pub mod netdev;
 use std::{
     fmt, io,
     net::{IpAddr, Ipv4Addr},
+    path::PathBuf,
     pin::pin,
     time::Duration,
 };
@@ -258,6 +259,16 @@ impl Interface {
     /// and ports.
     pub fn rx_hash(&self) -> Option<RxHash> {
         ethtool::rx_hash(&self.name)
+    }
+
+    /// Whether there is no device behind it: then nothing raises an interrupt.
+    pub fn is_virtual(&self) -> bool {
+        ethtool::driver_and_bus(&self.name).is_none_or(|(_, bus)| bus.is_none())
+    }
+
+    /// Its directory in `/sys`, if that is mounted for this network namespace.
+    pub fn sysfs(&self) -> Option<PathBuf> {
+        ethtool::sysfs(&self.name, self.index)
     }
 
     /// Whether the interface takes the VLAN tag off a frame before an XDP program sees it, which then can't tell

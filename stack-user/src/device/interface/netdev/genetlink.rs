@@ -2,13 +2,14 @@
 //!
 //! Attributes that nobody here knows are stepped over: a newer kernel has more of them.
 
-use std::io;
+use std::{io, os::fd::OwnedFd};
 
 use netlink_packet_core::{
     DecodeError, DefaultNla, Emitable, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkDeserializable,
     NetlinkHeader, NetlinkMessage, NetlinkPayload, NetlinkSerializable, NlasIterator, parse_u16,
 };
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_GENERIC};
+use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
 
 use super::NetdevError;
 
@@ -78,6 +79,12 @@ impl Family {
         attributes: &[DefaultNla],
         wanted: Wanted,
     ) -> Result<Vec<Message>, NetdevError> {
+        self.socket.send_to(&self.request(command, attributes, wanted), &SocketAddr::new(0, 0), 0)?;
+        self.answers()
+    }
+
+    /// The bytes of a question.
+    pub(super) fn request(&self, command: u8, attributes: &[DefaultNla], wanted: Wanted) -> Vec<u8> {
         let mut bytes = vec![0; attributes.buffer_len()];
         attributes.emit(&mut bytes);
         let mut header = NetlinkHeader::default();
@@ -88,8 +95,13 @@ impl Family {
         request.finalize();
         let mut bytes = vec![0; request.buffer_len()];
         request.serialize(&mut bytes);
-        self.socket.send_to(&bytes, &SocketAddr::new(0, 0), 0)?;
-        self.answers()
+        bytes
+    }
+
+    /// A socket of its own that the kernel reads requests from.
+    pub(super) fn another_socket() -> io::Result<OwnedFd> {
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        Ok(socket(AddressFamily::Netlink, SockType::Raw, flags, SockProtocol::NetlinkGeneric)?)
     }
 
     fn answers(&self) -> Result<Vec<Message>, NetdevError> {

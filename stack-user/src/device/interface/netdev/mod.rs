@@ -5,7 +5,7 @@
 
 mod genetlink;
 
-use std::{fmt, io, time::Duration};
+use std::{fmt, io, os::fd::OwnedFd, time::Duration};
 
 use bitflags::bitflags;
 use netlink_packet_core::{DecodeError, DefaultNla, parse_u32, parse_u64};
@@ -249,16 +249,25 @@ impl Netdev {
         }
     }
 
-    /// Changes a NAPI; from Linux 6.13 on. Some of what it was set to survives the program that said so.
+    /// Changes a NAPI; from Linux 6.13 on. It stays so when the program ends that said so.
     ///
     /// # Errors
     /// When there is no such NAPI, or the kernel is older, or CAP_NET_ADMIN is missing.
     pub fn set_napi(&self, id: u32, settings: &NapiSettings) -> Result<(), NetdevError> {
-        let mut attributes = vec![number(NAPI_ID, id)];
-        attributes.extend(settings.defer_hard_irqs.map(|irqs| number(NAPI_DEFER_HARD_IRQS, irqs)));
-        attributes.extend(settings.gro_flush_timeout.map(|time| nanos(NAPI_GRO_FLUSH_TIMEOUT, time)));
-        attributes.extend(settings.irq_suspend_timeout.map(|time| nanos(NAPI_IRQ_SUSPEND_TIMEOUT, time)));
-        self.0.ask(CMD_NAPI_SET, &attributes, Wanted::One).map(|_| ())
+        self.0.ask(CMD_NAPI_SET, &settings.attributes(id), Wanted::One).map(|_| ())
+    }
+
+    /// What [`set_napi`](Self::set_napi) would send, to be written to [such a socket](Self::socket) later.
+    pub fn napi_request(&self, id: u32, settings: &NapiSettings) -> Vec<u8> {
+        self.0.request(CMD_NAPI_SET, &settings.attributes(id), Wanted::One)
+    }
+
+    /// A socket that takes requests, and does not block.
+    ///
+    /// # Errors
+    /// When the process has too many open files.
+    pub fn socket(&self) -> io::Result<OwnedFd> {
+        Family::another_socket()
     }
 
     fn all<T>(
@@ -271,6 +280,16 @@ impl Netdev {
             Err(error) if error.is_unknown_command() => Ok(None),
             answers => answers?.iter().map(read).collect::<Result<_, _>>().map(Some),
         }
+    }
+}
+
+impl NapiSettings {
+    fn attributes(&self, id: u32) -> Vec<DefaultNla> {
+        let mut attributes = vec![number(NAPI_ID, id)];
+        attributes.extend(self.defer_hard_irqs.map(|irqs| number(NAPI_DEFER_HARD_IRQS, irqs)));
+        attributes.extend(self.gro_flush_timeout.map(|time| nanos(NAPI_GRO_FLUSH_TIMEOUT, time)));
+        attributes.extend(self.irq_suspend_timeout.map(|time| nanos(NAPI_IRQ_SUSPEND_TIMEOUT, time)));
+        attributes
     }
 }
 
