@@ -42,8 +42,10 @@ drop_reasons! {
     ArpMalformed = "arp_malformed",
     /// ARP that concerns other hosts.
     ArpNotForUs = "arp_not_for_us",
-    /// Cut off, version or header length wrong, total length beyond the frame (RFC 791).
+    /// Shorter than its header, version or header length wrong (RFC 791).
     Ipv4Malformed = "ipv4_malformed",
+    /// Longer by its own word than what came: whoever sent it, or a driver that cuts frames to its buffers (RFC 791).
+    Ipv4Truncated = "ipv4_truncated",
     /// The header's checksum is wrong (RFC 1122 §3.2.1.2).
     Ipv4BadChecksum = "ipv4_bad_checksum",
     /// A source that no host may use: multicast, broadcast, loopback (RFC 1122 §3.2.1.3).

@@ -17,7 +17,7 @@ use crate::{
         interface::{self, Interface, InterfaceError},
         remedy::Change,
         xdp::{
-            Mode, OpenError,
+            Mode, OpenError, RingSize,
             program::{Program, ProgramError},
         },
     },
@@ -129,6 +129,7 @@ pub struct Builder {
     vlan: Option<u16>,
     mode: Mode,
     queue: Option<u32>,
+    ring_size: RingSize,
     schedule: Schedule,
     program: ProgramChoice,
     program_log: Option<tracing::Level>,
@@ -153,6 +154,33 @@ pub enum StartError {
     /// The rings could not be bound.
     #[error(transparent)]
     Open(#[from] OpenError),
+    /// One of several queues could not be bound, so that no address may be claimed.
+    #[error(
+        "{source}. Frames for us that arrive on queue {queue} would be lost, so no address is claimed: free it{}",
+        fewer_queues(interface, *queue)
+    )]
+    Unbound {
+        /// The interface.
+        interface: String,
+        /// The queue.
+        queue: u32,
+        /// What is in the way.
+        source: OpenError,
+    },
+    /// The card puts frames in a queue that is not bound.
+    #[error(
+        "{interface} spreads what it receives over its queues, queue {unbound} among them, and only queue {bound} is bound: \
+         frames for us would be lost. Say `{}` first (`{}` undoes it), or leave --queue out",
+        only_queue(interface, *bound).command(), only_queue(interface, *bound).undo().unwrap_or_default()
+    )]
+    Spread {
+        /// The interface.
+        interface: String,
+        /// The queue that is bound.
+        bound: u32,
+        /// One that is not.
+        unbound: u32,
+    },
     /// The address can't be used on this link.
     #[error(transparent)]
     Route(#[from] RouteError),
@@ -279,6 +307,13 @@ impl Builder {
         self
     }
 
+    /// Descriptors in each ring of a queue.
+    #[must_use]
+    pub fn ring_size(mut self, size: RingSize) -> Self {
+        self.ring_size = size;
+        self
+    }
+
     /// How patiently to look for others who use the address (RFC 5227).
     #[must_use]
     pub fn conflict_detection(mut self, schedule: Schedule) -> Self {
@@ -386,7 +421,7 @@ impl Builder {
         self.warn_of_lost_frames(&interface);
         // Every queue is bound before an address is claimed: frames on an unbound one would be lost.
         let queues = self.bind(&interface, &mut program)?;
-        interface.wait_for_carrier(CARRIER_TIMEOUT).await?;
+        wait_for_carrier(&interface).await?;
         // After the driver has set up its queues anew: their NAPIs are others now.
         let held_interrupts = self.poll_busily(&interface, &queues);
 
@@ -420,16 +455,7 @@ impl Builder {
 
     /// Says which frames will not reach us, though nothing is wrong that would fail.
     fn warn_of_lost_frames(&self, interface: &Interface) {
-        let (name, all) = (&interface.name, interface.queues(None).len());
-        if let Some(queue) = self.queue
-            && all > 1
-        {
-            tracing::warn!(
-                "only queue {queue} of {name}'s {all} is bound: frames for our address that arrive on another one go \
-                 to the kernel and are lost to us, unless `{}` sends all there",
-                Change::Steer { interface: name.clone(), start: queue, equal: 1 }.command()
-            );
-        }
+        let name = &interface.name;
         if self.vlan.is_some() && interface.strips_vlan_tags() {
             tracing::warn!(
                 "{name} takes VLAN tags off before the XDP program sees them: say `{}`, and for a veth pair `txvlan off` \
@@ -438,6 +464,31 @@ impl Builder {
             );
         }
     }
+}
+
+/// Waits for the link: binding resets some cards, and whom nobody hears must not probe for an address (RFC 5227 §2.1).
+async fn wait_for_carrier(interface: &Interface) -> Result<(), InterfaceError> {
+    let name = &interface.name;
+    let tell =
+        || tracing::info!(target: STORY, "waiting for the carrier of {name}, whose link binding may reset");
+    if interface.wait_for_carrier(CARRIER_TIMEOUT, tell).await? {
+        tracing::info!(target: STORY, "{name} has its carrier");
+    }
+    Ok(())
+}
+
+/// How to have all frames on one queue.
+fn only_queue(interface: &str, queue: u32) -> Change {
+    Change::Steer { interface: interface.to_owned(), start: queue, equal: 1 }
+}
+
+/// How to do without a queue and those after it.
+fn fewer_queues(interface: &str, queue: u32) -> String {
+    if queue == 0 {
+        return String::new();
+    }
+    let fewer = Change::Queues { interface: interface.to_owned(), combined: queue, was: queue + 1 };
+    format!(", or do with those before it: `{}` (`rx {queue}` where they are not combined)", fewer.command())
 }
 
 #[cfg(test)]

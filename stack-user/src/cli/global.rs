@@ -14,7 +14,7 @@ use tracing::level_filters::LevelFilter;
 use super::privileges::{Filter, UserSpec};
 use crate::api::{AddressChoice, ProgramChoice};
 use crate::device::fault::FaultSpec;
-use crate::device::xdp::Mode;
+use crate::device::xdp::{Mode, RingSize};
 use crate::tcp::{self, congestion::Algorithm};
 
 /// Microseconds that may be polled without a frame.
@@ -74,6 +74,12 @@ pub struct GlobalOptions {
     /// Bind this queue of the interface only [default: all of them]
     #[arg(long, global = true, env = "XSTACK_QUEUE", hide_env_values = true, value_name = "N")]
     pub queue: Option<u32>,
+
+    /// Give each ring of a queue N descriptors, a power of two from 64 to 2048 [default: 1024]
+    ///
+    /// Larger rings hold longer bursts, smaller ones stay in the processor's cache.
+    #[arg(long, global = true, env = "XSTACK_RING_SIZE", hide_env_values = true, value_name = "N")]
+    pub ring_size: Option<RingSize>,
 
     /// Run the shards, one for each queue, on N threads at most [default: for servers one for each core, else 1]
     #[arg(long, global = true, env = "XSTACK_THREADS", hide_env_values = true, value_name = "N")]
@@ -187,6 +193,7 @@ impl GlobalOptions {
             self.mode != Mode::default(),
             self.queue.is_some(),
             self.busy_poll.is_some(),
+            self.ring_size.is_some(),
             self.pcap.is_some(),
             self.fault.is_some(),
             self.program.is_some(),

@@ -57,6 +57,7 @@ impl OurNetwork {
             .vlan(options.vlan)
             .mode(options.mode)
             .queue(options.queue)
+            .ring_size(options.ring_size.unwrap_or_default())
             .conflict_detection(match options.acd {
                 AcdSchedule::Fast => Schedule::Fast,
                 AcdSchedule::Rfc => Schedule::Rfc,

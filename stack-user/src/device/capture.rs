@@ -212,6 +212,10 @@ impl Device for Capture {
         self.device.completions(umem, done);
     }
 
+    fn replenish(&mut self, umem: &mut Umem) {
+        self.device.replenish(umem);
+    }
+
     fn poll_timeout(&self) -> Option<Instant> {
         [self.recorder.lock().flush_at, self.device.poll_timeout()].into_iter().flatten().min()
     }

@@ -87,11 +87,13 @@ pub struct MemoryDevice {
     sent: VecDeque<(u64, CompletedFrame)>,
     /// Calls of `completions` so far.
     polls: u64,
+    /// A frame waits because no chunk was free.
+    is_starving: bool,
 }
 
 impl MemoryDevice {
     fn on(wire: WireEnd, options: Options) -> Self {
-        Self { wire, options, sent: VecDeque::new(), polls: 0 }
+        Self { wire, options, sent: VecDeque::new(), polls: 0, is_starving: false }
     }
 }
 
@@ -99,6 +101,7 @@ impl Device for MemoryDevice {
     fn rx_burst(&mut self, _now: Instant, umem: &mut Umem, frames: &mut Vec<RxFrame>) -> usize {
         let mut inbound = lock(&self.wire.inbound);
         let mut received = 0;
+        self.is_starving = false;
         while received < BURST
             && let Some(bytes) = inbound.frames.front()
         {
@@ -109,7 +112,10 @@ impl Device for MemoryDevice {
                     received += 1;
                 }
                 // Without empty chunks the frames wait, as they do on a NIC whose fill ring ran dry.
-                None if chunks > umem.available() && chunks <= umem.chunks() => break,
+                None if chunks > umem.available() && chunks <= umem.chunks() => {
+                    self.is_starving = true;
+                    break;
+                }
                 // It is longer than any frame.
                 None => inbound.lost += 1,
             }
@@ -137,6 +143,13 @@ impl Device for MemoryDevice {
         self.polls += 1;
         while let Some((_, frame)) = self.sent.pop_front_if(|(due, _)| *due <= self.polls) {
             done.push(frame);
+        }
+    }
+
+    fn replenish(&mut self, umem: &mut Umem) {
+        if self.is_starving && umem.available() > 0 {
+            self.is_starving = false;
+            lock(&self.wire.inbound).ring();
         }
     }
 
@@ -172,12 +185,17 @@ impl Wire {
         let fits = self.frames.len() < self.room;
         if fits {
             self.frames.push_back(frame.to_vec());
-            // It can't overflow in the lifetime of a machine, and a bell that is gone wakes nobody.
-            let _ = self.bell.as_ref().map(|bell| bell.write(1));
+            self.ring();
         } else {
             self.lost += 1;
         }
         fits
+    }
+
+    /// Wakes who waits.
+    fn ring(&self) {
+        // It can't overflow in the lifetime of a machine, and a bell that is gone wakes nobody.
+        let _ = self.bell.as_ref().map(|bell| bell.write(1));
     }
 }
 

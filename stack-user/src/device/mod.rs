@@ -54,6 +54,10 @@ pub trait Device: Send {
     /// Appends the frames that have been sent, and so are ours again, to `done`.
     fn completions(&mut self, umem: &mut Umem, done: &mut Vec<CompletedFrame>);
 
+    /// Gives the NIC empty chunks if it is short of them, because none was free when it was to get some. For whoever
+    /// has just given chunks back: a NIC that has none to receive into wakes nobody. Costs nothing while it is not.
+    fn replenish(&mut self, _umem: &mut Umem) {}
+
     /// When the device wants to be called again though no frame came (a middleware delays some), if ever.
     fn poll_timeout(&self) -> Option<Instant> {
         None

@@ -30,7 +30,7 @@ pub struct Datagram {
 ///
 /// # Errors
 /// Why the datagram is to be dropped, silently in each case: `Ipv4Malformed`, `Ipv4BadChecksum`,
-/// `Ipv4SourceRoute`, `Ipv4NotForUs`, `Ipv4BadSource`.
+/// `Ipv4Truncated`, `Ipv4SourceRoute`, `Ipv4NotForUs`, `Ipv4BadSource`.
 pub fn receive(bytes: &[u8], routes: &Routes, link_group: bool) -> Result<Datagram, DropReason> {
     receive_front(bytes, bytes.len(), routes, link_group)
 }

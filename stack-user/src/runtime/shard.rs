@@ -156,6 +156,7 @@ impl Shard {
         // The driver's work takes a while and lets time pass; it must not run backwards afterwards.
         let now = core.clock.now();
         core.transmit(now);
+        core.replenish();
         core.dispatch();
         let oversleeps = core.driver_oversleeps(now);
         let wakers = mem::take(&mut core.waiters.woken);
@@ -285,6 +286,11 @@ impl Core {
         for frame in self.completed.drain(..) {
             self.stack.handle_completion(now, frame);
         }
+    }
+
+    /// Chunks that came back go to a NIC that has none: the driver sleeps until it receives.
+    fn replenish(&mut self) {
+        self.device.replenish(self.stack.pool_mut());
     }
 
     fn dispatch(&mut self) {

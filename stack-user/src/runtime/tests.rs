@@ -18,12 +18,12 @@ use crate::{
         Device, Readable, Umem,
         memory::{self, WireEnd},
     },
-    frame::{CompletedFrame, RxFrame, TxFrame},
+    frame::{CompletedFrame, FramePool, RxFrame, TxFrame},
     net::{acd::Schedule, udp::Sockets},
     rng::Rng,
     stack::{Event, Stack},
     time::{Duration, Instant},
-    wire::MacAddr,
+    wire::{MacAddr, arp, ethernet},
 };
 
 const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
@@ -143,6 +143,46 @@ async fn a_driver_that_polls_sleeps_only_when_no_frame_came_for_so_long() {
         assert!(within(pause).await < 5, "it sleeps again");
         shard.close();
     }
+}
+
+#[tokio::test]
+async fn a_nic_that_had_no_chunk_to_receive_into_gets_some_from_whoever_gives_them_back() {
+    let (shard, far) = running(memory::Options::default(), Duration::ZERO).await;
+    // What the claim has to say is over for two seconds, so the driver has no reason of its own to wake up.
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let held = shard.with(|core, _| {
+        let pool = core.stack.pool_mut();
+        std::iter::from_fn(|| pool.allocate()).collect::<Vec<_>>()
+    });
+    let question = arp_request();
+    assert!(far.send(&question));
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    while far.receive().is_some() {}
+    shard.with(|core, _| held.into_iter().for_each(|chunk| core.stack.pool_mut().release(chunk)));
+    assert_eq!(frames_within(&far, 1, Duration::from_millis(500)).await, 1, "the answer to what waited");
+    shard.close();
+}
+
+/// Somebody asks for our address.
+fn arp_request() -> Vec<u8> {
+    let (source, them) = (MacAddr([2, 0, 0, 0, 0, 2]), Ipv4Addr::new(10, 0, 0, 2));
+    let packet = arp::Packet {
+        operation: arp::Operation::Request,
+        sender_mac: source,
+        sender_ip: them,
+        target_mac: MacAddr::ZERO,
+        target_ip: ADDRESS,
+    };
+    let header = ethernet::Header {
+        destination: MacAddr::BROADCAST,
+        source,
+        vlan: None,
+        ethertype: ethernet::ethertype::ARP,
+    };
+    let mut bytes = vec![0; ethernet::LEN + arp::LEN];
+    header.emit(&mut bytes);
+    packet.emit(&mut bytes[ethernet::LEN..]);
+    bytes
 }
 
 #[test]

@@ -72,7 +72,7 @@ impl Header {
     /// Ethernet adds to short frames.
     ///
     /// # Errors
-    /// [`DropReason::Ipv4Malformed`], [`DropReason::Ipv4BadChecksum`] (RFC 1122 §3.2.1.2), or
+    /// [`DropReason::Ipv4Malformed`], [`DropReason::Ipv4BadChecksum`] (RFC 1122 §3.2.1.2), [`DropReason::Ipv4Truncated`], or
     /// [`DropReason::Ipv4SourceRoute`] (RFC 7126 §4.3 and §4.4: drop them).
     pub fn parse(bytes: &[u8]) -> Result<(Self, Range<usize>), DropReason> {
         Self::parse_front(bytes, bytes.len())
@@ -89,11 +89,15 @@ impl Header {
         let header_len = header_len(fixed[0]).ok_or(malformed)?;
         let header = bytes.get(..header_len).ok_or(malformed)?;
         let total_len = usize::from(u16::from_be_bytes([fixed[2], fixed[3]]));
-        if total_len < header_len || total_len > len {
+        if total_len < header_len {
             return Err(malformed);
         }
         if checksum(header) != 0 {
             return Err(DropReason::Ipv4BadChecksum);
+        }
+        // Some drivers cut a frame to their buffer without a word, so what is there is no datagram.
+        if total_len > len {
+            return Err(DropReason::Ipv4Truncated);
         }
         if has_source_route(header.get(LEN..).unwrap_or_default())? {
             return Err(DropReason::Ipv4SourceRoute);
@@ -235,7 +239,8 @@ mod tests {
         bytes.extend_from_slice(&[0; 22]);
         assert_eq!(Header::parse(&bytes).map(|(_, payload)| payload), Ok(20..24));
         for len in 0..24 {
-            assert_eq!(Header::parse(&bytes[..len]), Err(DropReason::Ipv4Malformed), "{len} bytes");
+            let reason = if len < LEN { DropReason::Ipv4Malformed } else { DropReason::Ipv4Truncated };
+            assert_eq!(Header::parse(&bytes[..len]), Err(reason), "{len} bytes");
         }
     }
 

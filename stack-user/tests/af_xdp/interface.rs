@@ -63,10 +63,23 @@ fn an_interface_that_can_t_be_used_says_why() {
         let error = one.ipv4_network().expect_err("no address").to_string();
         assert!(error.contains("--address"), "{error}");
 
-        assert!(wait(one.wait_for_carrier(Duration::from_secs(1))).is_ok());
+        let waited = wait(one.wait_for_carrier(Duration::from_secs(1), || panic!("it is there")));
+        assert!(!waited.expect("a carrier"));
         lab::ip(&["link", "set", lab::OTHER, "down"]);
-        let error = wait(one.wait_for_carrier(Duration::from_millis(100))).expect_err("no carrier");
+        let error = wait(one.wait_for_carrier(Duration::from_millis(100), || ())).expect_err("no carrier");
         assert!(matches!(error, InterfaceError::NoCarrier { .. }), "{error}");
+        // It comes back while we wait.
+        let (told, asked) = std::sync::mpsc::channel();
+        let waited = std::thread::scope(|scope| {
+            // Threads that are started here are in the namespace, too.
+            scope.spawn(move || {
+                asked.recv().expect("it waits");
+                lab::ip(&["link", "set", lab::OTHER, "up"]);
+            });
+            wait(one.wait_for_carrier(Duration::from_secs(5), move || told.send(()).expect("a reader")))
+        });
+        assert!(waited.expect("a carrier"), "it had to wait");
+        lab::ip(&["link", "set", lab::OTHER, "down"]);
         let error = find(Some(lab::OTHER)).expect_err("it is down").to_string();
         assert!(error.contains("ip link set xs-dev1 up"), "{error}");
     });

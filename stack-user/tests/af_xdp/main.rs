@@ -7,6 +7,8 @@ mod interface;
 mod lab;
 mod netdev;
 mod redirect;
+mod start;
+mod steady;
 
 use std::{
     collections::VecDeque,
@@ -55,9 +57,9 @@ impl End {
         Self { device, umem, _redirect: redirect, queue, received, done, sent: 0, got: 0 }
     }
 
-    /// Sends up to `count` frames more, numbered.
-    fn send(&mut self, now: Instant, count: usize) {
-        for _ in 0..count.min(self.device.tx_room()) {
+    /// Puts up to `count` frames more, numbered, in the queue.
+    fn fill_queue(&mut self, count: usize) {
+        for _ in 0..count {
             let Some(chunk) = self.umem.allocate() else { break };
             let mut frame = chunk.into_tx();
             let len = frame_len(self.sent);
@@ -66,6 +68,12 @@ impl End {
             self.queue.push_back(frame);
             self.sent += 1;
         }
+    }
+
+    /// Sends up to `count` frames more, numbered.
+    fn send(&mut self, now: Instant, count: usize) {
+        let room = self.device.tx_room();
+        self.fill_queue(count.min(room));
         self.device.tx_burst(now, &mut self.umem, &mut self.queue);
         assert!(self.queue.is_empty(), "there was room for all");
     }
@@ -85,6 +93,12 @@ impl End {
             self.umem.release_rx(frame);
         }
         count
+    }
+
+    /// Receives until nothing is left. Returns how many have come since the start.
+    fn drain_numbered(&mut self, now: Instant) -> u64 {
+        while self.receive(now, true) > 0 {}
+        self.got
     }
 
     fn reap(&mut self) {

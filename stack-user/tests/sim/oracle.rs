@@ -221,7 +221,7 @@ fn drops(world: &World, faults: &Faults) -> Result<(), String> {
                     faults.corrupts
                 }
                 // A damaged length or data offset can look like another shape before its checksum is looked at.
-                R::TcpMalformed | R::Ipv4SourceRoute => faults.corrupts,
+                R::TcpMalformed | R::Ipv4SourceRoute | R::Ipv4Truncated => faults.corrupts,
                 R::EthernetTruncated
                 | R::EthernetNotForUs
                 | R::EthernetBadSource

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::SystemTime};
 
-use super::{Builder, StartError};
+use super::{Builder, StartError, only_queue};
 use crate::{
     device::{
         Device, Umem, busy_poll,
@@ -31,28 +31,45 @@ pub(super) struct Queue {
 type ShardParts = (stack::Stack<Umem>, Box<dyn Device>);
 
 impl Builder {
-    /// Opens a device on each queue, with memory of its own, and tells the program of its socket.
+    /// Opens a device on each queue, with memory of its own, and tells the program of its socket. Nothing is received
+    /// before an address is claimed, and none is before this has bound whatever queue its frames may arrive on.
     pub(super) fn bind(
         &self,
         interface: &Interface,
         program: &mut Program,
     ) -> Result<Vec<Queue>, StartError> {
-        let numbers = interface.queues(self.queue);
+        let mut numbers = interface.queues(self.queue);
         let options = xdp::Options {
             copying: self.mode.copying(program.is_generic()),
+            ring_size: self.ring_size.get(),
             chunks_per_queue: xdp::Options::chunks_for_each_of(numbers.len()),
-            ..Default::default()
         };
-        let (mut queues, mut all) = (Vec::new(), Vec::new());
-        for number in numbers {
-            let (device, umem, bound) = xdp::open(&interface.name, &[number], &options)?;
-            for (queue, socket) in device.sockets() {
-                program.bind_socket(queue, socket)?;
+        let (mut queues, mut all): (Vec<Queue>, Vec<Bound>) = (Vec::new(), Vec::new());
+        // Were there more queues when all are bound than before, those are bound too.
+        while queues.len() < numbers.len() {
+            for &number in &numbers[queues.len()..] {
+                let opened = xdp::open(&interface.name, &[number], &options);
+                let (device, umem, bound) = opened.map_err(|source| match self.queue {
+                    None if numbers.len() > 1 => {
+                        StartError::Unbound { interface: interface.name.clone(), queue: number, source }
+                    }
+                    _ => source.into(),
+                })?;
+                for (queue, socket) in device.sockets() {
+                    program.bind_socket(queue, socket)?;
+                }
+                queues.push(Queue { number, device, umem, zero_copy: bound.zero_copy });
+                all.push(bound);
             }
-            queues.push(Queue { number, device, umem, zero_copy: bound.zero_copy });
-            all.push(bound);
+            numbers = interface.queues(self.queue);
         }
-        tracing::info!(target: STORY, "AF_XDP sockets bound to {}: {}", interface.name, Bound::all(&all));
+        let (zero_copy, copy): (Vec<_>, Vec<_>) = all.iter().partition(|bound| bound.zero_copy);
+        for bound in [zero_copy, copy].into_iter().filter(|bound| !bound.is_empty()) {
+            tracing::info!(target: STORY, "AF_XDP sockets bound to {}: {}", interface.name, Bound::all(bound));
+        }
+        if let Some(queue) = self.queue {
+            check_spread(interface, queue)?;
+        }
         Ok(queues)
     }
 
@@ -127,5 +144,67 @@ impl Builder {
                 Box::new(Fault::new(device, FaultSpec { seed, ..faults }))
             }
         })
+    }
+}
+
+/// Whether what arrives comes to the one queue that is bound.
+fn check_spread(interface: &Interface, bound: u32) -> Result<(), StartError> {
+    let (name, all) = (&interface.name, interface.queues(None).len());
+    let Some(table) = interface.rx_table() else {
+        if all > 1 {
+            tracing::warn!(
+                "only queue {bound} of {name}'s {all} is bound: frames for our address that arrive on another one go \
+                 to the kernel and are lost to us, unless `{}` sends all there",
+                only_queue(name, bound).command()
+            );
+        }
+        return Ok(());
+    };
+    match judge(&table, interface.flow_rules(), bound) {
+        Spread::Confined => {
+            tracing::info!(target: STORY, "{name} puts all that it receives in queue {bound}");
+        }
+        Spread::Ruled { unbound } => tracing::warn!(
+            "only queue {bound} of {name} is bound, and its hash uses queue {unbound} too: frames for our address are \
+             lost to us unless its rules (`ethtool -n {name}`) put them, ARP included, in queue {bound}"
+        ),
+        Spread::Wide { unbound } => {
+            return Err(StartError::Spread { interface: name.clone(), bound, unbound });
+        }
+    }
+    Ok(())
+}
+
+/// Where frames for us may arrive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Spread {
+    /// On the queue that is bound.
+    Confined,
+    /// On another one, unless rules of the operator's say otherwise.
+    Ruled { unbound: u32 },
+    /// On another one.
+    Wide { unbound: u32 },
+}
+
+/// By the indirection table and the number of rules.
+fn judge(table: &[u32], rules: u32, bound: u32) -> Spread {
+    match table.iter().copied().find(|&queue| queue != bound) {
+        None => Spread::Confined,
+        Some(unbound) if rules > 0 => Spread::Ruled { unbound },
+        Some(unbound) => Spread::Wide { unbound },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_queue_is_enough_if_the_card_uses_no_other() {
+        assert_eq!(judge(&[2; 128], 0, 2), Spread::Confined);
+        assert_eq!(judge(&[0, 1, 2, 3], 0, 0), Spread::Wide { unbound: 1 });
+        assert_eq!(judge(&[0, 1, 2, 3], 4, 2), Spread::Ruled { unbound: 0 });
+        let error = StartError::Spread { interface: "eth1".to_owned(), bound: 2, unbound: 0 }.to_string();
+        assert!(error.contains("`sudo ethtool -X eth1 start 2 equal 1`"), "{error}");
     }
 }

@@ -18,7 +18,7 @@ use super::{
 use crate::{
     api::{AddressChoice, ProgramChoice},
     cli::global::{AcdSchedule, BUSY_POLL_MAX, GlobalOptions},
-    device::xdp::Mode,
+    device::xdp::{Mode, RingSize},
 };
 
 /// One network or more, in the order of preference.
@@ -43,6 +43,9 @@ pub struct Network {
     pub queue: Option<u32>,
     /// Microseconds that the driver is polled for before interrupts are waited for.
     pub busy_poll: Option<Spanned<u32>>,
+    /// Descriptors in each ring.
+    #[serde(deserialize_with = "ring_size")]
+    pub ring_size: Option<RingSize>,
     /// The VLAN of the addresses.
     pub vlan: Option<Spanned<u16>>,
     /// A program that is attached already.
@@ -220,7 +223,19 @@ impl Networks {
 impl Network {
     /// The options as they are given, and where they are not, what this says.
     pub(super) fn fill(&self, options: &mut GlobalOptions) {
-        let Self { interface, addresses, gateway, dns, mode, queue, busy_poll, vlan, program, acd } = self;
+        let Self {
+            interface,
+            addresses,
+            gateway,
+            dns,
+            mode,
+            queue,
+            ring_size,
+            busy_poll,
+            vlan,
+            program,
+            acd,
+        } = self;
         fill(&mut options.interface, interface.as_ref().map(|name| name.get_ref().clone()));
         if options.address.is_empty() {
             options.address = addresses.iter().map(|address| address.get_ref().0).collect();
@@ -228,6 +243,7 @@ impl Network {
         fill(&mut options.gateway, *gateway);
         fill(&mut options.queue, *queue);
         fill(&mut options.busy_poll, busy_poll.as_ref().map(|micros| *micros.get_ref()));
+        fill(&mut options.ring_size, *ring_size);
         fill(&mut options.vlan, vlan.as_ref().map(|vlan| *vlan.get_ref()));
         fill(&mut options.program, program.as_ref().map(|program| program.0.clone()));
         if options.dns.is_empty() {
@@ -250,6 +266,10 @@ impl Network {
         let chosen = self.addresses.iter().filter(|choice| named(choice).is_none()).count();
         (Self { addresses: Vec::new(), ..self.clone() }, chosen)
     }
+}
+
+fn ring_size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<RingSize>, D::Error> {
+    RingSize::new(u32::deserialize(deserializer)?).map(Some).map_err(D::Error::custom)
 }
 
 /// Its address, unless that is ours to choose.

@@ -176,6 +176,10 @@ impl Device for Fault {
         }
     }
 
+    fn replenish(&mut self, umem: &mut Umem) {
+        self.device.replenish(umem);
+    }
+
     fn poll_timeout(&self) -> Option<Instant> {
         [self.rx.next_due(), self.tx.next_due(), self.device.poll_timeout()].into_iter().flatten().min()
     }

@@ -15,6 +15,7 @@ const ETHTOOL_GCHANNELS: u32 = 0x3c;
 const ETHTOOL_SCHANNELS: u32 = 0x3d;
 const ETHTOOL_GFLAGS: u32 = 0x25;
 const ETHTOOL_GRXFH: u32 = 0x29;
+const ETHTOOL_GRXCLSRLCNT: u32 = 0x2e;
 const ETHTOOL_GRSSH: u32 = 0x46;
 /// `TCP_V4_FLOW`.
 const TCP_V4: u32 = 1;
@@ -26,6 +27,8 @@ const TOEPLITZ: u8 = 1;
 const RSS_WORDS: usize = 8192;
 /// `ETH_FLAG_RXVLAN`: tags are taken off what is received.
 const RXVLAN: u32 = 1 << 8;
+/// `ETH_FLAG_LRO`: the card puts segments together before anybody sees them.
+const LRO: u32 = 1 << 15;
 
 /// `struct ethtool_drvinfo`.
 #[repr(C)]
@@ -68,6 +71,19 @@ struct HashedFields {
     data: u64,
 }
 
+/// `struct ethtool_rxnfc`, of which only the number of rules is of interest.
+#[repr(C)]
+struct FlowRules {
+    command: u32,
+    flow_type: u32,
+    data: u64,
+    /// `struct ethtool_rx_flow_spec`.
+    spec: [u64; 21],
+    count: u32,
+    /// The list of rules starts here, for commands that return one.
+    padding: u32,
+}
+
 /// `struct ethtool_rxfh` with room for what follows it: the table, then the key.
 #[repr(C)]
 struct FlowHash {
@@ -96,6 +112,18 @@ impl FlowHash {
         })
     }
 
+    /// As the interface has it; `None` if it has no table, or one that is larger than we take.
+    fn of(interface: &str) -> Option<Box<Self>> {
+        let mut hash = Self::new();
+        // At first the sizes only.
+        ask(interface, &mut *hash)?;
+        if !hash.has_table() {
+            return None;
+        }
+        ask(interface, &mut *hash)?;
+        Some(hash)
+    }
+
     /// Whether there are a table and a key, and they have room.
     fn fits(&self) -> bool {
         self.has_table() && self.key_size > 0
@@ -107,9 +135,15 @@ impl FlowHash {
         self.indir_size > 0 && words <= RSS_WORDS as u64
     }
 
+    /// The table.
+    fn table(&self) -> Option<&[u32]> {
+        self.config.get(..self.indir_size as usize).filter(|table| !table.is_empty())
+    }
+
     /// The key and the table, if the hash is the one that we know.
     fn read(&self) -> Option<RxHash> {
-        if !self.fits() || !matches!(self.hfunc, 0 | TOEPLITZ) || self.input_xfrm != 0 {
+        let is_known = self.key_size > 0 && matches!(self.hfunc, 0 | TOEPLITZ) && self.input_xfrm == 0;
+        if !self.fits() || !is_known {
             return None;
         }
         let (table, rest) = self.config.split_at_checked(self.indir_size as usize)?;
@@ -132,12 +166,14 @@ unsafe impl Request for Channels {}
 unsafe impl Request for Flags {}
 // SAFETY: as above: the kernel takes the short form for this command.
 unsafe impl Request for HashedFields {}
+// SAFETY: as above: the kernel gives this command no list to write.
+unsafe impl Request for FlowRules {}
 // SAFETY: as above. The kernel writes the table and the key if their sizes are those that it has, which are sent only if
 // `has_table` says that there is room for both.
 unsafe impl Request for FlowHash {}
 
 /// The driver's name.
-pub(super) fn driver(interface: &str) -> Option<String> {
+pub(in crate::device) fn driver(interface: &str) -> Option<String> {
     driver_and_bus(interface).map(|(driver, _)| driver)
 }
 
@@ -181,25 +217,41 @@ pub(super) fn set_combined(interface: &str, combined: u32) -> io::Result<()> {
 
 /// Which queues the card spreads what it receives over, whatever hash it does it by: its indirection table.
 pub(super) fn rx_table(interface: &str) -> Option<Vec<u32>> {
-    let mut hash = FlowHash::new();
-    ask(interface, &mut *hash)?;
-    if !hash.has_table() {
-        return None;
-    }
-    ask(interface, &mut *hash)?;
-    hash.config.get(..hash.indir_size as usize).map(<[u32]>::to_vec)
+    FlowHash::of(interface)?.table().map(<[u32]>::to_vec)
 }
 
-/// Queues that the interface receives on; 1 if nobody says.
+/// Queues that the interface receives on, by the driver or by `/sys`, whichever says more; 1 if neither says.
 pub(super) fn rx_queues(interface: &str, index: u32) -> u32 {
     let told = channels(interface).map(|queues| queues.rx + queues.combined);
-    told.filter(|&queues| queues > 0).or_else(|| rx_queues_of_sysfs(interface, index)).unwrap_or(1)
+    told.max(rx_queues_of_sysfs(interface, index)).unwrap_or(1).max(1)
 }
 
 /// Whether VLAN tags are taken off received frames.
 pub(super) fn strips_vlan_tags(interface: &str) -> bool {
+    has_flag(interface, RXVLAN)
+}
+
+/// Whether the card puts received segments together to larger ones.
+pub(in crate::device) fn has_lro(interface: &str) -> bool {
+    has_flag(interface, LRO)
+}
+
+fn has_flag(interface: &str, flag: u32) -> bool {
     let mut flags = Flags { command: ETHTOOL_GFLAGS, flags: 0 };
-    ask(interface, &mut flags).is_some_and(|()| flags.flags & RXVLAN != 0)
+    ask(interface, &mut flags).is_some_and(|()| flags.flags & flag != 0)
+}
+
+/// Rules by which some frames go to other queues than the hash says.
+pub(super) fn flow_rules(interface: &str) -> u32 {
+    let mut rules = FlowRules {
+        command: ETHTOOL_GRXCLSRLCNT,
+        flow_type: 0,
+        data: 0,
+        spec: [0; 21],
+        count: 0,
+        padding: 0,
+    };
+    ask(interface, &mut rules).map_or(0, |()| rules.count)
 }
 
 /// How received TCP segments are spread over the queues, if the driver tells and it is by their four-tuple.
@@ -209,13 +261,7 @@ pub(super) fn rx_hash(interface: &str) -> Option<RxHash> {
     if ask(interface, &mut fields).is_some() && fields.data != FOUR_TUPLE {
         return None;
     }
-    let mut hash = FlowHash::new();
-    ask(interface, &mut *hash)?;
-    if !hash.fits() {
-        return None;
-    }
-    ask(interface, &mut *hash)?;
-    hash.read()
+    FlowHash::of(interface)?.read()
 }
 
 /// Where `/sys` has it, if it is about this interface: it may be mounted for another network namespace.
@@ -260,6 +306,7 @@ mod tests {
         assert_eq!(std::mem::offset_of!(FlowHash, config), 24);
         assert_eq!(size_of::<HashedFields>(), 16);
         assert_eq!((size_of::<DriverInfo>(), std::mem::offset_of!(DriverInfo, bus)), (196, 100));
+        assert_eq!((size_of::<FlowRules>(), std::mem::offset_of!(FlowRules, count)), (192, 184));
     }
 
     #[test]
@@ -276,6 +323,7 @@ mod tests {
         ]);
         let expected = RxHash { key: vec![0x6d, 0x5a, 0x56, 0xda, 0x25, 0x5b], table: vec![0, 1, 2] };
         assert_eq!(hash.read(), Some(expected));
+        assert_eq!(hash.table(), Some(&[0, 1, 2][..]));
         hash.input_xfrm = 1;
         assert_eq!(hash.read(), None, "symmetric");
         (hash.input_xfrm, hash.hfunc) = (0, 2);
@@ -286,7 +334,7 @@ mod tests {
 
     #[test]
     fn an_interface_that_has_no_hash_says_so() {
-        assert_eq!(rx_hash("lo"), None);
+        assert_eq!((rx_hash("lo"), rx_table("lo"), flow_rules("lo")), (None, None, 0));
         assert_eq!(rx_hash("a-name-that-is-too-long-for-linux"), None);
     }
 }

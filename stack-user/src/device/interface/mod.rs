@@ -3,7 +3,7 @@
 //! All of it is of the network namespace that the calling thread is in.
 
 mod details;
-mod ethtool;
+pub(super) mod ethtool;
 pub mod features;
 pub mod namespace;
 pub mod netdev;
@@ -28,7 +28,11 @@ use rtnetlink::{
 
 pub use details::{Details, Lower, PeerDetails, all_details, details};
 
-use self::{features::Offload, namespace::Namespace};
+use self::{
+    features::Offload,
+    namespace::Namespace,
+    netdev::{Direction, Netdev},
+};
 use super::remedy::{Change, up};
 use crate::wire::MacAddr;
 
@@ -207,18 +211,27 @@ pub async fn owner_of(address: IpAddr) -> Result<Option<String>, InterfaceError>
 }
 
 impl Interface {
-    /// Waits until there is somebody at the other end: binding AF_XDP sockets makes the link of some NICs flap.
+    /// Waits until there is somebody at the other end: binding AF_XDP sockets makes the link of some NICs flap. Tells if
+    /// there is nobody at first, and returns whether it was so.
     ///
     /// # Errors
     /// When there is nobody in time, or the interface is gone.
-    pub async fn wait_for_carrier(&self, timeout: Duration) -> Result<(), InterfaceError> {
+    pub async fn wait_for_carrier(
+        &self,
+        timeout: Duration,
+        tell: impl FnOnce() + Send,
+    ) -> Result<bool, InterfaceError> {
+        let mut tell = Some(tell);
         let no_carrier = || InterfaceError::NoCarrier { name: self.name.clone(), waited: timeout };
-        let wait = ask(async |handle| {
+        let wait = ask(async move |handle| {
             loop {
                 let mut found = pin!(handle.link().get().match_index(self.index).execute());
                 let link = found.try_next().await.map_err(netlink_error)?.ok_or_else(no_carrier)?;
                 if link.header.flags.contains(LinkFlags::LowerUp) {
-                    return Ok(());
+                    return Ok(tell.is_none());
+                }
+                if let Some(tell) = tell.take() {
+                    tell();
                 }
                 tokio::time::sleep(CARRIER_POLL).await;
             }
@@ -249,9 +262,9 @@ impl Interface {
     /// The queues to bind: the one that was asked for, or all.
     ///
     /// They are counted afresh: a driver may add some when an XDP program is attached, and receive on them (virtio
-    /// does).
+    /// does, and tells only the kernel).
     pub fn queues(&self, only: Option<u32>) -> Vec<u32> {
-        let all = || (0..ethtool::rx_queues(&self.name, self.index)).collect();
+        let all = || (0..rx_queues(&self.name, self.index)).collect();
         only.map_or_else(all, |queue| vec![queue])
     }
 
@@ -269,6 +282,16 @@ impl Interface {
     /// Its directory in `/sys`, if that is mounted for this network namespace.
     pub fn sysfs(&self) -> Option<PathBuf> {
         ethtool::sysfs(&self.name, self.index)
+    }
+
+    /// The queues that received frames are spread over by their hash, whichever it is, if the driver tells.
+    pub fn rx_table(&self) -> Option<Vec<u32>> {
+        ethtool::rx_table(&self.name)
+    }
+
+    /// How many rules there are by which some frames go to other queues than their hash says (`ethtool -N`).
+    pub fn flow_rules(&self) -> u32 {
+        ethtool::flow_rules(&self.name)
     }
 
     /// Whether the interface takes the VLAN tag off a frame before an XDP program sees it, which then can't tell
@@ -379,11 +402,22 @@ fn interface_of(
         has_carrier: link.header.flags.contains(LinkFlags::LowerUp),
         networks: networks.collect(),
         gateways: gateways(routes, index),
-        rx_queues: ethtool::rx_queues(&name, index),
+        rx_queues: rx_queues(&name, index),
         driver: ethtool::driver(&name),
         peer: peer_of(link, links),
         name,
     })
+}
+
+/// Queues that the interface receives on; 1 if nobody says.
+///
+/// What the driver tells and what the kernel has may differ: virtio adds queues when an XDP program is attached, spreads
+/// frames over them too, and goes on telling the number that was configured.
+fn rx_queues(interface: &str, index: u32) -> u32 {
+    let of_kernel = Netdev::find().ok().flatten().and_then(|netdev| netdev.queues(index).ok().flatten());
+    let of_kernel = of_kernel.map(|all| all.iter().filter(|one| one.direction == Direction::Rx).count());
+    let of_kernel = of_kernel.and_then(|count| u32::try_from(count).ok());
+    of_kernel.max(Some(ethtool::rx_queues(interface, index))).unwrap_or(1)
 }
 
 fn peer_of(link: &LinkMessage, links: &[LinkMessage]) -> Option<Peer> {

@@ -26,6 +26,13 @@ const POOL_RESERVE: usize = BURST / 4;
 /// it holds about half a millisecond of frames.
 const TX_RETRY: Duration = Duration::from_micros(200);
 
+/// When to look again whether the kernel waits for a refilled fill ring.
+///
+/// A driver notes that it waits some time after it found the ring empty, and doesn't look again: what we put there in
+/// between, without being asked to wake it, it would never see. Lower, and a driver that was interrupted just then is not
+/// ready yet; higher, and nothing is received for so long, once in a blue moon.
+const FILL_RECHECK: Duration = Duration::from_millis(10);
+
 /// AF_XDP sockets on one or more queues of a NIC.
 ///
 /// All frames leave by the first queue, so that those of one connection stay in order; the others are there to receive.
@@ -54,6 +61,10 @@ pub struct XdpDevice {
     now: Instant,
     /// When to wake the kernel next, if it left frames on the TX ring.
     kick_at: Option<Instant>,
+    /// A queue has less than half of the chunks that it should have, since none were free.
+    is_short: bool,
+    /// When to look whether the kernel noticed that a fill ring was refilled that had been empty.
+    check_fill_at: Option<Instant>,
     /// What the kernel said when the sockets were no longer bound, which they never will be again.
     unbound: Option<io::Error>,
     counters: Counters,
@@ -93,6 +104,8 @@ impl XdpDevice {
             refused: Vec::new(),
             now: Instant::ZERO,
             kick_at: None,
+            is_short: false,
+            check_fill_at: None,
             unbound: None,
             counters: Counters::default(),
             description: format!("{interface}: AF_XDP, {bound}"),
@@ -124,14 +137,33 @@ impl XdpDevice {
 
     /// Gives the kernel chunks to receive into, and wakes it if it had run out of them.
     fn refill(&mut self, umem: &mut Umem, queue: usize) {
-        let wanted = self.receiving_max.saturating_sub(self.receiving[queue]);
+        let had = self.receiving[queue];
+        let wanted = self.receiving_max.saturating_sub(had);
         let count = wanted.min(umem.available().saturating_sub(pool_reserve(umem)));
+        let given = self.queues[queue].fill.give(umem, count);
+        self.receiving[queue] += given;
+        self.is_short |= self.receiving[queue] < self.receiving_max / 2;
+        if had == 0 && given > 0 {
+            self.check_fill_at = Some(self.now + FILL_RECHECK);
+        }
+        self.wake_receiver(queue);
+    }
+
+    /// Wakes the kernel if it waits for chunks that it has been given.
+    fn wake_receiver(&mut self, queue: usize) {
         let rings = &mut self.queues[queue];
-        self.receiving[queue] += rings.fill.give(umem, count);
         if self.receiving[queue] > 0 && rings.fill.needs_wakeup() {
             self.counters.fill_wakeups += 1;
             let woken = rings.rx.wake();
             self.note_wakeup(woken);
+        }
+    }
+
+    /// A driver that had found a fill ring empty may have asked to be woken only after the ring was full again.
+    fn check_fill(&mut self) {
+        if self.check_fill_at.is_some_and(|at| at <= self.now) {
+            self.check_fill_at = None;
+            (0..self.queues.len()).for_each(|queue| self.wake_receiver(queue));
         }
     }
 
@@ -169,6 +201,7 @@ impl Device for XdpDevice {
     fn rx_burst(&mut self, now: Instant, umem: &mut Umem, frames: &mut Vec<RxFrame>) -> usize {
         self.check_umem(umem);
         self.now = now;
+        self.is_short = false;
         let before = frames.len();
         let mut room = BURST;
         for turn in 0..self.queues.len() {
@@ -183,6 +216,7 @@ impl Device for XdpDevice {
             }
         }
         self.next = (self.next + 1) % self.queues.len().max(1);
+        self.check_fill();
         let received = frames.len() - before;
         self.counters.rx_frames += received as u64;
         received
@@ -229,8 +263,16 @@ impl Device for XdpDevice {
         }
     }
 
+    fn replenish(&mut self, umem: &mut Umem) {
+        if self.is_short && umem.available() > pool_reserve(umem) {
+            self.check_umem(umem);
+            self.is_short = false;
+            (0..self.queues.len()).for_each(|queue| self.refill(umem, queue));
+        }
+    }
+
     fn poll_timeout(&self) -> Option<Instant> {
-        self.kick_at
+        [self.kick_at, self.check_fill_at].into_iter().flatten().min()
     }
 
     fn before_sleep(&mut self) -> bool {

@@ -16,6 +16,7 @@ mod error;
 mod long;
 pub mod program;
 mod queue;
+mod ring_size;
 mod rings;
 pub mod sockets;
 
@@ -24,6 +25,7 @@ use std::{fmt, num::NonZeroU32, str::FromStr};
 pub use device::XdpDevice;
 pub use error::OpenError;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+pub use ring_size::{RingSize, RingSizeError};
 use xsk_rs::config::{FrameSize, QueueSize, UmemConfig};
 
 use self::queue::Queue;

@@ -3,6 +3,7 @@
 mod attachment;
 mod error;
 mod records;
+mod refusal;
 
 use std::{
     fmt, io,
@@ -18,8 +19,8 @@ use aya::{
 };
 use stack_common::abi::{self, Claim, ClaimKey};
 
-pub use self::error::ProgramError;
 use self::{attachment::Attached, error::os_error, records::Records};
+pub use self::{error::ProgramError, refusal::Refusal};
 use super::Mode;
 
 /// Our program on an interface.
@@ -100,24 +101,29 @@ impl Program {
         let program =
             verify(&mut object).map_err(|error| if log.is_some() { error.of_logging() } else { error })?;
         let link = |generic| attachment::link(program, index, generic);
-        let refused = |source, mode| ProgramError::attach(interface, index, mode, source);
+        let refused = |source, generic| {
+            let refusal = |source| Refusal::of(program, index, generic, source);
+            let mode = if generic { "generic" } else { "native" };
+            ProgramError::attach(interface, index, mode, source, refusal)
+        };
         let attachment = match mode {
             Mode::Generic => {
-                let link = link(true).map_err(|source| refused(source, "generic"))?;
+                let link = link(true).map_err(|source| refused(source, true))?;
                 Attachment::Link { _link: link, generic: true, fallback: None }
             }
             Mode::Native | Mode::NativeCopy | Mode::NativeZeroCopy => {
-                let link = link(false).map_err(|source| refused(source, "native"))?;
+                let link = link(false).map_err(|source| refused(source, false))?;
                 Attachment::Link { _link: link, generic: false, fallback: None }
             }
             Mode::Auto => match link(false) {
                 Ok(link) => Attachment::Link { _link: link, generic: false, fallback: None },
                 Err(source) if is_drivers_refusal(&source) => {
-                    let link = link(true).map_err(|source| refused(source, "generic"))?;
-                    let reason = format!("the driver of {interface} refused the program: {source}");
+                    let reason = Refusal::of(program, index, false, source);
+                    let reason = format!("the driver of {interface} refused the program: {reason}");
+                    let link = link(true).map_err(|source| refused(source, true))?;
                     Attachment::Link { _link: link, generic: true, fallback: Some(reason) }
                 }
-                Err(source) => return Err(refused(source, "native")),
+                Err(source) => return Err(refused(source, false)),
             },
         };
         let mut map = |name| object.take_map(name).ok_or(ProgramError::NoMap { name });

@@ -28,6 +28,63 @@ fn datagrams_go_both_ways_and_the_first_waits_for_arp() {
     link.assert_no_frame_is_missing();
 }
 
+/// Drivers hand a short frame over with the padding that was on the wire (igb), or without (virtio).
+#[test]
+fn the_padding_of_a_short_frame_is_no_data() {
+    for padded_to in [ethernet::LEN + ipv4::LEN + 8 + 2, 60] {
+        let mut link = Link::new();
+        let (server, _) = link.b.udp_bind(to(B, 53)).expect("a socket");
+        let mut bytes = datagram_from_a(&link, b"hi");
+        bytes.resize(padded_to, 0xee);
+        receive(&mut link.b, link.now, &bytes);
+        let mut buf = [0; 100];
+        assert_eq!(link.b.udp_recv_from(server, &mut buf), Ok((2, to(A, 1_000))), "{padded_to} bytes");
+        assert_eq!(&buf[..2], b"hi");
+        link.assert_no_frame_is_missing();
+    }
+}
+
+/// So is the padding behind a segment: by far most of the short frames are ACKs.
+#[test]
+fn the_padding_of_a_bare_ack_is_no_data() {
+    let mut link = Link::new();
+    let mut ack = segment_to(&link.a, 1_000, 80);
+    assert_eq!(ack.len(), 54);
+    ack.resize(60, 0xee);
+    receive(&mut link.a, link.now, &ack);
+    assert_eq!(link.a.drops().get(DropReason::TcpNoConnection), 1, "{:?}", link.a.drops());
+}
+
+/// A driver may cut frames to its buffers without a word: igb does, to 1024 bytes if chunks have 2048.
+#[test]
+fn what_came_cut_short_is_counted_and_never_handed_on() {
+    let mut link = Link::new();
+    let (server, _) = link.b.udp_bind(to(B, 53)).expect("a socket");
+    let whole = datagram_from_a(&link, &[0xab; 1_472]);
+    assert_eq!(whole.len(), 1_514);
+    for cut in [1_024, whole.len() - 1] {
+        receive(&mut link.b, link.now, &whole[..cut]);
+    }
+    let mut buf = [0; 2_000];
+    assert_eq!(link.b.udp_recv_from(server, &mut buf), Err(RecvError::WouldBlock));
+    assert_eq!(link.b.drops().get(DropReason::Ipv4Truncated), 2, "{:?}", link.b.drops());
+    receive(&mut link.b, link.now, &whole);
+    assert_eq!(link.b.udp_recv_from(server, &mut buf), Ok((1_472, to(A, 1_000))));
+    link.assert_no_frame_is_missing();
+}
+
+/// The frame of a datagram from port 1000 of a to port 53 of b.
+fn datagram_from_a(link: &Link, data: &[u8]) -> Vec<u8> {
+    let mut datagram = [&[0; 8], data].concat();
+    let header = crate::wire::udp::Header { source_port: 1_000, destination_port: 53 };
+    header.emit(A.into(), B.into(), &mut datagram);
+    let mut bytes = vec![0; ethernet::LEN + ipv4::LEN];
+    write_ethernet(link, &mut bytes);
+    let header = ipv4::Header::new(A, B, protocol::UDP, datagram.len() as u16);
+    header.emit(&mut bytes[ethernet::LEN..]);
+    [bytes, datagram].concat()
+}
+
 /// RFC 1122 §3.2.2.1.
 #[test]
 fn rfc1122_4_1_3_1_a_datagram_for_no_socket_is_answered_and_the_answer_believed() {

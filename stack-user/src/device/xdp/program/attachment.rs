@@ -23,6 +23,9 @@ use super::ProgramError;
 /// The name of libxdp's dispatcher.
 pub(super) const DISPATCHER: &str = "xdp_dispatcher";
 
+pub(super) const XDP_FLAGS_SKB_MODE: u32 = 1 << 1;
+pub(super) const XDP_FLAGS_DRV_MODE: u32 = 1 << 2;
+
 /// The number that the kernel knows an interface by.
 pub(super) fn index(interface: &str) -> Result<u32, ProgramError> {
     if_nametoindex(interface).map_err(|_| ProgramError::NoInterface { interface: interface.to_owned() })
@@ -42,8 +45,6 @@ pub(super) fn link(program: &ProgramFd, interface: u32, generic: bool) -> io::Re
     }
     const BPF_LINK_CREATE: libc::c_long = 28;
     const BPF_XDP: u32 = 37;
-    const XDP_FLAGS_SKB_MODE: u32 = 1 << 1;
-    const XDP_FLAGS_DRV_MODE: u32 = 1 << 2;
 
     let request = LinkCreate {
         program: program.as_fd().as_raw_fd(),
@@ -127,8 +128,13 @@ fn program(id: u32) -> Option<ProgramInfo> {
     loaded_programs().flatten().find(|info| info.id() == id)
 }
 
-/// Asks by netlink for the id of the program on an interface, and whether it is in the generic path.
+/// The id of the program on an interface, and whether it is in the generic path.
 fn attached_id(interface: u32) -> io::Result<Option<(u32, bool)>> {
+    Ok(xdp_of(&attributes(interface)?))
+}
+
+/// Asks by netlink what there is to know about an interface.
+pub(super) fn attributes(interface: u32) -> io::Result<Vec<LinkAttribute>> {
     let mut link = LinkMessage::default();
     link.header.index = interface;
     let mut request = NetlinkMessage::from(RouteNetlinkMessage::GetLink(link));
@@ -143,7 +149,7 @@ fn attached_id(interface: u32) -> io::Result<Option<(u32, bool)>> {
     let (answer, _) = socket.recv_from_full()?;
     let answer = NetlinkMessage::<RouteNetlinkMessage>::deserialize(&answer).map_err(io::Error::other)?;
     match answer.payload {
-        NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) => Ok(xdp_of(&link.attributes)),
+        NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) => Ok(link.attributes),
         NetlinkPayload::Error(error) => Err(error.to_io()),
         _ => Err(io::ErrorKind::InvalidData.into()),
     }

@@ -9,9 +9,9 @@ use std::{
 use aya::maps::MapError;
 use caps::{CapSet, Capability};
 
-use super::attachment;
+use super::{Refusal, attachment};
 use crate::device::{
-    remedy::{detach, standard_mtu},
+    remedy::detach,
     xdp::{log_remedy, privilege_remedy},
 };
 
@@ -76,17 +76,14 @@ pub enum ProgramError {
         program: String,
     },
     /// The driver or the kernel refused.
-    #[error(
-        "{interface} refused the XDP program in {mode} mode ({source}): try --mode generic, and in native mode a \
-         lower MTU (`{}`)", standard_mtu(.interface)
-    )]
+    #[error("{interface} refused the XDP program in {mode} mode: {refusal}{}", slower_way(mode))]
     Refused {
         /// The interface.
         interface: String,
         /// The mode that was tried.
         mode: &'static str,
-        /// What the kernel said.
-        source: io::Error,
+        /// What was said, and what may help.
+        refusal: Refusal,
     },
     /// The pinned maps can't be used.
     #[error(
@@ -202,7 +199,13 @@ impl ProgramError {
         }
     }
 
-    pub(super) fn attach(interface: &str, index: u32, mode: &'static str, source: io::Error) -> Self {
+    pub(super) fn attach(
+        interface: &str,
+        index: u32,
+        mode: &'static str,
+        source: io::Error,
+        refusal: impl FnOnce(io::Error) -> Refusal,
+    ) -> Self {
         let interface = interface.to_owned();
         match source.raw_os_error() {
             Some(libc::EPERM | libc::EACCES) if !missing().is_empty() => {
@@ -217,7 +220,7 @@ impl ProgramError {
                     false => Self::Conflict { interface, program },
                 }
             }
-            _ => Self::Refused { interface, mode, source },
+            _ => Self::Refused { interface, mode, refusal: refusal(source) },
         }
     }
 
@@ -236,6 +239,11 @@ impl ProgramError {
             _ => Self::Map { reason: whole_story(&source) },
         }
     }
+}
+
+/// Where a driver refuses, the kernel does it after the driver.
+fn slower_way(mode: &str) -> &'static str {
+    if mode == "generic" { "" } else { "; else --mode generic does without the driver, and is slower" }
 }
 
 /// The capabilities that we need and don't have.

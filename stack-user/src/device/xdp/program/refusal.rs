@@ -1,0 +1,196 @@
+//! What a driver has to say about a program that it refuses, and what may help.
+//!
+//! A BPF link is refused with a number only. Asked by netlink, the driver answers in words, too.
+
+use std::{fmt, io, os::fd::AsFd, os::fd::AsRawFd};
+
+use aya::programs::ProgramFd;
+use nix::net::if_::if_indextoname;
+use rtnetlink::{
+    packet_core::{NLM_F_ACK, NLM_F_REQUEST, NetlinkMessage},
+    packet_route::{
+        RouteNetlinkMessage,
+        link::{LinkAttribute, LinkMessage, LinkXdp},
+    },
+    sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE},
+};
+
+use super::attachment::{XDP_FLAGS_DRV_MODE, XDP_FLAGS_SKB_MODE};
+use crate::device::{
+    interface::{ethtool, features::Offload},
+    remedy::Change,
+};
+
+/// The largest MTU with which a driver runs programs, if it does so up to a page only: docs/drivers.md says where each is
+/// from. A driver that is not listed may take more than [`ORDINARY_MTU`], but that does for all.
+const NATIVE_MTUS: [(&str, u32); 2] = [("igb", 3050), ("ena", 3498)];
+
+/// With this MTU every driver runs programs that runs any.
+const ORDINARY_MTU: u32 = 1500;
+
+/// Why a program is not attached, in a sentence or two that say what to do about it.
+#[derive(Debug)]
+pub struct Refusal {
+    source: io::Error,
+    /// The driver's own words.
+    said: Option<String>,
+    /// The interface and its MTU, and one with which it would do.
+    mtu: Option<(String, u32, u32)>,
+    /// The interface, if its card puts segments together.
+    lro: Option<String>,
+}
+
+impl Refusal {
+    /// The number that the kernel gave, with all that can be found out about it.
+    pub(super) fn of(program: &ProgramFd, index: u32, generic: bool, source: io::Error) -> Self {
+        let said = ask_again(program, index, generic).ok().flatten();
+        if generic {
+            return Self { source, said, mtu: None, lro: None };
+        }
+        let name = if_indextoname(index).ok().and_then(|name| name.into_string().ok()).unwrap_or_default();
+        let driver = ethtool::driver(&name);
+        let known = NATIVE_MTUS.iter().find(|(known, _)| driver.as_deref() == Some(known));
+        let fits = known.map_or(ORDINARY_MTU, |(_, mtu)| *mtu);
+        let mtu = mtu_of(index).filter(|mtu| *mtu > fits).map(|mtu| (name.clone(), mtu, fits));
+        let lro = ethtool::has_lro(&name).then_some(name);
+        Self { source, said, mtu, lro }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.said {
+            Some(said) => write!(f, "\"{said}\" ({})", self.source)?,
+            None => write!(f, "{}", self.source)?,
+        }
+        if let Some((interface, mtu, fits)) = self.mtu.clone() {
+            let remedy = Change::Mtu { interface, mtu: fits, was: Some(mtu) }.command();
+            write!(f, "; its MTU is {mtu}, and one of {fits} suits native programs: `{remedy}`")?;
+        }
+        if let Some(interface) = self.lro.clone() {
+            let remedy =
+                Change::Offload { interface, namespace: None, offload: Offload::Lro, on: false }.command();
+            write!(f, "; it puts segments together (LRO), which XDP can't have: `{remedy}`")?;
+        }
+        Ok(())
+    }
+}
+
+/// Asks by netlink for what was refused, which is refused once more, but with a word.
+///
+/// Were it attached this time, that would outlive us, unlike a link: so it is detached at once.
+fn ask_again(program: &ProgramFd, index: u32, generic: bool) -> io::Result<Option<String>> {
+    const IF_NO_EXIST: u32 = 1;
+    let mode = if generic { XDP_FLAGS_SKB_MODE } else { XDP_FLAGS_DRV_MODE };
+    let answer = set(index, &[LinkXdp::Fd(program.as_fd().as_raw_fd()), LinkXdp::Flags(mode | IF_NO_EXIST)])?;
+    if error_number(&answer) == Some(0) {
+        set(index, &[LinkXdp::Fd(-1), LinkXdp::Flags(mode)])?;
+    }
+    Ok(message(&answer))
+}
+
+/// Asks for a change of an interface's program, and returns the answer.
+fn set(index: u32, xdp: &[LinkXdp]) -> io::Result<Vec<u8>> {
+    let mut link = LinkMessage::default();
+    link.header.index = index;
+    link.attributes.push(LinkAttribute::Xdp(xdp.to_vec()));
+    let mut request = NetlinkMessage::from(RouteNetlinkMessage::SetLink(link));
+    request.header.flags = NLM_F_REQUEST | NLM_F_ACK;
+    request.finalize();
+    let mut bytes = vec![0; request.buffer_len()];
+    request.serialize(&mut bytes);
+
+    let socket = Socket::new(NETLINK_ROUTE)?;
+    socket.set_ext_ack(true)?;
+    // The answer then does not repeat the question.
+    socket.set_cap_ack(true)?;
+    socket.connect(&SocketAddr::new(0, 0))?;
+    socket.send(&bytes, 0)?;
+    Ok(socket.recv_from_full()?.0)
+}
+
+/// Bytes of `struct nlmsghdr`, and where the error is behind it.
+const HEADER: usize = 16;
+
+/// The error of an answer, which is 0 if it was done.
+fn error_number(answer: &[u8]) -> Option<i32> {
+    answer.get(HEADER..)?.first_chunk().map(|bytes| i32::from_ne_bytes(*bytes))
+}
+
+/// The text in an answer, which follows the error and the header of what was asked (`struct nlmsgerr`).
+fn message(answer: &[u8]) -> Option<String> {
+    const ACK_TLVS: u16 = 0x200;
+    const MESSAGE: u16 = 1;
+    let flags = u16::from_ne_bytes(*answer.get(6..)?.first_chunk()?);
+    if flags & ACK_TLVS == 0 {
+        return None;
+    }
+    let mut attributes = answer.get(HEADER + 4 + HEADER..)?;
+    while let [a, b, c, d, ..] = *attributes {
+        let (len, kind) = (usize::from(u16::from_ne_bytes([a, b])), u16::from_ne_bytes([c, d]));
+        let value = attributes.get(4..len)?;
+        if kind == MESSAGE {
+            let text = value.split(|&byte| byte == 0).next().unwrap_or_default();
+            return Some(String::from_utf8_lossy(text).into_owned()).filter(|text| !text.is_empty());
+        }
+        attributes = attributes.get(len.next_multiple_of(4)..)?;
+    }
+    None
+}
+
+fn mtu_of(index: u32) -> Option<u32> {
+    let attributes = super::attachment::attributes(index).ok()?;
+    attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::Mtu(mtu) => Some(*mtu),
+        _ => None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An answer of that error, with attributes: type and value.
+    fn answer(error: i32, flags: u16, attributes: &[(u16, &[u8])]) -> Vec<u8> {
+        let mut bytes = vec![0; HEADER];
+        bytes[6..8].copy_from_slice(&flags.to_ne_bytes());
+        bytes.extend(error.to_ne_bytes());
+        bytes.extend([0; HEADER]);
+        for (kind, value) in attributes {
+            bytes.extend((4 + value.len() as u16).to_ne_bytes());
+            bytes.extend(kind.to_ne_bytes());
+            bytes.extend(*value);
+            bytes.resize(bytes.len().next_multiple_of(4), 0);
+        }
+        bytes
+    }
+
+    #[test]
+    fn the_drivers_words_are_found_among_the_attributes() {
+        let with_offset = answer(-34, 0x300, &[(2, &[1, 0, 0, 0]), (1, b"MTU too large\0")]);
+        assert_eq!(error_number(&with_offset), Some(-34));
+        assert_eq!(message(&with_offset).as_deref(), Some("MTU too large"));
+        assert_eq!(message(&answer(-34, 0x100, &[])), None, "an old kernel");
+        assert_eq!(message(&answer(-34, 0x300, &[(1, b"\0")])), None);
+        for cut in 0..with_offset.len() {
+            // Nothing of it is trusted, whoever has sent it.
+            let _ = (error_number(&with_offset[..cut]), message(&with_offset[..cut]));
+        }
+    }
+
+    #[test]
+    fn what_may_help_is_told_to_the_letter() {
+        let refusal = Refusal {
+            source: io::Error::from_raw_os_error(libc::EINVAL),
+            said: Some("The RX buffer size is too small for the frame size".to_owned()),
+            mtu: Some(("eth1".to_owned(), 9000, 3050)),
+            lro: Some("eth1".to_owned()),
+        };
+        let told = refusal.to_string();
+        for part in ["\"The RX buffer", "os error 22", "its MTU is 9000", "`sudo ip link set eth1 mtu 3050`"]
+        {
+            assert!(told.contains(part), "{told}");
+        }
+        assert!(told.contains("`sudo ethtool -K eth1 lro off`"), "{told}");
+    }
+}
