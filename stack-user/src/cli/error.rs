@@ -53,6 +53,8 @@ exits! {
     Configuration = 78, "the daemon's configuration is not valid";
     Listen = 102, "an address and port, or a socket, cannot be listened on";
     Control = 111, "the daemon could not be reached, or refused";
+    Warnings = 120, "xstack doctor found something that is not good";
+    Problems = 121, "xstack doctor found something that can't work, or its self-test failed";
     Privileges = 125, "root or a capability could not be given up, and nothing was done";
     Interrupted = 130, "stopped by Ctrl-C (SIGINT)";
     Terminated = 143, "stopped by SIGTERM";

@@ -9,6 +9,7 @@ pub mod control;
 pub mod curl;
 pub mod daemon;
 pub mod date;
+pub mod doctor;
 pub mod error;
 pub mod forward;
 pub mod global;
@@ -76,6 +77,8 @@ pub enum Command {
     Status(control::status::StatusOptions),
     /// List the connections of a running daemon, in the manner of ss
     Connections(Box<control::connections::ConnectionsOptions>),
+    /// Look for what is in the way on this machine and its interfaces, and name the command that helps
+    Doctor(doctor::DoctorOptions),
 }
 
 impl Command {
@@ -87,7 +90,7 @@ impl Command {
             Self::Forward(options) => options.relay.verbose,
             Self::Proxy(options) => options.relay.verbose,
             Self::Daemon(options) => options.verbose,
-            Self::Status(_) | Self::Connections(_) => false,
+            Self::Status(_) | Self::Connections(_) | Self::Doctor(_) => false,
         }
     }
 }
@@ -180,6 +183,7 @@ pub async fn run<N: Network>(
         Command::Daemon(options) => daemon::run(options, global, console, stop).await,
         Command::Status(options) => control::status::run(options, console, stop).await,
         Command::Connections(options) => control::connections::run(*options, console, stop).await,
+        Command::Doctor(options) => doctor::run(options, &global, console, stop).await,
     }
 }
 

@@ -190,6 +190,12 @@ pub fn setcap(capabilities: &str) -> String {
     format!("sudo setcap {capabilities}+ep {}", this.display())
 }
 
+/// The command that takes them from it.
+pub fn unset_capabilities() -> String {
+    let this = std::env::current_exe().unwrap_or_else(|_| "FILE".into());
+    format!("sudo setcap -r {}", this.display())
+}
+
 /// The command that lets a shell, and what it starts, lock as much memory as it wants.
 pub const UNLIMITED_MEMLOCK: &str = "ulimit -l unlimited";
 

@@ -14,6 +14,7 @@ mod capture;
 mod conflict;
 mod daemon;
 mod differential;
+mod doctor;
 mod examples;
 mod fetch;
 mod forward;

@@ -28,4 +28,5 @@ mod guest;
 mod process;
 
 mod bind;
+mod doctor;
 mod transfer;

@@ -167,7 +167,8 @@ fn of_link(link: &LinkMessage, links: &[LinkMessage]) -> Details {
         LinkAttribute::Link(index) => Some(*index),
         _ => None,
     })
-    .filter(|&linked| linked != 0 && linked != index);
+    // Numbers are of a namespace: the other end may have ours in its own.
+    .filter(|&linked| linked != 0 && (is_elsewhere || linked != index));
     let is_pair = matches!(kind.as_deref(), Some("veth" | "netkit"));
     let linked_name = linked.filter(|_| !is_elsewhere).and_then(named).map(str::to_owned);
     let peer = linked.filter(|_| is_pair).map(|index| PeerDetails {

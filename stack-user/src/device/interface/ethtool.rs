@@ -193,7 +193,9 @@ pub(super) fn driver_and_bus(interface: &str) -> Option<(String, Option<String>)
         let name = bytes.split(|&byte| byte == 0).next().unwrap_or_default();
         Some(String::from_utf8_lossy(name).into_owned()).filter(|name| !name.is_empty())
     };
-    Some((text(&info.driver)?, text(&info.bus)))
+    // What is on no bus says so in many ways.
+    let is_on_one = |bus: &String| bus.contains(|c: char| c.is_ascii_digit());
+    Some((text(&info.driver)?, text(&info.bus).filter(is_on_one)))
 }
 
 /// How many queues there are, and how many there can be; `None` if the driver does not say.

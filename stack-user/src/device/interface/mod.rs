@@ -3,6 +3,7 @@
 //! All of it is of the network namespace that the calling thread is in.
 
 mod details;
+pub mod drivers;
 pub(super) mod ethtool;
 pub mod features;
 pub mod namespace;
@@ -18,7 +19,7 @@ use std::{
 
 use futures_util::TryStreamExt;
 use rtnetlink::{
-    Handle, LinkUnspec, RouteMessageBuilder,
+    Handle, LinkUnspec, LinkVeth, RouteMessageBuilder,
     packet_route::{
         address::{AddressAttribute, AddressMessage},
         link::{LinkAttribute, LinkFlags, LinkLayerType, LinkMessage},
@@ -355,6 +356,25 @@ pub async fn set_up(interface: &str) -> Result<(), InterfaceError> {
 /// When there is none of that name, or the driver does not take this size.
 pub async fn set_mtu(interface: &str, mtu: u32) -> Result<(), InterfaceError> {
     set(LinkUnspec::new_with_name(interface).mtu(mtu).build()).await
+}
+
+/// Makes a pair of interfaces, each the other's end.
+///
+/// # Errors
+/// When one of the names is taken, or we may not.
+pub async fn add_pair(one: &str, other: &str) -> Result<(), InterfaceError> {
+    let pair = LinkVeth::new(one, other).build();
+    ask(async |handle| handle.link().add(pair).execute().await.map_err(netlink_error)).await
+}
+
+/// Gives an interface an address of the kernel's.
+///
+/// # Errors
+/// When there is no such interface, or it has the address.
+pub async fn add_address(interface: &str, address: IpAddr, prefix_len: u8) -> Result<(), InterfaceError> {
+    let index = nix::net::if_::if_nametoindex(interface).map_err(io::Error::from)?;
+    let added = async |handle: &Handle| handle.address().add(index, address, prefix_len).execute().await;
+    ask(async |handle| added(handle).await.map_err(netlink_error)).await
 }
 
 async fn set(link: LinkMessage) -> Result<(), InterfaceError> {

@@ -17,15 +17,11 @@ use rtnetlink::{
 
 use super::attachment::{XDP_FLAGS_DRV_MODE, XDP_FLAGS_SKB_MODE};
 use crate::device::{
-    interface::{ethtool, features::Offload},
+    interface::{drivers, ethtool, features::Offload},
     remedy::Change,
 };
 
-/// The largest MTU with which a driver runs programs, if it does so up to a page only: docs/drivers.md says where each is
-/// from. A driver that is not listed may take more than [`ORDINARY_MTU`], but that does for all.
-const NATIVE_MTUS: [(&str, u32); 2] = [("igb", 3050), ("ena", 3498)];
-
-/// With this MTU every driver runs programs that runs any.
+/// With this MTU every driver runs programs that runs any; one of which no more is known may take a larger one.
 const ORDINARY_MTU: u32 = 1500;
 
 /// Why a program is not attached, in a sentence or two that say what to do about it.
@@ -49,8 +45,8 @@ impl Refusal {
         }
         let name = if_indextoname(index).ok().and_then(|name| name.into_string().ok()).unwrap_or_default();
         let driver = ethtool::driver(&name);
-        let known = NATIVE_MTUS.iter().find(|(known, _)| driver.as_deref() == Some(known));
-        let fits = known.map_or(ORDINARY_MTU, |(_, mtu)| *mtu);
+        let known = driver.as_deref().and_then(drivers::find).and_then(|driver| driver.mtu_max);
+        let fits = known.unwrap_or(ORDINARY_MTU);
         let mtu = mtu_of(index).filter(|mtu| *mtu > fits).map(|mtu| (name.clone(), mtu, fits));
         let lro = ethtool::has_lro(&name).then_some(name);
         Self { source, said, mtu, lro }
