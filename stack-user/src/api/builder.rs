@@ -6,15 +6,17 @@ use std::{
     net::{IpAddr, Ipv4Addr},
     path::PathBuf,
     str::FromStr,
+    sync::Arc,
 };
 
 use tokio::runtime::Handle;
+use tokio_util::task::AbortOnDropHandle;
 
-use super::{Besides, Stack, addresses::Place};
+use super::{Besides, Stack, addresses::Place, link::follow};
 use crate::{
     device::{
         fault::FaultSpec,
-        interface::{self, Interface, InterfaceError},
+        interface::{self, Interface, InterfaceError, Watch},
         remedy::Change,
         xdp::{
             Mode, OpenError, RingSize,
@@ -422,6 +424,12 @@ impl Builder {
         // Every queue is bound before an address is claimed: frames on an unbound one would be lost.
         let queues = self.bind(&interface, &mut program)?;
         wait_for_carrier(&interface).await?;
+        // From here on: a link that goes while an address is probed for has heard no probe.
+        let runtime = self.drivers.first().cloned().unwrap_or_else(Handle::current);
+        let watch = {
+            let _entered = runtime.enter();
+            Watch::new(&interface).map_err(StartError::Wait)?
+        };
         // After the driver has set up its queues anew: their NAPIs are others now.
         let held_interrupts = self.poll_busily(&interface, &queues);
 
@@ -440,6 +448,9 @@ impl Builder {
             held_interrupts,
         };
         let stack = Stack::start(shards, clock, besides).map_err(StartError::Wait)?;
+        let following =
+            follow(watch, interface.clone(), self.queue.is_none(), Arc::downgrade(&stack.running));
+        let _first = stack.running.follower.set(AbortOnDropHandle::new(runtime.spawn(following)));
         for address in stack.claim_all(wishes).await? {
             tracing::info!(target: STORY, "address {address} claimed on {} ({})", interface.name, interface.mac);
         }
@@ -484,11 +495,16 @@ fn only_queue(interface: &str, queue: u32) -> Change {
 
 /// How to do without a queue and those after it.
 fn fewer_queues(interface: &str, queue: u32) -> String {
-    if queue == 0 {
-        return String::new();
+    match queue {
+        0 => String::new(),
+        queue => format!(", or do with those before it: {}", only_first(interface, queue)),
     }
-    let fewer = Change::Queues { interface: interface.to_owned(), combined: queue, was: queue + 1 };
-    format!(", or do with those before it: `{}` (`rx {queue}` where they are not combined)", fewer.command())
+}
+
+/// How to have that many queues.
+pub(super) fn only_first(interface: &str, queues: u32) -> String {
+    let fewer = Change::Queues { interface: interface.to_owned(), combined: queues, was: queues + 1 };
+    format!("`{}` (`rx {queues}` where they are not combined)", fewer.command())
 }
 
 #[cfg(test)]

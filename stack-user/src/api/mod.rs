@@ -56,6 +56,7 @@ mod error;
 mod in_place;
 mod incoming;
 mod inspect;
+mod link;
 mod lookup;
 mod options;
 mod readiness;
@@ -72,11 +73,12 @@ use std::{
     future::poll_fn,
     io,
     net::IpAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicUsize},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, atomic::AtomicUsize},
     task::Poll,
 };
 
 use tokio::runtime::Handle;
+use tokio_util::task::AbortOnDropHandle;
 
 pub use builder::{AddressChoice, Builder, ParseAddressError, ParseProgramError, ProgramChoice, StartError};
 pub use in_place::{Chunk, Room};
@@ -134,6 +136,8 @@ struct Running {
     _life: Option<Life>,
     /// Where further addresses are claimed.
     place: addresses::Place,
+    /// Follows what happens to the interface, if there is one.
+    follower: OnceLock<AbortOnDropHandle<()>>,
     /// Let go when all else is.
     _held_interrupts: Option<busy_poll::Held>,
 }
@@ -217,6 +221,7 @@ impl Stack {
             checksum_remedy,
             _life: life,
             place,
+            follower: OnceLock::new(),
             _held_interrupts: held_interrupts,
         };
         Ok(Self { running: Arc::new(running), only: None })
@@ -243,8 +248,16 @@ impl Stack {
 
     /// What whoever runs this host should change, if what has arrived so far gives a reason.
     pub fn advice(&self) -> Option<String> {
-        let remedy = self.running.checksum_remedy.as_ref()?;
         let drops = self.drops();
+        let cut = drops.get(DropReason::Ipv4Truncated);
+        if let Some(interface) = self.running.place.interface.as_ref().filter(|_| cut > 0) {
+            return Some(format!(
+                "{cut} packets came cut short: their senders did that, or the driver of {}, which then is used by --mode \
+                 generic",
+                interface.name
+            ));
+        }
+        let remedy = self.running.checksum_remedy.as_ref()?;
         let wrong = drops.get(DropReason::TcpBadChecksum) + drops.get(DropReason::UdpBadChecksum);
         (wrong > 0).then(|| format!("{wrong} frames came with a wrong TCP or UDP checksum: {remedy}"))
     }

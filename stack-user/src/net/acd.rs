@@ -211,6 +211,20 @@ impl Claim {
         }
     }
 
+    /// The link is back after it was gone, and may lead elsewhere by now (RFC 5227 §2.1). Probes that nobody can have heard
+    /// are sent again. What is ours stays in use; whoever has it there is asked once, and answers if the address is theirs,
+    /// and all are told that it is ours, switches not least.
+    pub fn link_is_back(&mut self, now: Instant) {
+        match self.state {
+            State::Probing { .. } => (self.state, self.timer) = (State::Probing { sent: 0 }, Some(now)),
+            State::Claimed { .. } => {
+                self.outbox.push_back(probe(self.address, self.mac));
+                self.announce(now, 0);
+            }
+            State::Gone => {}
+        }
+    }
+
     /// Does what is due.
     pub fn handle_timeout(&mut self, now: Instant) {
         if self.timer.is_none_or(|at| at > now) {
@@ -366,6 +380,30 @@ mod tests {
             assert!([a, b, c].iter().all(|(_, packet)| packet.is_probe() && packet.sender_mac == MAC));
             assert!([d, e].iter().all(|(_, packet)| packet.sender_ip == OURS && packet.target_ip == OURS));
         }
+    }
+
+    #[test]
+    fn rfc5227_2_1_when_the_link_is_back_probing_begins_again_and_what_is_ours_is_asked_for_and_announced() {
+        let (probe, announcement) = (probe(OURS, MAC), announcement(OURS, MAC));
+        let mut probing = claim(Schedule::Fast, Policy::Yield, 0, 1);
+        assert_eq!(run(&mut probing, ms(200)).len(), 4);
+        probing.link_is_back(ms(230));
+        let sent = [(230, probe), (290, probe), (350, probe), (410, probe), (490, announcement)];
+        assert_eq!(run(&mut probing, ms(2_000)), sent);
+
+        let mut ours = claimed(Policy::Yield);
+        ours.link_is_back(ms(6_000));
+        assert!(ours.is_claimed());
+        assert_eq!([ours.poll_transmit(), ours.poll_transmit()], [Some(probe), Some(announcement)]);
+        assert_eq!(run(&mut ours, ms(20_000)), [(8_000, announcement)]);
+
+        let mut lost = claimed(Policy::Yield);
+        for at in [6_000, 7_000] {
+            lost.handle_packet(ms(at), &conflicting());
+        }
+        while lost.poll_transmit().is_some() {}
+        lost.link_is_back(ms(8_000));
+        assert_eq!((lost.poll_transmit(), lost.poll_timeout()), (None, None), "it is theirs");
     }
 
     #[test]

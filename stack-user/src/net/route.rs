@@ -124,6 +124,12 @@ impl Route {
         self.gateway
     }
 
+    /// The same way, by a link of another MTU; [`MIN_MTU`] if it is smaller than that.
+    #[must_use]
+    pub fn with_mtu(self, mtu: u16) -> Self {
+        Self { mtu: mtu.max(MIN_MTU), ..self }
+    }
+
     /// The longest datagram that the link takes.
     pub fn mtu(&self) -> u16 {
         self.mtu

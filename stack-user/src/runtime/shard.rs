@@ -171,9 +171,13 @@ impl Shard {
         result
     }
 
-    /// The device has failed. Connections end; what of that can be told to their peers is.
-    pub(super) fn stop(&self, error: &io::Error) {
+    /// The device has failed, or is of no use any more. Connections end; what of that can be told to their peers is. Whoever
+    /// waits for anything hears why.
+    pub fn stop(&self, error: &io::Error) {
         self.with(|core, now| {
+            if core.stopped.is_some() {
+                return;
+            }
             let stopped = Stopped::by(error);
             tracing::info!(target: STORY, "{stopped}");
             core.stack.abort_all(now);

@@ -173,6 +173,23 @@ impl<P: FramePool> Stack<P> {
         }
     }
 
+    /// The link is back after it was gone, maybe at another place: our addresses are announced anew, and claims that are not
+    /// decided begin again (RFC 5227 §2.1). To be told to the shard that claims.
+    pub fn link_is_back(&mut self, now: Instant) {
+        self.addresses.link_is_back(now);
+    }
+
+    /// The link takes packets of another size from now on: what begins takes all of it. What goes on sends no larger packets
+    /// than that, and none larger than before, as its peer was told. To be told to every shard.
+    pub fn set_mtu(&mut self, mtu: u16) {
+        self.addresses.set_mtu(mtu);
+        for id in self.connections.ids() {
+            let Some(connection) = self.connections.get_mut(id) else { continue };
+            connection.on_link_mtu(mtu);
+            self.connections.worked_on(id, &mut self.pool, &mut self.events);
+        }
+    }
+
     /// All has been sent that there was to send: addresses that waited for that are not ours any more.
     pub(super) fn finish_releases(&mut self) {
         while let Some(address) = self.addresses.next_released() {

@@ -257,6 +257,18 @@ impl Addresses {
         is_due
     }
 
+    /// The link is back, and all claims have something to say about that.
+    pub(super) fn link_is_back(&mut self, now: Instant) {
+        self.rows.iter_mut().filter_map(|row| row.claim.as_mut()).for_each(|claim| claim.link_is_back(now));
+        self.worked_on();
+    }
+
+    /// The link takes packets of another size.
+    pub(super) fn set_mtu(&mut self, mtu: u16) {
+        self.rows.iter_mut().for_each(|row| row.route = row.route.with_mtu(mtu));
+        self.changed();
+    }
+
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         self.deadline
     }

@@ -298,6 +298,15 @@ impl Connection {
         }
     }
 
+    /// Our own link takes packets of another size. A larger one changes nothing: the peer was told of the smaller.
+    pub fn on_link_mtu(&mut self, mtu: u16) {
+        let mss = usize::from(mtu).saturating_sub(self.ip_header_len() + Header::LEN);
+        if mss < usize::from(self.config.mss) {
+            self.config.mss = mss as u16;
+            self.resize_segments();
+        }
+    }
+
     /// What is too large now was lost, and congestion is not why (RFC 1191 §6.2).
     fn resize_segments(&mut self) {
         let mss = self.layout().mss;

@@ -9,6 +9,7 @@ mod netdev;
 mod redirect;
 mod start;
 mod steady;
+mod watch;
 
 use std::{
     collections::VecDeque,

@@ -19,6 +19,7 @@ mod examples;
 mod fetch;
 mod forward;
 mod kill;
+mod link;
 mod load;
 mod operator_program;
 mod privileges;

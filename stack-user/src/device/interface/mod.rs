@@ -8,6 +8,7 @@ pub(super) mod ethtool;
 pub mod features;
 pub mod namespace;
 pub mod netdev;
+mod watch;
 
 use std::{
     fmt, io,
@@ -28,6 +29,7 @@ use rtnetlink::{
 };
 
 pub use details::{Details, Lower, PeerDetails, all_details, details};
+pub use watch::{Happening, Watch};
 
 use self::{
     features::Offload,

@@ -6,7 +6,7 @@ use std::{io, os::fd::OwnedFd};
 
 use netlink_packet_core::{
     DecodeError, DefaultNla, Emitable, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkDeserializable,
-    NetlinkHeader, NetlinkMessage, NetlinkPayload, NetlinkSerializable, NlasIterator, parse_u16,
+    NetlinkHeader, NetlinkMessage, NetlinkPayload, NetlinkSerializable, NlasIterator, parse_u16, parse_u32,
 };
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_GENERIC};
 use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
@@ -20,13 +20,19 @@ const CONTROLLER: u16 = 0x10;
 const CTRL_CMD_GETFAMILY: u8 = 3;
 const CTRL_ATTR_FAMILY_ID: u16 = 1;
 const CTRL_ATTR_FAMILY_NAME: u16 = 2;
+const CTRL_ATTR_MCAST_GROUPS: u16 = 7;
+const CTRL_ATTR_MCAST_GRP_NAME: u16 = 1;
+const CTRL_ATTR_MCAST_GRP_ID: u16 = 2;
 /// Of every family that is asked here.
 const VERSION: u8 = 1;
 
 /// A socket to the kernel, and a family's number.
-pub(super) struct Family {
+#[derive(Debug)]
+pub(in crate::device::interface) struct Family {
     socket: Socket,
     id: u16,
+    /// Its groups, whose members are told what happens: name and number.
+    groups: Vec<(Vec<u8>, u32)>,
 }
 
 /// How many answers are wanted.
@@ -40,19 +46,19 @@ pub(super) enum Wanted {
 
 /// A message of a family: a command and its attributes, as bytes.
 #[derive(Debug)]
-pub(super) struct Message {
+pub(in crate::device::interface) struct Message {
     family: u16,
-    command: u8,
+    pub(in crate::device::interface) command: u8,
     attributes: Vec<u8>,
 }
 
 impl Family {
     /// The family of that name, if the kernel has it.
-    pub(super) fn find(name: &str) -> Result<Option<Self>, NetdevError> {
+    pub(in crate::device::interface) fn find(name: &str) -> Result<Option<Self>, NetdevError> {
         let socket = Socket::new(NETLINK_GENERIC)?;
         // The kernel has answered by the time it has taken the question. One that has not never will.
         socket.set_non_blocking(true)?;
-        let controller = Self { socket, id: CONTROLLER };
+        let controller = Self { socket, id: CONTROLLER, groups: Vec::new() };
         let name = DefaultNla::new(CTRL_ATTR_FAMILY_NAME, [name.as_bytes(), b"\0"].concat());
         let answers = match controller.ask(CTRL_CMD_GETFAMILY, &[name], Wanted::One) {
             Err(NetdevError::Refused(error)) if error.raw_os_error() == Some(libc::ENOENT) => {
@@ -61,15 +67,46 @@ impl Family {
             answers => answers?,
         };
         let answer = answers.first().ok_or_else(|| NetdevError::malformed("the family has no answer"))?;
-        let mut id = None;
+        let (mut id, mut groups) = (None, Vec::new());
         answer.for_each(|kind, value| {
-            if kind == CTRL_ATTR_FAMILY_ID {
-                id = Some(parse_u16(value)?);
+            match kind {
+                CTRL_ATTR_FAMILY_ID => id = Some(parse_u16(value)?),
+                CTRL_ATTR_MCAST_GROUPS => groups = read_groups(value)?,
+                _ => {}
             }
             Ok(())
         })?;
         let id = id.ok_or_else(|| NetdevError::malformed("the family has no number"))?;
-        Ok(Some(Self { socket: controller.socket, id }))
+        Ok(Some(Self { socket: controller.socket, id, groups }))
+    }
+
+    /// Has the members of a group's notices come here, if the family has that group. From then on nothing is asked here.
+    pub(in crate::device::interface) fn join(&mut self, group: &str) -> io::Result<bool> {
+        match self.groups.iter().find(|(name, _)| name == group.as_bytes()) {
+            Some((_, id)) => self.socket.add_membership(*id).map(|()| true),
+            None => Ok(false),
+        }
+    }
+
+    /// The socket, to wait for notices.
+    pub(in crate::device::interface) fn socket(&self) -> &Socket {
+        &self.socket
+    }
+
+    /// What has been told since the last call; `None` if it was more than there was room for.
+    pub(in crate::device::interface) fn notices(&self) -> Result<Option<Vec<Message>>, NetdevError> {
+        let mut notices = Vec::new();
+        loop {
+            match self.socket.recv_from_full() {
+                Ok((datagram, from)) if from.port_number() == 0 => {
+                    read(&datagram, &mut notices)?;
+                }
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Some(notices)),
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => return Ok(None),
+                Err(error) => return Err(error.into()),
+            }
+        }
     }
 
     /// Asks, and waits for the answers; none, if a command was all there was to say.
@@ -116,6 +153,26 @@ impl Family {
     }
 }
 
+/// The groups of a family: a list of lists.
+fn read_groups(list: &[u8]) -> Result<Vec<(Vec<u8>, u32)>, NetdevError> {
+    let mut groups = Vec::new();
+    for group in NlasIterator::new(list) {
+        let (mut name, mut id) = (Vec::new(), None);
+        for attribute in NlasIterator::new(group?.value()) {
+            let attribute = attribute?;
+            match attribute.kind() {
+                CTRL_ATTR_MCAST_GRP_NAME => {
+                    name = attribute.value().split(|&byte| byte == 0).next().unwrap_or_default().to_vec();
+                }
+                CTRL_ATTR_MCAST_GRP_ID => id = Some(parse_u32(attribute.value())?),
+                _ => {}
+            }
+        }
+        groups.extend(id.map(|id| (name, id)));
+    }
+    Ok(groups)
+}
+
 /// Appends the answers of a datagram. Returns whether the last one was among them.
 fn read(mut datagram: &[u8], answers: &mut Vec<Message>) -> Result<bool, NetdevError> {
     while !datagram.is_empty() {
@@ -143,7 +200,7 @@ fn refusal(code: i32) -> Result<bool, NetdevError> {
 
 impl Message {
     /// Passes each attribute's kind and value.
-    pub(super) fn for_each(
+    pub(in crate::device::interface) fn for_each(
         &self,
         mut attribute: impl FnMut(u16, &[u8]) -> Result<(), NetdevError>,
     ) -> Result<(), NetdevError> {
@@ -204,7 +261,14 @@ pub(super) mod tests {
     #[test]
     fn a_family_that_there_is_not_is_none_and_not_an_error() {
         assert!(Family::find("xs-none").expect("the kernel answers").is_none());
-        assert_eq!(Family::find("nlctrl").expect("the kernel answers").expect("it is there").id, CONTROLLER);
+        let mut controller = Family::find("nlctrl").expect("the kernel answers").expect("it is there");
+        assert_eq!(controller.id, CONTROLLER);
+        assert!(
+            controller.join("notify").expect("anybody may") && !controller.join("xs-none").expect("none")
+        );
+        assert!(
+            controller.notices().expect("nothing has happened").is_some_and(|notices| notices.is_empty())
+        );
     }
 
     #[test]

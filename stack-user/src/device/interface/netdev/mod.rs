@@ -3,7 +3,7 @@
 //! Linux has it from 6.3 on, and it has grown since. What an older kernel does not know is told apart from what is not so:
 //! it is `None`. The kernel answers at once, so that these calls wait for nothing but its locks.
 
-mod genetlink;
+pub(super) mod genetlink;
 
 use std::{fmt, io, os::fd::OwnedFd, time::Duration};
 
