@@ -1,5 +1,6 @@
 //! From wishes to a running stack: interface, program, rings, address.
 
+mod long_frames;
 mod queues;
 
 use std::{

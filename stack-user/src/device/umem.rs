@@ -9,12 +9,12 @@ use crate::frame::{FramePool, FreeFrame, RxFrame, TxFrame};
 
 /// Bytes in a chunk, where there is no reason for larger ones: a page.
 ///
-/// Lower (2048), and some drivers cut a frame of full size to half of it without a word (igb does); higher, and
-/// the kernel wants huge pages behind the region.
+/// Lower (2048), and some drivers cut a frame of full size to half of it without a word (igb does); higher, and most
+/// kernels refuse it, since their pages are no larger.
 pub const CHUNK_SIZE: usize = 4096;
 
-/// Bytes in a chunk at most: a frame of 9000 bytes, the usual long one, fits in one of these. Higher, and four times the
-/// memory is for frames that hardly any network has.
+/// Bytes in a chunk at most: a frame of 9000 bytes, the usual long one, fits in one of these, where pages are as large. Higher,
+/// and four times the memory is for frames that hardly any network has.
 pub const MAX_CHUNK_SIZE: usize = 16_384;
 
 /// Where a frame starts in its chunk: `XDP_PACKET_HEADROOM`, where the kernel puts those that it receives.

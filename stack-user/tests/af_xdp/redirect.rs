@@ -17,6 +17,9 @@ const BPF_MAP_TYPE_XSKMAP: u32 = 17;
 const BPF_PROG_TYPE_XDP: u32 = 6;
 const BPF_XDP: u32 = 37;
 
+/// It may see frames that lie in several buffers.
+const BPF_F_XDP_HAS_FRAGS: u32 = 1 << 5;
+
 /// Where the program runs, as `XDP_FLAGS_*`.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Attach {
@@ -137,7 +140,7 @@ fn load(map: &OwnedFd) -> io::Result<OwnedFd> {
         log_size: 0,
         log: 0,
         kernel_version: 0,
-        flags: 0,
+        flags: BPF_F_XDP_HAS_FRAGS,
         name: *b"xs_redirect\0\0\0\0\0",
         ifindex: 0,
         expected_attach_type: BPF_XDP,

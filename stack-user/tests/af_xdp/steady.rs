@@ -42,7 +42,8 @@ fn a_shard_receives_again_when_frames_come_back_that_somebody_held() {
         let mut peer = End::open(lab::OTHER, &[0], &Options::default());
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.expect("a runtime");
-        let options = Options { ring_size: 64, chunks_per_queue: 256, copying: Copying::Auto };
+        let options =
+            Options { ring_size: 64, chunks_per_queue: 256, copying: Copying::Auto, ..Options::default() };
         let (device, umem, _) = xdp::open(lab::ONE, &[0], &options).expect("opening the device");
         let _redirect = Redirect::attach(lab::ONE, Attach::Native, device.sockets()).expect("the program");
         let clock = runtime::Clock::new();

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::SystemTime};
 
-use super::{Builder, StartError, only_queue};
+use super::{Builder, StartError, long_frames, only_queue};
 use crate::{
     device::{
         Device, Umem, busy_poll,
@@ -43,6 +43,7 @@ impl Builder {
             copying: self.mode.copying(program.is_generic()),
             ring_size: self.ring_size.get(),
             chunks_per_queue: xdp::Options::chunks_for_each_of(numbers.len()),
+            mtu: interface.mtu,
         };
         let (mut queues, mut all): (Vec<Queue>, Vec<Bound>) = (Vec::new(), Vec::new());
         // Were there more queues when all are bound than before, those are bound too.
@@ -70,6 +71,7 @@ impl Builder {
         if let Some(queue) = self.queue {
             check_spread(interface, queue)?;
         }
+        long_frames::tell(interface, &Bound::all(&all), options.copying);
         Ok(queues)
     }
 

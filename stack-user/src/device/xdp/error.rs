@@ -88,6 +88,11 @@ pub enum OpenError {
 }
 
 impl OpenError {
+    /// Whether another way to lay out the memory may not be refused.
+    pub(super) fn is_of_the_layout(&self) -> bool {
+        matches!(self, Self::NoZeroCopy { .. } | Self::NoSuchQueue { .. } | Self::Os { .. })
+    }
+
     /// What an error of opening the first socket and registering the UMEM means.
     pub(super) fn umem(source: io::Error, bytes: u64) -> Self {
         match source.raw_os_error() {

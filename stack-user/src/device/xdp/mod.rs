@@ -13,6 +13,7 @@
 
 mod device;
 mod error;
+mod layout;
 mod long;
 pub mod program;
 mod queue;
@@ -20,10 +21,17 @@ mod ring_size;
 mod rings;
 pub mod sockets;
 
-use std::{fmt, num::NonZeroU32, str::FromStr};
+use std::{
+    fmt, io,
+    num::NonZeroU32,
+    str::FromStr,
+    thread,
+    time::{Duration, Instant},
+};
 
 pub use device::XdpDevice;
 pub use error::OpenError;
+use layout::{HugePages, Layout};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 pub use ring_size::{RingSize, RingSizeError};
 use xsk_rs::config::{FrameSize, QueueSize, UmemConfig};
@@ -52,6 +60,12 @@ pub const CHUNKS_MAX: u32 = 65_536;
 
 /// Chunks in a UMEM at least: with fewer than a few bursts, a queue can't receive while it sends.
 const MIN_CHUNKS: u32 = 256;
+
+/// How long to wait for huge pages that were free when we began.
+///
+/// A socket that could not be bound gives its memory back some milliseconds later. Lower, and the next attempt finds none;
+/// higher, and a start is delayed where somebody else took them.
+const HUGE_PAGES_PATIENCE: Duration = Duration::from_millis(50);
 
 /// How the NIC is to be driven: `--mode`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -131,8 +145,10 @@ pub struct Options {
     pub copying: Copying,
     /// Descriptors in each ring: a power of two.
     pub ring_size: u32,
-    /// Chunks in the UMEM for each queue, up to [`CHUNKS_MAX`] in all.
+    /// Chunks in the UMEM for each queue, up to [`CHUNKS_MAX`] in all; if they are larger than [`CHUNK_SIZE`], fewer.
     pub chunks_per_queue: u32,
+    /// Bytes of the longest IP packet that the interface takes. A frame of that which doesn't fit in a chunk lies in several.
+    pub mtu: u32,
 }
 
 impl Options {
@@ -145,7 +161,12 @@ impl Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { copying: Copying::default(), ring_size: RING_SIZE, chunks_per_queue: CHUNKS_PER_QUEUE }
+        Self {
+            copying: Copying::default(),
+            ring_size: RING_SIZE,
+            chunks_per_queue: CHUNKS_PER_QUEUE,
+            mtu: 1500,
+        }
     }
 }
 
@@ -154,6 +175,12 @@ impl Default for Options {
 pub struct Bound {
     /// Whether frames go without a copy.
     pub zero_copy: bool,
+    /// Whether frames may lie in several chunks.
+    pub multi_buffer: bool,
+    /// Bytes of a chunk.
+    pub chunk_size: usize,
+    /// Whether the chunks are on huge pages.
+    pub huge_pages: bool,
     /// The NIC's queues that we are bound to.
     pub queues: Vec<u32>,
 }
@@ -161,9 +188,18 @@ pub struct Bound {
 impl Bound {
     /// What the queues of a NIC are bound as together.
     pub fn all<'a>(each: impl IntoIterator<Item = &'a Self>) -> Self {
-        let mut all = Self { zero_copy: true, queues: Vec::new() };
+        let mut all = Self {
+            zero_copy: true,
+            multi_buffer: true,
+            chunk_size: super::MAX_CHUNK_SIZE,
+            huge_pages: true,
+            queues: Vec::new(),
+        };
         for bound in each {
             all.zero_copy &= bound.zero_copy;
+            all.multi_buffer &= bound.multi_buffer;
+            all.chunk_size = all.chunk_size.min(bound.chunk_size);
+            all.huge_pages &= bound.huge_pages;
             all.queues.extend(&bound.queues);
         }
         all
@@ -173,8 +209,30 @@ impl Bound {
 impl fmt::Display for Bound {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let copying = if self.zero_copy { "zero-copy" } else { "copy" };
+        write!(f, "{copying}, ")?;
+        if self.multi_buffer {
+            write!(f, "multi-buffer, ")?;
+        }
+        if self.chunk_size != CHUNK_SIZE {
+            write!(f, "chunks of {} bytes, ", self.chunk_size)?;
+        }
+        if self.huge_pages {
+            write!(f, "huge pages, ")?;
+        }
         let queues: Vec<String> = self.queues.iter().map(u32::to_string).collect();
-        write!(f, "{copying}, queue{} {}", if queues.len() == 1 { "" } else { "s" }, queues.join(","))
+        write!(f, "queue{} {}", if queues.len() == 1 { "" } else { "s" }, queues.join(","))
+    }
+}
+
+impl Bound {
+    /// The MTU whose frames fit in one chunk.
+    pub fn longest_in_one(&self) -> usize {
+        layout::mtu_in(self.chunk_size)
+    }
+
+    /// Whether a frame of this MTU can be received and sent.
+    pub fn takes(&self, mtu: u32) -> bool {
+        self.multi_buffer || mtu as usize <= self.longest_in_one()
     }
 }
 
@@ -191,29 +249,50 @@ pub fn open(
     options: &Options,
 ) -> Result<(XdpDevice, Umem, Bound), OpenError> {
     let ring_size = QueueSize::new(options.ring_size).map_err(|_| OpenError::RingSize(options.ring_size))?;
-    let mut umem = open_umem(queues.len(), ring_size, options.chunks_per_queue)?;
-    umem.limit_tx_chunks(1);
+    let pages = HugePages::of_this_system();
+    let mut refusal = OpenError::NoQueue;
+    for layout in layout::to_try(options, queues.len(), layout::page_size()) {
+        match open_as(interface, queues, ring_size, &layout, pages.can_hold(layout.bytes())) {
+            // The last resort is what was asked for before anybody thought of long frames, so its error is the one to tell.
+            Err(error) if error.is_of_the_layout() => refusal = error,
+            opened => return opened,
+        }
+    }
+    Err(refusal)
+}
+
+fn open_as(
+    interface: &str,
+    queues: &[u32],
+    ring_size: QueueSize,
+    layout: &Layout,
+    on_huge_pages: bool,
+) -> Result<(XdpDevice, Umem, Bound), OpenError> {
+    let (mut umem, huge_pages) = open_umem(ring_size, layout, on_huge_pages)?;
+    // No frame may be longer than the ring.
+    umem.limit_tx_chunks(if layout.multi_buffer { ring_size.get() as usize / 2 } else { 1 });
     let region = umem.as_shared().ok_or(OpenError::NotOurUmem)?;
     let queues = queues
         .iter()
-        .map(|&id| Queue::open(region, interface, id, ring_size, options.copying))
+        .map(|&id| Queue::open(region, interface, id, ring_size, layout))
         .collect::<Result<Vec<_>, OpenError>>()?;
     let zero_copy = queues.iter().map(Queue::is_zero_copy).collect::<Result<Vec<_>, _>>();
     let zero_copy = zero_copy.map_err(|source| OpenError::Os { step: "reading XDP_OPTIONS back", source })?;
     let bound = Bound {
         zero_copy: zero_copy.iter().all(|&is| is) && !zero_copy.is_empty(),
+        multi_buffer: layout.multi_buffer,
+        chunk_size: layout.chunk_size,
+        huge_pages,
         queues: queues.iter().map(Queue::id).collect(),
     };
     let device = XdpDevice::new(interface, queues, &mut umem, &bound)?;
     Ok((device, umem, bound))
 }
 
-fn open_umem(queues: usize, ring_size: QueueSize, chunks_per_queue: u32) -> Result<Umem, OpenError> {
-    let chunks = u32::try_from(queues).ok().and_then(|queues| queues.checked_mul(chunks_per_queue));
-    let chunks =
-        chunks.map(|chunks| chunks.min(CHUNKS_MAX)).and_then(NonZeroU32::new).ok_or(OpenError::NoQueue)?;
-    let bytes = u64::from(chunks.get()) * CHUNK_SIZE as u64;
-    let frame_size = FrameSize::new(CHUNK_SIZE as u32).map_err(|_| OpenError::NotOurUmem)?;
+/// A UMEM, and whether it is on huge pages.
+fn open_umem(ring_size: QueueSize, layout: &Layout, on_huge_pages: bool) -> Result<(Umem, bool), OpenError> {
+    let chunks = NonZeroU32::new(layout.chunks).ok_or(OpenError::NoQueue)?;
+    let frame_size = FrameSize::new(layout.chunk_size as u32).map_err(|_| OpenError::NotOurUmem)?;
     let config = UmemConfig::builder()
         .frame_size(frame_size)
         .frame_headroom(0)
@@ -222,7 +301,25 @@ fn open_umem(queues: usize, ring_size: QueueSize, chunks_per_queue: u32) -> Resu
         .build()
         .map_err(|_| OpenError::NotOurUmem)?;
     raise_locked_memory();
-    Umem::shared(chunks, config, false).map_err(|source| OpenError::umem(source, bytes))
+    if on_huge_pages {
+        let give_up = Instant::now() + HUGE_PAGES_PATIENCE;
+        loop {
+            match Umem::shared(chunks, config, true) {
+                Ok(umem) => return Ok((umem, true)),
+                Err(error) if is_out_of_memory(&error) && Instant::now() < give_up => {
+                    thread::sleep(HUGE_PAGES_PATIENCE / 10);
+                }
+                // They are another's by now, or not ours to use (a cgroup's limit).
+                Err(_) => break,
+            }
+        }
+    }
+    let umem = Umem::shared(chunks, config, false);
+    Ok((umem.map_err(|source| OpenError::umem(source, layout.bytes() as u64))?, false))
+}
+
+fn is_out_of_memory(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::ENOMEM)
 }
 
 /// Allows ourselves as much locked memory as we may: the kernel counts the pages of all UMEMs. If it is not enough,
@@ -280,9 +377,19 @@ mod tests {
 
     #[test]
     fn what_was_bound_is_told_in_a_line() {
-        let bound = Bound { zero_copy: false, queues: vec![0, 1] };
+        let bound = Bound {
+            zero_copy: false,
+            multi_buffer: false,
+            chunk_size: CHUNK_SIZE,
+            huge_pages: false,
+            queues: vec![0, 1],
+        };
         assert_eq!(bound.to_string(), "copy, queues 0,1");
-        let other = Bound { zero_copy: true, queues: vec![2] };
+        let other = Bound { zero_copy: true, multi_buffer: true, queues: vec![2], ..bound.clone() };
+        assert_eq!(other.to_string(), "zero-copy, multi-buffer, queue 2");
+        let large = Bound { chunk_size: 16_384, huge_pages: true, ..bound.clone() };
+        assert_eq!(large.to_string(), "copy, chunks of 16384 bytes, huge pages, queues 0,1");
+        assert!(other.takes(9000) && large.takes(9000) && !bound.takes(9000) && bound.takes(3822));
         assert_eq!(Bound::all([&bound, &other]).to_string(), "copy, queues 0,1,2");
         assert_eq!(Bound::all([&other]), other);
     }

@@ -14,6 +14,7 @@ use xsk_rs::{
 
 use super::{
     Copying, OpenError,
+    layout::Layout,
     rings::{CompletionRing, FillRing, RxRing, TxRing},
 };
 use crate::device::{
@@ -48,8 +49,9 @@ impl Queue {
         interface: &str,
         id: u32,
         ring_size: QueueSize,
-        copying: Copying,
+        layout: &Layout,
     ) -> Result<Self, OpenError> {
+        let copying = layout.copying;
         let name = interface.parse::<Interface>();
         let name = name.map_err(|_| OpenError::NoInterface { interface: interface.to_owned() })?;
         let config = SocketConfig::builder()
@@ -57,7 +59,7 @@ impl Queue {
             .tx_queue_size(ring_size)
             // The program that steers frames here is our own.
             .libxdp_flags(LibxdpFlags::XSK_LIBXDP_FLAGS_INHIBIT_PROG_LOAD)
-            .bind_flags(bind_flags(copying))
+            .bind_flags(bind_flags(layout))
             .build();
         let give_up = Instant::now() + BUSY_PATIENCE;
         let (tx, rx, others) = loop {
@@ -137,9 +139,11 @@ impl Queue {
 }
 
 /// Without a wish, the kernel tries zero-copy first and copies if the driver can't.
-fn bind_flags(copying: Copying) -> BindFlags {
+fn bind_flags(layout: &Layout) -> BindFlags {
+    let several = if layout.multi_buffer { BindFlags::XDP_USE_SG } else { BindFlags::empty() };
     BindFlags::XDP_USE_NEED_WAKEUP
-        | match copying {
+        | several
+        | match layout.copying {
             Copying::Auto => BindFlags::empty(),
             Copying::Copy => BindFlags::XDP_COPY,
             Copying::ZeroCopy => BindFlags::XDP_ZEROCOPY,
