@@ -48,6 +48,9 @@ pub struct ShardInfo {
     pub chunks: usize,
     /// Of these, the ones that nothing is in.
     pub free_chunks: usize,
+    /// Of these, the ones that the device has; `None` where it does not count them, such as behind made-up faults. All others
+    /// hold data of connections.
+    pub device_chunks: Option<usize>,
 }
 
 /// A neighbour on the link, as it was when it was looked at.
@@ -87,6 +90,7 @@ impl Stack {
                 stopped: core.running().err().map(|why| why.to_string()),
                 chunks: core.stack.pool().chunks(),
                 free_chunks: core.stack.pool().available(),
+                device_chunks: core.chunks_in_device(),
             })
         };
         self.shards().iter().map(|shard| info(shard)).collect()

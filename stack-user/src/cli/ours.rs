@@ -92,6 +92,16 @@ impl OurNetwork {
         if !drops.is_empty() {
             tracing::info!(target: STORY, "frames dropped: {}", drops.join(", "));
         }
+        for info in self.stack.shard_infos() {
+            let api::ShardInfo { chunks, free_chunks: free, device_chunks, .. } = info;
+            if let Some(device) = device_chunks {
+                let in_use = chunks.saturating_sub(free + device);
+                tracing::info!(
+                    target: STORY,
+                    "frames: {chunks}, of which {free} are free, {device} with the device, {in_use} in use"
+                );
+            }
+        }
         for shard in (0..self.stack.shard_count()).filter_map(|number| self.stack.on_shard(number)) {
             let counters = shard.device_counters().unwrap_or_default();
             let told: Vec<_> =

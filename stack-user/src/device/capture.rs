@@ -236,6 +236,10 @@ impl Device for Capture {
         self.device.fds()
     }
 
+    fn chunks_held(&self, umem: &Umem) -> Option<usize> {
+        self.device.chunks_held(umem)
+    }
+
     fn describe(&self) -> String {
         format!("{}, captured", self.device.describe())
     }

@@ -83,6 +83,13 @@ pub trait Device: Send {
     /// The device and how it was bound, in a line for `-v`: driver mode, copy mode, queues.
     fn describe(&self) -> String;
 
+    /// How many chunks the device has: in the NIC's rings, or on their way there or back. `None` where nobody counts them.
+    ///
+    /// What is neither there nor free nor in use by a connection is lost, which must not be: it is how that is seen.
+    fn chunks_held(&self, _umem: &Umem) -> Option<usize> {
+        None
+    }
+
     /// Counters of the device itself, as the kernel or the middleware keeps them: name and value.
     fn counters(&self) -> io::Result<Vec<(&'static str, u64)>> {
         Ok(Vec::new())

@@ -19,7 +19,7 @@ use tokio::sync::Notify;
 use super::{Stopped, clock::Clock, waiters::Waiters};
 use crate::{
     device::{BURST, Device, Umem},
-    frame::{CompletedFrame, RxFrame, TxFrame},
+    frame::{CompletedFrame, FramePool as _, RxFrame, TxFrame},
     stack::Stack,
     telemetry::STORY,
     time::{Duration, Instant},
@@ -342,6 +342,13 @@ impl Core {
     /// The device, how it was bound, and its counters.
     pub fn device(&self) -> &dyn Device {
         &*self.device
+    }
+
+    /// Chunks that are with the device or wait for room on its TX ring; `None` where the device does not count its own.
+    pub fn chunks_in_device(&self) -> Option<usize> {
+        let pool = self.stack.pool();
+        let waiting: usize = self.outgoing.iter().map(|frame| pool.tx_pieces(frame).count()).sum();
+        self.device.chunks_held(pool).map(|held| held + waiting)
     }
 
     /// The time, as the protocols are told it.

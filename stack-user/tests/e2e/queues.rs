@@ -29,6 +29,9 @@ fn two_queues_carry_every_flow() {
         for (of_queue, count) in received.iter_mut().zip(rx_frames(&outcome.stderr)) {
             *of_queue += count;
         }
+        let frames: Vec<_> = outcome.stderr.lines().filter(|line| line.starts_with("* frames: ")).collect();
+        assert_eq!(frames.len(), 2, "a line for each shard: {}", outcome.stderr);
+        assert!(frames.iter().all(|line| line.ends_with(", 0 in use")), "frames are lost: {frames:?}");
     }
     // A file is 200 frames; ARP and DNS are a handful.
     assert!(received.iter().all(|&frames| frames > 200), "{received:?} frames on each queue");

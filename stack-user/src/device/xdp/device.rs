@@ -294,6 +294,10 @@ impl Device for XdpDevice {
         self.queues.iter().map(|queue| queue.fd().try_clone_to_owned()).collect()
     }
 
+    fn chunks_held(&self, umem: &Umem) -> Option<usize> {
+        Some(self.chunks_in_rings(umem))
+    }
+
     fn describe(&self) -> String {
         self.description.clone()
     }
