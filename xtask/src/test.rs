@@ -94,6 +94,8 @@ fn steps(args: &Args) -> Result<Vec<TestStep>> {
     simulation.args(["--seeds", if args.full { "5000" } else { "300" }]);
     let mut table = simulator();
     table.arg("--table");
+    let mut vm = Command::new(&this);
+    vm.args(["vm-test", "--or-skip"]).args((!args.full).then_some("--short"));
     let mut ebpf = Command::new(&this);
     ebpf.args(["build-ebpf", "--check"]);
 
@@ -107,6 +109,7 @@ fn steps(args: &Args) -> Result<Vec<TestStep>> {
         tests("sim", simulation),
         tests("sim-table", table),
         tests("e2e", end_to_end),
+        tests("vm", vm),
         whole("build-ebpf", ebpf),
     ];
     if args.full {

@@ -29,4 +29,7 @@ mod process;
 
 mod bind;
 mod doctor;
+mod kill;
+mod lossy;
+mod queues;
 mod transfer;

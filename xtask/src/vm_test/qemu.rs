@@ -113,7 +113,9 @@ impl Qemu {
             return Ok(ours);
         }
         Self::download(dir).with_context(|| {
-            format!("there is no QEMU of version 8 or later: install {PROGRAM}, or give one by --qemu PATH")
+            format!(
+                "{PROGRAM} of version 8 or later is not installed: install it, or give one by --qemu PATH"
+            )
         })?;
         ours.is_right()?;
         Ok(ours)

@@ -147,9 +147,9 @@ pub(super) fn tell(boots: &[Boot], took: Duration) -> String {
             };
             line(format!("  {name:<64} {word:<8} {seconds:>6.1} s"));
         }
-        if let Some(broke) = &boot.broke {
-            line(format!("  the guest: {broke}"));
-        }
+    }
+    if boots.iter().any(Boot::has_failed) {
+        line("\nfailures:".into());
     }
     for boot in boots {
         for scenario in boot.scenarios.iter().filter(|scenario| scenario.verdict == Verdict::Failed) {

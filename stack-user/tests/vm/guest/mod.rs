@@ -5,8 +5,10 @@
 
 mod counters;
 mod netem;
+mod relay;
 mod server;
 mod setup;
+mod xstack;
 
 use std::{
     fs,
@@ -15,11 +17,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub(crate) use counters::Counters;
+pub(crate) use counters::{Counters, Story};
 pub(crate) use netem::Direction;
+pub(crate) use relay::Relay;
 pub(crate) use server::{Server, content, fetch};
+pub(crate) use xstack::{XSTACK, Xstack};
 
-use crate::process::{Outcome, Running, run_for};
+use crate::process::Running;
 
 /// The card under test.
 pub(crate) const NIC: &str = "xs0";
@@ -33,8 +37,6 @@ pub(crate) const OURS: &str = "10.77.0.80";
 pub(crate) const HOST: &str = "10.77.0.2";
 /// The peer's.
 pub(crate) const PEER: &str = "10.77.0.1";
-/// The built command.
-pub(crate) const XSTACK: &str = "/usr/bin/xstack";
 /// The XDP program's objects.
 pub(crate) const OBJECTS: &str = "/usr/lib/xstack";
 
@@ -126,32 +128,6 @@ impl Guest {
         is_there
     }
 
-    /// `xstack` on the card under test, at [`OURS`], to be started.
-    pub(crate) fn xstack(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(XSTACK);
-        command.args(["--interface", NIC, "--address", OURS]).args(arguments).stdin(Stdio::null());
-        command
-    }
-
-    /// Runs it to its end.
-    #[track_caller]
-    pub(crate) fn run_xstack(&self, arguments: &[&str]) -> Outcome {
-        run_for(&mut self.xstack(arguments), LIMIT)
-    }
-
-    /// Starts it, and waits until it has claimed its address: until a program is attached, and the peer is answered.
-    #[track_caller]
-    pub(crate) fn start_xstack(&self, arguments: &[&str]) -> Running {
-        let log = fs::File::create(self.file("xstack.stderr")).unwrap();
-        let mut running = Running::start(self.xstack(arguments).stdout(Stdio::null()).stderr(log));
-        self.wait_until("xstack answers", || {
-            let said = || fs::read_to_string(self.file("xstack.stderr")).unwrap_or_default();
-            assert!(!running.has_ended(), "xstack {arguments:?} ended: {}", said());
-            self.peer("busybox").args(["ping", "-c1", "-W1", OURS]).output().unwrap().status.success()
-        });
-        running
-    }
-
     /// A program on the peer's side of the wire.
     pub(crate) fn peer(&self, program: &str) -> Command {
         let mut command = Command::new("/usr/sbin/ip");
@@ -183,8 +159,9 @@ impl Guest {
     }
 
     /// A server on the peer's port 80, in this process, over the kernel's TCP.
+    #[track_caller]
     pub(crate) fn serve(&self) -> Server {
-        Server::start(self)
+        self.on_peer(|| Server::start(PEER, 80))
     }
 
     /// A file of this scenario that is brought back: `target/vm/runs/…/results/SCENARIO/NAME`.

@@ -22,6 +22,9 @@ impl Guest {
         match direction {
             Direction::ToUs => tc(&format!("qdisc replace dev {PEER_NIC} root netem {what}")),
             Direction::ToPeer => {
+                if setup::succeeds(&format!("-n {PEER_NAMESPACE} link show {IFB}")) {
+                    return tc(&format!("qdisc replace dev {IFB} root netem {what}"));
+                }
                 setup::run("/usr/sbin/ip", &format!("-n {PEER_NAMESPACE} link add {IFB} type ifb"));
                 setup::run("/usr/sbin/ip", &format!("-n {PEER_NAMESPACE} link set {IFB} up"));
                 tc(&format!("qdisc add dev {PEER_NIC} handle ffff: ingress"));

@@ -71,6 +71,12 @@ pub(super) fn run(program: &str, words: &str) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
+/// Whether `ip` can do something.
+pub(super) fn succeeds(words: &str) -> bool {
+    let output = Command::new("/usr/sbin/ip").args(words.split_whitespace()).output();
+    output.is_ok_and(|output| output.status.success())
+}
+
 /// Runs `work` in a thread that is in a network namespace.
 #[track_caller]
 pub(super) fn in_namespace<T: Send>(namespace: &str, work: impl FnOnce() -> T + Send) -> T {
