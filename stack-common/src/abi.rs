@@ -4,7 +4,7 @@
 //! padding that could hold garbage, and neither side needs `unsafe` to read the other's. Words rather than bytes,
 //! since the XDP program may not assume unaligned access, and would copy bytes one by one.
 
-use core::net::IpAddr;
+use core::net::{IpAddr, Ipv6Addr};
 
 use crate::steer::Verdict;
 
@@ -12,13 +12,20 @@ use crate::steer::Verdict;
 ///
 /// It travels as `max_entries` of the map [`ABI`]: that number is in the object itself, whoever loads it, and
 /// can be read back from the pinned map.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// The map whose only content is its size: [`ABI_VERSION`].
 pub const ABI: &str = "XSTACK_ABI";
 
 /// The name of the XDP program in the object, and what `ip link` and `bpftool` show.
 pub const PROGRAM: &str = "xstack";
+
+/// Where the program runs among others in a dispatcher of libxdp's: lower is earlier.
+///
+/// After filters (`xdp-filter` has 10), so that what an operator drops never reaches us. Before programs that take all
+/// frames of a queue (libxdp's own for AF_XDP sockets has 20) and those that don't say (50): what is not claimed goes on to
+/// them.
+pub const RUN_PRIORITY: usize = 15;
 
 /// The AF_XDP sockets: receive queue → socket.
 pub const XSKS: &str = "XSKS";
@@ -90,14 +97,39 @@ impl ClaimKey {
         Self([0, 0, u32::from_ne_bytes([0, 0, 0xff, 0xff]), u32::from_ne_bytes(address), vlan as u32])
     }
 
+    /// The address.
+    #[must_use]
+    pub fn address(&self) -> IpAddr {
+        let mut bytes = [0; 16];
+        for (bytes, word) in bytes.as_chunks_mut().0.iter_mut().zip(&self.0) {
+            *bytes = word.to_ne_bytes();
+        }
+        Ipv6Addr::from(bytes).to_canonical()
+    }
+
+    /// The VLAN, 0 meaning untagged.
+    #[must_use]
+    pub fn vlan(&self) -> u16 {
+        self.0[4] as u16
+    }
+
     /// The key as it lies in the map.
     #[must_use]
     pub fn to_words(self) -> [u32; Self::WORDS] {
         self.0
     }
+
+    /// The key that lies in the map so.
+    #[must_use]
+    pub fn from_words(words: [u32; Self::WORDS]) -> Self {
+        Self(words)
+    }
 }
 
-/// What of an address is ours: all of it, or ranges of its TCP and UDP ports.
+/// What of an address is ours: all of it, or ranges of its TCP and UDP ports; and who says so.
+///
+/// The program does not look at the owner. Programs that share pinned maps number themselves, each holding a lock on its
+/// number for as long as it lives, so that a claim whose owner was killed is known as such.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(transparent)]
 pub struct Claim([u32; Self::WORDS]);
@@ -110,8 +142,11 @@ impl Claim {
     pub const RANGES_MAX: usize = 8;
 
     /// Words of a claim: the number of ranges, then for each range its first port in the upper and its last port
-    /// in the lower half.
-    pub const WORDS: usize = 1 + Self::RANGES_MAX;
+    /// in the lower half, then the owner.
+    pub const WORDS: usize = 2 + Self::RANGES_MAX;
+
+    /// Which word is the owner's.
+    const OWNER: usize = 1 + Self::RANGES_MAX;
 
     /// The whole address, all protocols, ARP included.
     pub const WHOLE: Self = Self([0; Self::WORDS]);
@@ -125,7 +160,7 @@ impl Claim {
         }
         let mut words = [0; Self::WORDS];
         words[0] = ranges.len() as u32;
-        for (word, (first, last)) in words[1..].iter_mut().zip(ranges) {
+        for (word, (first, last)) in words[1..Self::OWNER].iter_mut().zip(ranges) {
             if first > last {
                 return None;
             }
@@ -134,10 +169,35 @@ impl Claim {
         Some(Self(words))
     }
 
+    /// The same claim, as that of an owner.
+    #[must_use]
+    pub fn of(mut self, owner: u32) -> Self {
+        self.0[Self::OWNER] = owner;
+        self
+    }
+
+    /// Whose it is.
+    #[must_use]
+    pub fn owner(&self) -> u32 {
+        self.0[Self::OWNER]
+    }
+
+    /// The port ranges, first to last of each. None means the whole address.
+    pub fn ranges(&self) -> impl Iterator<Item = (u16, u16)> {
+        let count = (self.0[0] as usize).min(Self::RANGES_MAX);
+        self.0[1..=count].iter().map(|range| ((range >> 16) as u16, *range as u16))
+    }
+
     /// The claim as it lies in the map.
     #[must_use]
     pub fn to_words(self) -> [u32; Self::WORDS] {
         self.0
+    }
+
+    /// The claim that lies in the map so.
+    #[must_use]
+    pub fn from_words(words: [u32; Self::WORDS]) -> Self {
+        Self(words)
     }
 
     /// Whether all of the address is ours.
@@ -151,7 +211,7 @@ impl Claim {
     /// The loop has a constant end, so that the verifier sees one, and so that no index needs a check.
     #[inline(always)]
     pub(crate) fn has_port(&self, port: u16) -> bool {
-        let [count, ranges @ ..] = &self.0;
+        let [count, ranges @ .., _owner] = &self.0;
         let mut i = 0;
         while i < Self::RANGES_MAX {
             let (first, last) = ((ranges[i] >> 16) as u16, ranges[i] as u16);
@@ -166,7 +226,7 @@ impl Claim {
 
 #[cfg(test)]
 mod tests {
-    use core::net::{Ipv4Addr, Ipv6Addr};
+    use core::net::Ipv4Addr;
 
     use super::*;
 
@@ -195,6 +255,26 @@ mod tests {
         }
         assert!(!claim.is_whole());
         assert!(Claim::WHOLE.is_whole());
+    }
+
+    #[test]
+    fn keys_and_claims_can_be_read_back() {
+        for address in [IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7)), "2001:db8::7".parse().expect("an address")] {
+            let key = ClaimKey::from_words(ClaimKey::new(address, 5).to_words());
+            assert_eq!((key.address(), key.vlan()), (address, 5));
+        }
+        let claim = Claim::ports(&[(80, 80), (1000, 2000)]).expect("two ranges").of(7);
+        let read = Claim::from_words(claim.to_words());
+        assert_eq!(read.owner(), 7);
+        assert!(read.ranges().eq([(80, 80), (1000, 2000)]));
+        assert!(Claim::WHOLE.of(3).is_whole() && Claim::WHOLE.ranges().next().is_none());
+    }
+
+    /// The owner is a word like a range, and must not be read as one.
+    #[test]
+    fn an_owner_is_no_range() {
+        let full = Claim::ports(&[(1, 1); Claim::RANGES_MAX]).expect("as many as fit").of(80 << 16 | 80);
+        assert!(full.has_port(1) && !full.has_port(80));
     }
 
     #[test]

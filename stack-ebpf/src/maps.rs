@@ -16,7 +16,7 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use stack_common::{
-    abi::{ABI_VERSION, CLAIMS_MAX, COUNTERS_LEN, Claim, ClaimKey, XSKS_MAX},
+    abi::{ABI_VERSION, CLAIMS_MAX, COUNTERS_LEN, Claim, ClaimKey, RUN_PRIORITY, XSKS_MAX},
     steer::Policy,
 };
 
@@ -64,6 +64,25 @@ pub(crate) static COUNTERS: Map<u32, u64, { BPF_MAP_TYPE_PERCPU_ARRAY as usize }
 #[btf_map]
 pub(crate) static XSTACK_ABI: Map<u32, u32, { BPF_MAP_TYPE_ARRAY as usize }, { ABI_VERSION as usize }> =
     Map::new();
+
+/// How libxdp runs the program among others. The member names are libxdp's: `priority`, and the actions after which the
+/// next program has its turn.
+#[repr(C)]
+#[allow(non_snake_case)]
+pub(crate) struct RunConfig {
+    priority: *const [i32; RUN_PRIORITY],
+    /// A frame that is not ours is everybody else's. One that is goes to its socket, and nobody else has a say.
+    XDP_PASS: *const [i32; 1],
+}
+
+// SAFETY: the pointers are null and never followed.
+unsafe impl Sync for RunConfig {}
+
+/// libxdp looks for the program's name behind an underscore.
+#[used]
+#[unsafe(link_section = ".xdp_run_config")]
+#[unsafe(export_name = "_xstack")]
+static RUN_CONFIG: RunConfig = RunConfig { priority: null(), XDP_PASS: null() };
 
 impl Map<u32, u32, { BPF_MAP_TYPE_XSKMAP as usize }, XSKS_MAX> {
     /// Hands the frame to the queue's socket, if there is one, else to the kernel. Returns the action to take.
