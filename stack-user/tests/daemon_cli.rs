@@ -72,7 +72,7 @@ fn a_daemons_network_and_one_of_ours_exclude_each_other() {
 
 #[test]
 fn the_help_is_as_it_was_last_seen() {
-    for name in ["daemon", "status", "connections"] {
+    for name in ["daemon", "attach", "detach", "status", "connections"] {
         let mut command = Cli::command().term_width(100);
         command.build();
         let mut command = command.find_subcommand_mut(name).expect("a command").clone().term_width(100);

@@ -4,6 +4,7 @@ mod long_frames;
 mod queues;
 
 use std::{
+    io,
     net::{IpAddr, Ipv4Addr},
     path::PathBuf,
     str::FromStr,
@@ -21,7 +22,7 @@ use crate::{
         remedy::Change,
         xdp::{
             Mode, OpenError, RingSize,
-            program::{Program, ProgramError},
+            program::{Guard, Membership, Program, ProgramError},
         },
     },
     net::{
@@ -59,8 +60,10 @@ pub enum AddressChoice {
 /// Which XDP program steers frames to us.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub enum ProgramChoice {
-    /// Our own, attached by us and gone with us.
+    /// The one that `xstack attach` left on the interface, if there is one; else our own.
     #[default]
+    Auto,
+    /// Our own, attached by us and gone with us: alone, or beside others in libxdp's dispatcher if there is one.
     Own,
     /// Our object, attached by somebody else (`xdp-loader load -p`), its maps pinned in this directory.
     Pinned(PathBuf),
@@ -109,7 +112,7 @@ impl FromStr for AddressChoice {
 
 /// The text names no program.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("'{0}' does not have the form pinned:DIR")]
+#[error("'{0}' is none of auto, own, and pinned:DIR")]
 pub struct ParseProgramError(String);
 
 impl FromStr for ProgramChoice {
@@ -117,6 +120,8 @@ impl FromStr for ProgramChoice {
 
     fn from_str(text: &str) -> Result<Self, ParseProgramError> {
         match text.split_once(':') {
+            None if text == "auto" => Ok(Self::Auto),
+            None if text == "own" => Ok(Self::Own),
             Some(("pinned", directory)) if !directory.is_empty() => Ok(Self::Pinned(directory.into())),
             _ => Err(ParseProgramError(text.to_owned())),
         }
@@ -142,7 +147,11 @@ pub struct Builder {
     state_directory: Option<PathBuf>,
     drivers: Vec<Handle>,
     busy_poll: Option<Duration>,
+    dispatcher_guard: Option<DispatcherGuard>,
 }
+
+/// Starts whatever leaves a dispatcher in our place.
+pub type DispatcherGuard = fn(&Membership) -> io::Result<Guard>;
 
 /// Why a stack did not start.
 #[derive(Debug, thiserror::Error)]
@@ -389,6 +398,15 @@ impl Builder {
         self
     }
 
+    /// Who leaves libxdp's dispatcher in our place, should we join one: for programs that give up the privileges that it takes,
+    /// or that are killed. Without it, leaving is tried when the stack is dropped; and the next stack on the interface does it for
+    /// one that did not.
+    #[must_use]
+    pub fn dispatcher_guard(mut self, start: Option<DispatcherGuard>) -> Self {
+        self.dispatcher_guard = start;
+        self
+    }
+
     /// Starts the stack: attaches the program, binds the queues, claims the address.
     ///
     /// Whatever was changed on the host is undone when the last handle of the stack is dropped, when this fails, and
@@ -414,9 +432,14 @@ impl Builder {
         let life = self.state_directory.as_deref().map(Life::begin).transpose()?;
 
         let mut program = match &self.program {
+            ProgramChoice::Auto => Program::find_or_attach(&interface.name, self.mode, self.program_log)?,
             ProgramChoice::Own => Program::attach(&interface.name, self.mode, self.program_log)?,
             ProgramChoice::Pinned(directory) => Program::from_pins(directory, &interface.name)?,
         };
+        if let (Some(membership), Some(start)) = (program.membership(), self.dispatcher_guard) {
+            let guard = start(membership).map_err(|source| ProgramError::Guard { source })?;
+            program.set_guard(guard);
+        }
         if let Some(reason) = program.fallback() {
             tracing::warn!("using the slower generic mode: {reason}");
         }
@@ -528,7 +551,8 @@ mod tests {
     #[test]
     fn a_program_is_pinned_somewhere() {
         assert_eq!("pinned:/sys/fs/bpf/x".parse(), Ok(ProgramChoice::Pinned("/sys/fs/bpf/x".into())));
-        for bad in ["", "pinned:", "/sys/fs/bpf/x", "loaded:/x"] {
+        assert_eq!(("auto".parse(), "own".parse()), (Ok(ProgramChoice::Auto), Ok(ProgramChoice::Own)));
+        for bad in ["", "pinned:", "/sys/fs/bpf/x", "loaded:/x", "Own"] {
             assert!(bad.parse::<ProgramChoice>().is_err(), "{bad}");
         }
     }

@@ -80,7 +80,9 @@ use std::{
 use tokio::runtime::Handle;
 use tokio_util::task::AbortOnDropHandle;
 
-pub use builder::{AddressChoice, Builder, ParseAddressError, ParseProgramError, ProgramChoice, StartError};
+pub use builder::{
+    AddressChoice, Builder, DispatcherGuard, ParseAddressError, ParseProgramError, ProgramChoice, StartError,
+};
 pub use in_place::{Chunk, Room};
 pub use incoming::{Incoming, IntoIncoming};
 pub use inspect::{ConnectionInfo, Cursor, NeighbourInfo, ShardInfo};

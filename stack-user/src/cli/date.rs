@@ -21,6 +21,20 @@ pub fn common_log(time: SystemTime) -> String {
     )
 }
 
+/// `1994-11-06 08:49:37 UTC`, which sorts.
+pub fn sortable(time: SystemTime) -> String {
+    let t = OffsetDateTime::from(time);
+    let month = u8::from(t.month());
+    format!(
+        "{:04}-{month:02}-{:02} {:02}:{:02}:{:02} UTC",
+        t.year(),
+        t.day(),
+        t.hour(),
+        t.minute(),
+        t.second()
+    )
+}
+
 /// `Sun, 06 Nov 1994 08:49:37 GMT`, as in HTTP (RFC 9110 §5.6.7).
 pub fn http(time: SystemTime) -> String {
     let (t, month) = parts(time);

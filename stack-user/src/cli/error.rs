@@ -52,6 +52,7 @@ exits! {
     Certificate = 58, "a certificate, or its key, cannot be used";
     Configuration = 78, "the daemon's configuration is not valid";
     Listen = 102, "an address and port, or a socket, cannot be listened on";
+    InUse = 103, "the program of an interface is in use, and --force was not given";
     Control = 111, "the daemon could not be reached, or refused";
     Warnings = 120, "xstack doctor found something that is not good";
     Problems = 121, "xstack doctor found something that can't work, or its self-test failed";
@@ -227,6 +228,9 @@ pub enum Failure {
     /// The stack could not be brought up on the interface.
     #[error("{0}")]
     Interface(String),
+    /// What was to be taken away is needed.
+    #[error("{0}")]
+    InUse(String),
     /// The process would have gone on with more rights than it needs.
     #[error("Could not give up privileges: {step}: {reason}")]
     Privileges {
@@ -289,6 +293,7 @@ impl Failure {
             Self::Certificate { .. } => Exit::Certificate,
             Self::Listen { .. } | Self::Relay(_) => Exit::Listen,
             Self::Interface(_) => Exit::Interface,
+            Self::InUse(_) => Exit::InUse,
             Self::Configuration(_) => Exit::Configuration,
             Self::Control(_) => Exit::Control,
             Self::Privileges { .. } => Exit::Privileges,
@@ -391,6 +396,7 @@ mod tests {
             (Failure::ConnectTimedOut { elapsed_ms: 1 }, 28),
             (Failure::OperationTimedOut { elapsed_ms: 1, received: 0, total: None }, 28),
             (Failure::Interface(text()), 45),
+            (Failure::InUse(text()), 103),
             (Failure::Privileges { step: "x", reason: text() }, 125),
             (Failure::TooManyRedirects { max: 50 }, 47),
             (Failure::Configuration(text()), 78),

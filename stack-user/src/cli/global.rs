@@ -106,8 +106,14 @@ pub struct GlobalOptions {
     #[arg(long, global = true, env = "XSTACK_FAULT", hide_env_values = true, value_name = "SPEC")]
     pub fault: Option<FaultSpec>,
 
-    /// Use the XDP program that `xdp-loader load -p DIR` pinned, instead of attaching our own
-    #[arg(long, global = true, env = "XSTACK_PROGRAM", hide_env_values = true, value_name = "pinned:DIR")]
+    /// Which XDP program: the one pinned in DIR, our own, or the one that `xstack attach` left if there is one [default: auto]
+    #[arg(
+        long,
+        global = true,
+        env = "XSTACK_PROGRAM",
+        hide_env_values = true,
+        value_name = "pinned:DIR|own|auto"
+    )]
     pub program: Option<ProgramChoice>,
 
     /// How long to probe an address before claiming it

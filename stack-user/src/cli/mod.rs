@@ -4,11 +4,13 @@
 //! and returns its exit code. The network is opened by the subcommand, and only once it has something to send, so
 //! that a mistake on the command line costs nothing and touches no interface.
 
+pub mod attach;
 pub mod console;
 pub mod control;
 pub mod curl;
 pub mod daemon;
 pub mod date;
+pub mod dispatcher_guard;
 pub mod doctor;
 pub mod error;
 pub mod forward;
@@ -73,7 +75,11 @@ pub enum Command {
     Proxy(Box<proxy::ProxyOptions>),
     /// Hold addresses, connections and forwards for as long as the machine is up
     Daemon(daemon::DaemonOptions),
-    /// Show what a running daemon does
+    /// Load the XDP program onto an interface to stay, so that programs join and leave without reattaching
+    Attach(attach::AttachOptions),
+    /// Take the XDP program that `attach` left off an interface
+    Detach(attach::DetachOptions),
+    /// Show what a running daemon does, and which interfaces have a program attached to stay
     Status(control::status::StatusOptions),
     /// List the connections of a running daemon, in the manner of ss
     Connections(Box<control::connections::ConnectionsOptions>),
@@ -90,7 +96,9 @@ impl Command {
             Self::Forward(options) => options.relay.verbose,
             Self::Proxy(options) => options.relay.verbose,
             Self::Daemon(options) => options.verbose,
-            Self::Status(_) | Self::Connections(_) | Self::Doctor(_) => false,
+            Self::Attach(_) | Self::Detach(_) | Self::Status(_) | Self::Connections(_) | Self::Doctor(_) => {
+                false
+            }
         }
     }
 }
@@ -181,6 +189,8 @@ pub async fn run<N: Network>(
         Command::Forward(options) => forward::run(*options, console, open, stop).await,
         Command::Proxy(options) => proxy::run(*options, console, open, stop).await,
         Command::Daemon(options) => daemon::run(options, global, console, stop).await,
+        Command::Attach(options) => attach::attach(options, &global, console).await,
+        Command::Detach(options) => attach::detach(options, &global, console).await,
         Command::Status(options) => control::status::run(options, console, stop).await,
         Command::Connections(options) => control::connections::run(*options, console, stop).await,
         Command::Doctor(options) => doctor::run(options, &global, console, stop).await,

@@ -10,6 +10,7 @@ use tokio::{runtime::Handle, sync::OnceCell};
 use tracing::level_filters::LevelFilter;
 
 use super::{
+    dispatcher_guard,
     error::Failure,
     global::{AcdSchedule, GlobalOptions},
     kernel::connect_error,
@@ -63,6 +64,7 @@ impl OurNetwork {
                 AcdSchedule::Rfc => Schedule::Rfc,
             })
             .program(options.program.clone().unwrap_or_default())
+            .dispatcher_guard(Some(dispatcher_guard::start))
             // The program that can log is a second one, and slower: it is used for those who look that closely.
             .program_log(options.log.into_level().filter(|_| options.log >= LevelFilter::DEBUG))
             .capture(options.pcap.clone())

@@ -9,6 +9,7 @@ pub mod fault;
 pub mod interface;
 mod long;
 pub mod memory;
+mod processes;
 mod readable;
 pub mod remedy;
 pub mod restore;

@@ -1,6 +1,11 @@
 //! The object in other hands: loaded and pinned by xdp-loader, used by us.
 
-use std::{path::Path, process::Command};
+use std::{
+    io::{BufRead as _, BufReader},
+    path::Path,
+    process::{Command, Stdio},
+    time::Duration,
+};
 
 use aya::maps::{Array, HashMap, Map, MapData};
 use stack_common::abi::{self, Claim, ClaimKey};
@@ -61,15 +66,41 @@ fn a_pinned_program_is_used_and_left_as_it_was() {
     });
 }
 
-/// After `kill -9` the claim is still there; the next start makes it its own.
+/// Tells this test that it is the process to be killed.
+const VICTIM: &str = "XSTACK_TEST_CLAIMANT";
+
+/// After `kill -9` the claim is still there; the next start takes it back, whatever it claims itself.
 #[test]
-fn a_stale_claim_is_taken_over() {
-    test_with_loader("a_stale_claim_is_taken_over", || {
-        load();
-        let mut killed = Program::from_pins(Path::new(PINS), HERE).expect("using the pins");
-        killed.claim(ours(), 0, &[]).expect("claiming");
-        std::mem::forget(killed);
+fn a_stale_claim_is_taken_back() {
+    let test = "xdp_loader::a_stale_claim_is_taken_back";
+    if std::env::var_os(VICTIM).is_some() {
         let mut program = Program::from_pins(Path::new(PINS), HERE).expect("using the pins");
+        program.claim(ours(), 0, &[]).expect("claiming");
+        println!("claimed");
+        return std::thread::sleep(Duration::from_secs(60));
+    }
+    test_with_loader("a_stale_claim_is_taken_back", move || {
+        load();
+        let mut child = Command::new("/proc/self/exe")
+            .args(["--exact", test, "--nocapture"])
+            .env(VICTIM, "yes")
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("another process");
+        let output = BufReader::new(child.stdout.take().expect("its output"));
+        assert!(output.lines().map_while(Result::ok).any(|line| line.contains("claimed")));
+        // While it lives, its claim is its own, and another's is refused.
+        let mut program = Program::from_pins(Path::new(PINS), HERE).expect("using the pins");
+        let error = program.claim(ours(), 0, &[]).expect_err("it has it");
+        assert!(matches!(error, ProgramError::Claimed { .. }), "{error}");
+        assert!(error.to_string().contains(&format!("pid {}", child.id())), "{error}");
+        drop(program);
+        assert_eq!(claims(), 1);
+        child.kill().expect("killing it");
+        child.wait().expect("its end");
+        assert_eq!(claims(), 1);
+        let mut program = Program::from_pins(Path::new(PINS), HERE).expect("using the pins");
+        assert_eq!(claims(), 0);
         program.claim(ours(), 0, &[(80, 80)]).expect("claiming again");
         drop(program);
         assert_eq!(claims(), 0);
@@ -84,6 +115,7 @@ fn pins_without_their_program_are_refused() {
         let error = Program::from_pins(Path::new(PINS), HERE).expect_err("no pins");
         assert!(matches!(error, ProgramError::Pin { .. }), "{error}");
         assert!(error.to_string().contains(&format!("-p {PINS} {HERE}")), "{error}");
+        assert!(error.to_string().contains(&format!("`xstack attach {HERE}`")), "{error}");
         load();
         let error = Program::from_pins(Path::new(PINS), PEER).expect_err("on the other interface");
         assert!(matches!(error, ProgramError::NotAttached { .. }), "{error}");

@@ -1,22 +1,31 @@
-//! `xstack status`: what a running daemon does.
+//! `xstack status`: what a running daemon does, and what `xstack attach` left.
 
-use std::{fmt::Write as _, path::PathBuf};
+use std::{fmt::Write as _, io, path::PathBuf, time::SystemTime};
 
 use clap::Args;
+use serde::Serialize;
 
 use super::{
     ask,
     client::Client,
     view::{Count, Hello, Neighbour, Network, Relay, Status},
 };
-use crate::cli::{
-    console::{Console, printable},
-    error::{Exit, Failure},
+use crate::{
+    cli::{
+        attach::{self, view::Attachment},
+        console::{Console, printable},
+        error::{Exit, Failure},
+    },
+    device::xdp::program::{self, ProgramError, inspect},
 };
 
 /// What `xstack status` can be told.
 #[derive(Args, Clone, Debug)]
 pub struct StatusOptions {
+    /// Show only what `xstack attach` left on this interface
+    #[arg(id = "IFACE", value_name = "IFACE")]
+    pub interface: Option<String>,
+
     /// Print it as JSON
     #[arg(long)]
     pub json: bool,
@@ -37,16 +46,9 @@ pub struct SocketOption {
 
 /// Asks and prints.
 pub async fn run(options: StatusOptions, mut console: Console, stop: impl Future<Output = Exit>) -> Exit {
-    let client = Client::new(&options.socket.path);
     let work = async {
-        let status: Status = ask(client.get("/v1/status")).await?;
-        let text = if options.json {
-            serde_json::to_string(&status).map(|text| text + "\n").unwrap_or_default()
-        } else {
-            // What it tells has been others' words: names of interfaces, paths.
-            status.to_text().lines().map(|line| printable(line) + "\n").collect()
-        };
-        super::print(&mut console, text.as_bytes()).await?;
+        let told = tell(&options).await?;
+        super::print(&mut console, told.as_bytes()).await?;
         super::flush(&mut console).await
     };
     let result: Result<(), Failure> = tokio::select! {
@@ -54,6 +56,75 @@ pub async fn run(options: StatusOptions, mut console: Console, stop: impl Future
         result = work => result,
     };
     super::conclude(result, &console)
+}
+
+async fn tell(options: &StatusOptions) -> Result<String, Failure> {
+    if let Some(interface) = &options.interface {
+        let attachment = attachment_of(interface)?;
+        return Ok(Told { daemon: None, attachments: Some(vec![attachment]) }.print(options.json));
+    }
+    let client = Client::new(&options.socket.path);
+    let daemon: Result<Status, Failure> = ask(client.get("/v1/status")).await;
+    // Whoever may not look at them is told of the daemon alone.
+    let attachments = match inspect::all() {
+        Ok(all) => Some(all.into_iter().map(|(interface, found)| view_of(interface, found)).collect()),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => None,
+        Err(error) => {
+            return Err(Failure::Interface(format!("cannot look at {}: {error}", program::ROOT)));
+        }
+    };
+    let daemon = match daemon {
+        Ok(daemon) => Some(daemon),
+        // Servers need no daemon.
+        Err(_) if attachments.as_ref().is_some_and(|all: &Vec<_>| !all.is_empty()) => None,
+        Err(failure) => return Err(failure),
+    };
+    Ok(Told { daemon, attachments }.print(options.json))
+}
+
+fn attachment_of(interface: &str) -> Result<Attachment, Failure> {
+    if !attach::is_name(interface) {
+        return Err(Failure::Usage(format!("'{interface}' can't be an interface's name")));
+    }
+    let kept = program::directory(interface);
+    let found = inspect::inspect(interface, None).map_err(|error| {
+        Failure::Interface(match std::fs::symlink_metadata(&kept) {
+            Err(missing) if missing.kind() == io::ErrorKind::NotFound => {
+                format!("nothing is attached to {interface} to stay: `xstack attach {interface}` does that")
+            }
+            _ => error.to_string(),
+        })
+    })?;
+    Ok(view_of(interface.to_owned(), Ok(found)))
+}
+
+fn view_of(interface: String, found: Result<inspect::Attachment, ProgramError>) -> Attachment {
+    let pins = program::directory(&interface).display().to_string();
+    Attachment::new(interface, pins, found)
+}
+
+/// All that is told.
+#[derive(Serialize)]
+struct Told {
+    #[serde(flatten)]
+    daemon: Option<Status>,
+    /// None if we may not look.
+    attachments: Option<Vec<Attachment>>,
+}
+
+impl Told {
+    fn print(&self, json: bool) -> String {
+        if json {
+            return serde_json::to_string(self).map(|text| text + "\n").unwrap_or_default();
+        }
+        let mut text = self.daemon.as_ref().map(Status::to_text).unwrap_or_default();
+        for attachment in self.attachments.iter().flatten() {
+            // Writing to a String does not fail.
+            let _ = attachment.write(SystemTime::now(), &mut text);
+        }
+        // What it tells has been others' words: names of interfaces, paths, processes.
+        text.lines().map(|line| printable(line) + "\n").collect()
+    }
 }
 
 impl Status {
@@ -120,7 +191,7 @@ impl Relay {
 }
 
 /// Those that are not zero.
-fn listed(counts: &[Count]) -> String {
+pub fn listed(counts: &[Count]) -> String {
     let told: Vec<_> = counts
         .iter()
         .filter(|count| count.count > 0)
@@ -130,7 +201,7 @@ fn listed(counts: &[Count]) -> String {
 }
 
 /// A duration as uptime has it.
-fn duration(seconds: f64) -> String {
+pub fn duration(seconds: f64) -> String {
     let seconds = seconds as u64;
     let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
     match (days, hours, minutes) {

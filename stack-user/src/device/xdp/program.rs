@@ -1,38 +1,54 @@
 //! The XDP program: attached to one interface, and told which addresses and sockets are ours.
 
 mod attachment;
+mod bpf;
+mod dispatcher;
 mod error;
+pub mod inspect;
+mod membership;
+mod owners;
+pub mod persistent;
+mod pins;
 mod records;
 mod refusal;
 
 use std::{
     fmt, io,
     net::IpAddr,
-    os::fd::{AsRawFd, OwnedFd},
-    path::{Path, PathBuf},
+    os::fd::{AsFd as _, AsRawFd, OwnedFd},
+    path::Path,
 };
 
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{HashMap, Map, MapData, PerCpuArray, XskMap},
+    maps::{Map, MapData, PerCpuArray, XskMap},
     programs::{ProgramFd, Xdp},
 };
 use stack_common::abi::{self, Claim, ClaimKey};
 
-use self::{attachment::Attached, error::os_error, records::Records};
-pub use self::{error::ProgramError, refusal::Refusal};
+use self::{attachment::Attached, dispatcher::Joined, error::os_error, pins::User, records::Records};
+pub use self::{
+    attachment::Held,
+    dispatcher::Component,
+    error::ProgramError,
+    membership::{Guard, Membership},
+    pins::{ROOT, directory},
+    refusal::Refusal,
+};
 use super::Mode;
+use crate::{device::processes, telemetry::STORY};
 
 /// Our program on an interface.
 ///
 /// Dropped, it takes back what it put there. So does the kernel when the process dies, whatever way it dies: the link
 /// that attaches the program is a file descriptor. A [pinned](Self::from_pins) program stays, as whoever pinned it
-/// wants, and with it a claim if we were killed; it gives such frames to the kernel, since their socket is gone.
+/// wants, and with it a claim if we were killed; it gives such frames to the kernel, since their socket is gone, and the next
+/// who uses the pins removes it. In a [dispatcher](Self::membership) it takes a process to leave.
 pub struct Program {
     interface: String,
     attachment: Attachment,
     sockets: XskMap<MapData>,
-    claims: HashMap<MapData, [u32; ClaimKey::WORDS], [u32; Claim::WORDS]>,
+    claims: pins::Claims,
     counters: PerCpuArray<MapData, u64>,
     /// What is ours in maps that others may use too.
     bound: Vec<u32>,
@@ -79,8 +95,10 @@ pub fn on_interface(interface: u32) -> io::Result<Option<OnInterface>> {
 enum Attachment {
     /// Our link, and why it is not in the driver if that was tried.
     Link { _link: OwnedFd, generic: bool, fallback: Option<String> },
-    /// Somebody else attached it and pinned its maps here.
-    Pinned { directory: PathBuf, attached: Attached },
+    /// We are one of several in libxdp's dispatcher, until we leave it.
+    Dispatcher { membership: Membership, generic: bool },
+    /// Somebody else attached it and pinned its maps, which we use together with others.
+    Pinned { user: User, attached: Attached },
 }
 
 impl Program {
@@ -93,6 +111,38 @@ impl Program {
     /// [`ProgramError`] says which capability, kernel feature or other program is in the way.
     pub fn attach(interface: &str, mode: Mode, log: Option<tracing::Level>) -> Result<Self, ProgramError> {
         let index = attachment::index(interface)?;
+        if Membership::is_called_for(interface, index)? {
+            if log.is_some() {
+                tracing::warn!(
+                    "the XDP program that logs can't run beside others: its decisions are not logged"
+                );
+            }
+            return Self::attach_beside(interface, index, mode);
+        }
+        Self::attach_alone(interface, index, mode, log)
+    }
+
+    /// Uses the program that `xstack attach` left on an interface, if there is one, and else attaches our own.
+    ///
+    /// # Errors
+    /// As [`Self::from_pins`] and [`Self::attach`].
+    pub fn find_or_attach(
+        interface: &str,
+        mode: Mode,
+        log: Option<tracing::Level>,
+    ) -> Result<Self, ProgramError> {
+        match pins::standing(interface, attachment::index(interface)?)? {
+            Some(directory) => Self::from_pins(&directory, interface),
+            None => Self::attach(interface, mode, log),
+        }
+    }
+
+    fn attach_alone(
+        interface: &str,
+        index: u32,
+        mode: Mode,
+        log: Option<tracing::Level>,
+    ) -> Result<Self, ProgramError> {
         let mut object = load(log)?;
         let records = match log {
             Some(_) => Some(Records::forward(&mut object).map_err(|source| ProgramError::Log { source })?),
@@ -100,35 +150,19 @@ impl Program {
         };
         let program =
             verify(&mut object).map_err(|error| if log.is_some() { error.of_logging() } else { error })?;
-        let link = |generic| attachment::link(program, index, generic);
-        let refused = |source, generic| {
-            let refusal = |source| Refusal::of(program, index, generic, source);
-            let mode = if generic { "generic" } else { "native" };
-            ProgramError::attach(interface, index, mode, source, refusal)
-        };
-        let attachment = match mode {
-            Mode::Generic => {
-                let link = link(true).map_err(|source| refused(source, true))?;
-                Attachment::Link { _link: link, generic: true, fallback: None }
-            }
-            Mode::Native | Mode::NativeCopy | Mode::NativeZeroCopy => {
-                let link = link(false).map_err(|source| refused(source, false))?;
-                Attachment::Link { _link: link, generic: false, fallback: None }
-            }
-            Mode::Auto => match link(false) {
-                Ok(link) => Attachment::Link { _link: link, generic: false, fallback: None },
-                Err(source) if is_drivers_refusal(&source) => {
-                    let reason = Refusal::of(program, index, false, source);
-                    let reason = format!("the driver of {interface} refused the program: {reason}");
-                    let link = link(true).map_err(|source| refused(source, true))?;
-                    Attachment::Link { _link: link, generic: true, fallback: Some(reason) }
-                }
-                Err(source) => return Err(refused(source, false)),
-            },
-        };
+        let (link, generic, fallback) = link(program, interface, index, mode)?;
+        let attachment = Attachment::Link { _link: link, generic, fallback };
         let mut map = |name| object.take_map(name).ok_or(ProgramError::NoMap { name });
         let (sockets, claims, counters) = (map(abi::XSKS)?, map(abi::CLAIMS)?, map(abi::COUNTERS)?);
         Self::over(interface, attachment, [sockets, claims, counters], records)
+    }
+
+    fn attach_beside(interface: &str, index: u32, mode: Mode) -> Result<Self, ProgramError> {
+        let (membership, Joined { generic, maps: [sockets, claims, counters, _], .. }) =
+            Membership::begin(interface, index, mode)?;
+        let map = |fd| MapData::from_fd(fd).and_then(Map::from_map_data).map_err(ProgramError::map);
+        let maps = [map(sockets)?, map(claims)?, map(counters)?];
+        Self::over(interface, Attachment::Dispatcher { membership, generic }, maps, None)
     }
 
     /// Uses a program that is attached already, and whose maps are pinned in a directory, as
@@ -139,25 +173,34 @@ impl Program {
     /// interface.
     pub fn from_pins(directory: &Path, interface: &str) -> Result<Self, ProgramError> {
         let index = attachment::index(interface)?;
-        let open = |name| {
-            let path = directory.join(name);
-            MapData::from_pin(&path).map_err(|source| ProgramError::pin(path, interface, &source))
+        let user = User::begin(directory, interface)?;
+        pins::check_version(directory, interface)?;
+        let claims = pins::open(directory, abi::CLAIMS, interface)?;
+        let netlink = |source| ProgramError::Netlink { interface: interface.to_owned(), source };
+        let not_attached = || ProgramError::NotAttached {
+            directory: directory.to_path_buf(),
+            interface: interface.to_owned(),
         };
-        let version = open(abi::ABI)?.info().map_err(ProgramError::map)?.max_entries();
-        if version != abi::ABI_VERSION {
-            let directory = directory.to_path_buf();
-            return Err(ProgramError::Version { directory, theirs: version, ours: abi::ABI_VERSION });
-        }
-        let claims = open(abi::CLAIMS)?;
-        let attached = attachment::pinned(index, claims.info().map_err(ProgramError::map)?.id())
-            .map_err(|source| ProgramError::Netlink { interface: interface.to_owned(), source })?
-            .ok_or_else(|| ProgramError::NotAttached {
-                directory: directory.to_path_buf(),
-                interface: interface.to_owned(),
-            })?;
+        let attached = attachment::attached(index).map_err(netlink)?.ok_or_else(not_attached)?;
+        let attached = pins::on_interface(directory, index, attached)
+            .map_err(|source| ProgramError::pin(directory.join(pins::RECORD), interface, &source))?
+            .ok_or_else(not_attached)?;
         let map = |data| Map::from_map_data(data).map_err(ProgramError::map);
-        let maps = [map(open(abi::XSKS)?)?, map(claims)?, map(open(abi::COUNTERS)?)?];
-        Self::over(interface, Attachment::Pinned { directory: directory.to_path_buf(), attached }, maps, None)
+        let open = |name| map(pins::open(directory, name, interface)?);
+        let maps = [open(abi::XSKS)?, map(claims)?, open(abi::COUNTERS)?];
+        let mut program = Self::over(interface, Attachment::Pinned { user, attached }, maps, None)?;
+        program.remove_left_behind()?;
+        Ok(program)
+    }
+
+    /// Takes back what others claimed who were killed before they could.
+    fn remove_left_behind(&mut self) -> Result<(), ProgramError> {
+        let Attachment::Pinned { user, .. } = &self.attachment else { return Ok(()) };
+        let ours = Some(user.owner.number());
+        for key in pins::remove_left_behind(&mut self.claims, &user.directory, ours)? {
+            tracing::info!(target: STORY, "{} was still claimed by a program that was killed", key.address());
+        }
+        Ok(())
     }
 
     fn over(
@@ -183,8 +226,7 @@ impl Program {
     /// # Errors
     /// [`ProgramError::QueueTaken`] if a pinned program already sends them to somebody else's socket.
     pub fn bind_socket(&mut self, queue: u32, socket: impl AsRawFd) -> Result<(), ProgramError> {
-        // BPF_NOEXIST: a socket that we would replace is in use, for the kernel removes those that are closed.
-        const NO_EXIST: u64 = 1;
+        // A socket that we would replace is in use, for the kernel removes those that are closed.
         let set = self.sockets.set(queue, socket, NO_EXIST);
         set.map_err(|source| match os_error(&source) {
             Some(libc::EEXIST) => ProgramError::QueueTaken { interface: self.interface.clone(), queue },
@@ -203,11 +245,41 @@ impl Program {
         let key = ClaimKey::new(address, vlan);
         let claim =
             if ports.is_empty() { Claim::WHOLE } else { Claim::ports(ports).ok_or(ProgramError::Ports)? };
-        self.claims.insert(key.to_words(), claim.to_words(), 0).map_err(ProgramError::map)?;
-        if !self.claimed.contains(&key) {
-            self.claimed.push(key);
+        let claim = claim.of(self.owner()).to_words();
+        if self.claimed.contains(&key) {
+            return self.claims.insert(key.to_words(), claim, 0).map_err(ProgramError::map);
         }
+        // What another program of this host has claimed no ARP probe would find: a card does not hear itself.
+        match self.claims.insert(key.to_words(), claim, NO_EXIST) {
+            Err(error) if os_error(&error) == Some(libc::EEXIST) => return Err(self.claimed_by_another(key)),
+            inserted => inserted.map_err(ProgramError::map)?,
+        }
+        self.claimed.push(key);
         Ok(())
+    }
+
+    /// The number that our claims carry.
+    fn owner(&self) -> u32 {
+        match &self.attachment {
+            Attachment::Pinned { user, .. } => user.owner.number(),
+            Attachment::Link { .. } | Attachment::Dispatcher { .. } => 0,
+        }
+    }
+
+    fn claimed_by_another(&self, key: ClaimKey) -> ProgramError {
+        let Attachment::Pinned { user, .. } = &self.attachment else {
+            return ProgramError::Claimed { address: key.address(), owner: String::new() };
+        };
+        let claim = self.claims.get(&key.to_words(), 0).map(Claim::from_words);
+        let owner = claim.ok().and_then(|claim| owners::holder(&user.directory, claim.owner()).ok());
+        let owner = match owner {
+            Some(owners::Holder::Process(pid)) => format!(" (pid {pid}, {})", processes::name(pid)),
+            Some(owners::Holder::Nobody) => {
+                " that was killed: `xstack status`, as root, takes it back".to_owned()
+            }
+            Some(owners::Holder::Unknown) | None => String::new(),
+        };
+        ProgramError::Claimed { address: key.address(), owner }
     }
 
     /// Gives an address back to the kernel. One that is not ours is left alone.
@@ -229,18 +301,14 @@ impl Program {
     /// # Errors
     /// When the kernel doesn't let us read.
     pub fn counters(&self) -> Result<Vec<(&'static str, u64)>, ProgramError> {
-        let read = |index| {
-            let per_cpu = self.counters.get(&index, 0).map_err(ProgramError::map)?;
-            Ok((abi::counter_name(index).unwrap_or_default(), per_cpu.iter().sum()))
-        };
-        (0..abi::COUNTERS_LEN as u32).map(read).collect()
+        read_counters(&self.counters)
     }
 
     /// Whether the program runs in the kernel's generic path, after the driver.
     #[must_use]
     pub fn is_generic(&self) -> bool {
         match &self.attachment {
-            Attachment::Link { generic, .. } => *generic,
+            Attachment::Link { generic, .. } | Attachment::Dispatcher { generic, .. } => *generic,
             Attachment::Pinned { attached, .. } => attached.generic,
         }
     }
@@ -250,18 +318,37 @@ impl Program {
     pub fn fallback(&self) -> Option<&str> {
         match &self.attachment {
             Attachment::Link { fallback, .. } => fallback.as_deref(),
-            Attachment::Pinned { .. } => None,
+            Attachment::Dispatcher { .. } | Attachment::Pinned { .. } => None,
+        }
+    }
+
+    /// Where we are in a dispatcher, which we have to leave.
+    #[must_use]
+    pub fn membership(&self) -> Option<&Membership> {
+        match &self.attachment {
+            Attachment::Dispatcher { membership, .. } => Some(membership),
+            Attachment::Link { .. } | Attachment::Pinned { .. } => None,
+        }
+    }
+
+    /// Has somebody else see to it that we leave the dispatcher: a process that may, when we may no more.
+    pub fn set_guard(&mut self, guard: Guard) {
+        if let Attachment::Dispatcher { membership, .. } = &mut self.attachment {
+            membership.set_guard(guard);
         }
     }
 
     /// The program and where it sits, in a line for `-v`.
     #[must_use]
     pub fn describe(&self) -> String {
-        let (interface, mode) = (&self.interface, if self.is_generic() { "generic" } else { "native" });
+        let (interface, mode) = (&self.interface, mode_name(self.is_generic()));
         match &self.attachment {
             Attachment::Link { .. } => format!("XDP program attached to {interface}, {mode} mode"),
-            Attachment::Pinned { directory, attached } => {
-                let directory = directory.display();
+            Attachment::Dispatcher { .. } => {
+                format!("XDP program beside others in the dispatcher of {interface}, {mode} mode")
+            }
+            Attachment::Pinned { user, attached } => {
+                let directory = user.directory.display();
                 format!("XDP program {attached} on {interface}, {mode} mode, through the maps in {directory}")
             }
         }
@@ -286,6 +373,9 @@ impl Drop for Program {
         }
     }
 }
+
+/// BPF_NOEXIST: nothing is replaced.
+const NO_EXIST: u64 = 1;
 
 /// The program, and the one that logs, which is a little slower.
 const OBJECT: &[u8] = include_bytes!("../../../bpf/xstack.bpf.o");
@@ -324,6 +414,42 @@ fn verify(object: &mut Ebpf) -> Result<&ProgramFd, ProgramError> {
     let program: &mut Xdp = program.try_into().map_err(|_| ProgramError::NoProgram)?;
     program.load().map_err(|source| ProgramError::load(&source))?;
     program.fd().map_err(|source| ProgramError::load(&source))
+}
+
+fn read_counters(counters: &PerCpuArray<MapData, u64>) -> Result<Vec<(&'static str, u64)>, ProgramError> {
+    let read = |index| {
+        let per_cpu = counters.get(&index, 0).map_err(ProgramError::map)?;
+        Ok((abi::counter_name(index).unwrap_or_default(), per_cpu.iter().sum()))
+    };
+    (0..abi::COUNTERS_LEN as u32).map(read).collect()
+}
+
+/// Attaches a program as the mode says: the link, whether it is in the generic path, and why so if the driver's was tried first.
+fn link(
+    program: &ProgramFd,
+    interface: &str,
+    index: u32,
+    mode: Mode,
+) -> Result<(OwnedFd, bool, Option<String>), ProgramError> {
+    let link = |generic| bpf::create_link(program.as_fd(), index, generic);
+    let refused = |source, generic| {
+        let refusal = |source| Refusal::of(program, index, generic, source);
+        ProgramError::attach(interface, index, mode_name(generic), source, refusal)
+    };
+    let generic = mode == Mode::Generic;
+    match link(generic) {
+        Ok(link) => Ok((link, generic, None)),
+        Err(source) if mode == Mode::Auto && is_drivers_refusal(&source) => {
+            let reason = Refusal::of(program, index, false, source);
+            let reason = format!("the driver of {interface} refused the program: {reason}");
+            Ok((link(true).map_err(|source| refused(source, true))?, true, Some(reason)))
+        }
+        Err(source) => Err(refused(source, generic)),
+    }
+}
+
+fn mode_name(generic: bool) -> &'static str {
+    if generic { "generic" } else { "native" }
 }
 
 /// Whether the driver can't, rather than we may not or somebody is there already.

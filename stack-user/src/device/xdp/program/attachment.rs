@@ -1,11 +1,8 @@
 //! Programs on interfaces: attaching ours, and finding out about others'.
 
-use std::{
-    fmt, io,
-    os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd},
-};
+use std::{fmt, fs, io, path::Path};
 
-use aya::programs::{ProgramFd, ProgramInfo, loaded_programs};
+use aya::programs::{ProgramInfo, loaded_programs};
 use nix::net::if_::if_nametoindex;
 use rtnetlink::{
     packet_core::{NLM_F_REQUEST, NetlinkMessage, NetlinkPayload},
@@ -18,7 +15,11 @@ use rtnetlink::{
 
 use stack_common::abi;
 
-use super::ProgramError;
+use super::{ProgramError, bpf};
+use crate::device::{
+    processes::{self, for_each_descriptor},
+    remedy::Change,
+};
 
 /// The name of libxdp's dispatcher.
 pub(super) const DISPATCHER: &str = "xdp_dispatcher";
@@ -31,41 +32,10 @@ pub(super) fn index(interface: &str) -> Result<u32, ProgramError> {
     if_nametoindex(interface).map_err(|_| ProgramError::NoInterface { interface: interface.to_owned() })
 }
 
-/// Attaches a program to an interface for as long as the returned descriptor is open.
-///
-/// aya would do this too, but when the kernel says no it attaches by netlink instead, which outlives the process.
-pub(super) fn link(program: &ProgramFd, interface: u32, generic: bool) -> io::Result<OwnedFd> {
-    /// The head of `union bpf_attr` for BPF_LINK_CREATE, as in linux/bpf.h.
-    #[repr(C)]
-    struct LinkCreate {
-        program: RawFd,
-        interface: u32,
-        attach_type: u32,
-        flags: u32,
-    }
-    const BPF_LINK_CREATE: libc::c_long = 28;
-    const BPF_XDP: u32 = 37;
-
-    let request = LinkCreate {
-        program: program.as_fd().as_raw_fd(),
-        interface,
-        attach_type: BPF_XDP,
-        flags: if generic { XDP_FLAGS_SKB_MODE } else { XDP_FLAGS_DRV_MODE },
-    };
-    // SAFETY: the kernel reads as many bytes of the request as it is told, and takes the rest for zero.
-    let fd =
-        unsafe { libc::syscall(libc::SYS_bpf, BPF_LINK_CREATE, &raw const request, size_of_val(&request)) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the descriptor is new, so nobody else owns it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
-}
-
 /// A program on an interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Attached {
-    id: u32,
+    pub(super) id: u32,
     /// Only root may ask for it.
     name: Option<String>,
     pub(super) generic: bool,
@@ -85,6 +55,11 @@ impl Attached {
     /// Whether it has our program's name, as far as we may know it.
     pub(super) fn is_ours(&self) -> bool {
         self.name.as_deref() == Some(abi::PROGRAM)
+    }
+
+    /// Whether it is libxdp's, which runs others.
+    pub(super) fn is_dispatcher(&self) -> bool {
+        self.name.as_deref() == Some(DISPATCHER)
     }
 }
 
@@ -124,12 +99,93 @@ pub(super) fn pinned(interface: u32, map: u32) -> io::Result<Option<Attached>> {
     Ok(is_ours.then_some(attached))
 }
 
-fn program(id: u32) -> Option<ProgramInfo> {
+/// What the kernel tells of a program. Only root may ask.
+pub(super) fn program(id: u32) -> Option<ProgramInfo> {
     loaded_programs().flatten().find(|info| info.id() == id)
 }
 
+/// What keeps a program on its interface, and what takes it off.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Held {
+    /// Nothing has to: it was attached by netlink.
+    Netlink {
+        /// The interface.
+        interface: String,
+        /// Whether it is in the generic path.
+        generic: bool,
+    },
+    /// A BPF link that a process has open.
+    Process {
+        /// The link.
+        link: u32,
+        /// The process.
+        pid: u32,
+        /// What its program is called.
+        name: String,
+    },
+    /// A BPF link that no process we see has open.
+    Pinned {
+        /// The link.
+        link: u32,
+    },
+    /// We may not know.
+    Unknown,
+}
+
+impl fmt::Display for Held {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Netlink { interface, generic } => {
+                let off = Change::Detach { interface: interface.clone(), generic: *generic };
+                write!(f, "attached by netlink: `{}` takes it off", off.command())
+            }
+            Self::Process { link, pid, name } => {
+                write!(f, "held by process {pid} ({name}) by BPF link {link}: stop that")
+            }
+            Self::Pinned { link } => write!(
+                f,
+                "held by BPF link {link}, which no process that we see has open, so it is pinned: `bpftool link detach id \
+                 {link}` takes the program off"
+            ),
+            Self::Unknown => f.write_str(
+                "held by what only root may know: `bpftool net show` and `xdp-loader status` tell",
+            ),
+        }
+    }
+}
+
+/// What keeps a program on an interface.
+pub(super) fn held(interface: &str, index: u32, attached: &Attached) -> Held {
+    let link = match bpf::find_xdp_link(index, attached.id) {
+        Ok(Some(link)) => link.id,
+        Ok(None) => {
+            return Held::Netlink { interface: interface.to_owned(), generic: attached.generic };
+        }
+        Err(_) => return Held::Unknown,
+    };
+    let mut holder = None;
+    for_each_descriptor(|pid, descriptor, target| {
+        if holder.is_none() && target.contains("bpf_link") && is_link(descriptor, link) {
+            holder = Some(pid);
+        }
+    });
+    match holder {
+        Some(pid) => Held::Process { link, pid, name: processes::name(pid) },
+        None => Held::Pinned { link },
+    }
+}
+
+/// Whether a descriptor is of this link, by what /proc tells of it.
+fn is_link(descriptor: &Path, link: u32) -> bool {
+    let told = descriptor.file_name().zip(descriptor.parent().and_then(Path::parent));
+    let told =
+        told.and_then(|(number, process)| fs::read_to_string(process.join("fdinfo").join(number)).ok());
+    let id = |line: &str| line.strip_prefix("link_id:").and_then(|id| id.trim().parse().ok()) == Some(link);
+    told.is_some_and(|told| told.lines().any(id))
+}
+
 /// The id of the program on an interface, and whether it is in the generic path.
-fn attached_id(interface: u32) -> io::Result<Option<(u32, bool)>> {
+pub(super) fn attached_id(interface: u32) -> io::Result<Option<(u32, bool)>> {
     Ok(xdp_of(&attributes(interface)?))
 }
 

@@ -9,9 +9,12 @@ use std::{
 use aya::maps::MapError;
 use caps::{CapSet, Capability};
 
-use super::{Refusal, attachment};
+use super::{
+    Refusal,
+    attachment::{self, Held},
+};
 use crate::device::{
-    remedy::detach,
+    remedy::Change,
     xdp::{log_remedy, privilege_remedy},
 };
 
@@ -55,25 +58,148 @@ pub enum ProgramError {
     /// A program of ours is there.
     #[error(
         "another xstack has {interface}, by the XDP program {program}, and one has an interface at a time: stop that \
-         one, or go through it if it is a daemon; if xdp-loader attached the program, use --program pinned:DIR"
+         one, or go through it if it is a daemon; if xdp-loader attached the program, use --program pinned:DIR. It is {held}"
     )]
     Occupied {
         /// The interface.
         interface: String,
         /// The program's name and id.
         program: String,
+        /// What keeps it there.
+        held: Held,
     },
     /// Somebody else's program is there.
     #[error(
-        "another XDP program, {program}, is attached to {interface}: stop what attached it (or `{}`, if nothing holds it), \
-         or load ours beside it by xdp-loader and use --program pinned:DIR",
-        detach(.interface)
+        "another XDP program, {program}, is attached to {interface}, {held}. Or have it loaded by xdp-loader: what that loads \
+         shares the interface by libxdp's dispatcher, and xstack joins"
     )]
     Conflict {
         /// The interface.
         interface: String,
         /// The other program's name and id.
         program: String,
+        /// What keeps it there.
+        held: Held,
+    },
+    /// A program is there, and its pins are not for us.
+    #[error(
+        "{interface} has an XDP program, and {} may not be looked at: if it is one that `xstack attach` left, have it attached \
+         for a group that you are in (`xstack attach {interface} --group NAME`), or run this with sudo", directory.display()
+    )]
+    Forbidden {
+        /// The interface.
+        interface: String,
+        /// Where its program is kept.
+        directory: PathBuf,
+    },
+    /// Others share the interface, and we may not join them.
+    #[error(
+        "{interface} has a dispatcher of libxdp's, and joining it was refused: it takes root (CAP_SYS_ADMIN, CAP_NET_ADMIN, \
+         CAP_BPF and CAP_PERFMON), or `xstack attach {interface}` by root before"
+    )]
+    DispatcherPrivilege {
+        /// The interface.
+        interface: String,
+    },
+    /// Ten programs share the interface.
+    #[error(
+        "the dispatcher of {interface} runs ten programs, which is all that it can: `xdp-loader status {interface}` lists them"
+    )]
+    DispatcherFull {
+        /// The interface.
+        interface: String,
+    },
+    /// Programs can't share the interface.
+    #[error(
+        "this kernel can't run several XDP programs on {interface}, or does not let us (extension programs: CONFIG_DEBUG_INFO_BTF, \
+         and a JIT that has trampolines): leave --dispatcher out"
+    )]
+    NoDispatcher {
+        /// The interface.
+        interface: String,
+    },
+    /// libxdp refused.
+    #[error(
+        "the XDP program could not join the dispatcher of {interface} ({source}): `xdp-loader status {interface}` shows who is in it"
+    )]
+    Dispatcher {
+        /// The interface.
+        interface: String,
+        /// What was said.
+        source: io::Error,
+    },
+    /// The process that is to leave the dispatcher after us did not start.
+    #[error(
+        "no process could be started that takes the program out of the dispatcher when this one is killed: {source}"
+    )]
+    Guard {
+        /// What was said.
+        source: io::Error,
+    },
+    /// The program that is there runs elsewhere than asked for.
+    #[error(
+        "{interface} has a program in {there} mode, and all of an interface run in the same: leave --mode out, or `xstack detach \
+         {interface}` first"
+    )]
+    OtherMode {
+        /// The interface.
+        interface: String,
+        /// Where the program runs.
+        there: &'static str,
+    },
+    /// There is nothing that pins could be made in.
+    #[error("there is no BPF file system at {}: `{}`", directory.display(), Change::MountBpffs.command())]
+    NoBpfFileSystem {
+        /// What there is of the path to where the program was to be kept.
+        directory: PathBuf,
+    },
+    /// A directory of pins can't be changed.
+    #[error("cannot keep an XDP program in {}: {reason}", directory.display())]
+    Keep {
+        /// The directory.
+        directory: PathBuf,
+        /// What the kernel said.
+        reason: String,
+    },
+    /// Somebody else made the pins.
+    #[error(
+        "the maps in {} were pinned by somebody else: `xdp-loader unload IFACE --all` takes off what xdp-loader loaded, then `rm -r {}`",
+        directory.display(), directory.display()
+    )]
+    OperatorsPins {
+        /// The directory.
+        directory: PathBuf,
+    },
+    /// Somebody uses the program that was to be taken off.
+    #[error(
+        "the program of {interface} is in use by process {}: stop it, or say --force, and it will receive nothing more",
+        if users.is_empty() { "of another container".to_owned() } else { users.join(", ") }
+    )]
+    InUse {
+        /// The interface.
+        interface: String,
+        /// Process ids and names.
+        users: Vec<String>,
+    },
+    /// Somebody is attaching or detaching.
+    #[error("the program in {} is being attached or detached by somebody else: try again", directory.display())]
+    Changing {
+        /// The directory.
+        directory: PathBuf,
+    },
+    /// All owners' numbers are taken.
+    #[error("too many programs use the maps in {}: {} at a time may", directory.display(), super::owners::MAX)]
+    TooManyUsers {
+        /// The directory.
+        directory: PathBuf,
+    },
+    /// Another program of this host has the address.
+    #[error("{address} is claimed by another xstack on this interface{owner}: choose another address")]
+    Claimed {
+        /// The address.
+        address: std::net::IpAddr,
+        /// Which one, as far as it can be told.
+        owner: String,
     },
     /// The driver or the kernel refused.
     #[error("{interface} refused the XDP program in {mode} mode: {refusal}{}", slower_way(mode))]
@@ -87,8 +213,8 @@ pub enum ProgramError {
     },
     /// The pinned maps can't be used.
     #[error(
-        "cannot use the pinned map {} ({reason}): load the program by `xdp-loader load -m native -p {} {interface} \
-         xstack.bpf.o` first", path.display(), path.parent().unwrap_or(Path::new("/")).display()
+        "cannot use the pinned {} ({reason}): attach the program by `xstack attach {interface}` first, or by `xdp-loader load \
+         -m native -p {} {interface} xstack.bpf.o`", path.display(), path.parent().unwrap_or(Path::new("/")).display()
     )]
     Pin {
         /// The map.
@@ -100,8 +226,7 @@ pub enum ProgramError {
     },
     /// The pinned maps mean something else.
     #[error(
-        "the program pinned in {} speaks version {theirs}, and we speak {ours}: unload it and load the xstack.bpf.o \
-         of this xstack", directory.display()
+        "the program pinned in {} speaks version {theirs}, and we speak {ours}: {remedy}", directory.display()
     )]
     Version {
         /// Where the maps are pinned.
@@ -110,6 +235,8 @@ pub enum ProgramError {
         theirs: u32,
         /// Our version.
         ours: u32,
+        /// What to do.
+        remedy: String,
     },
     /// The pinned maps are of a program that is elsewhere.
     #[error(
@@ -211,25 +338,42 @@ impl ProgramError {
             Some(libc::EPERM | libc::EACCES) if !missing().is_empty() => {
                 Self::Privilege { missing: missing().join(" and ") }
             }
-            Some(libc::EBUSY | libc::EEXIST) => {
-                let attached = attachment::attached(index).ok().flatten();
-                let program =
-                    attached.as_ref().map_or_else(|| "which is gone by now".to_owned(), ToString::to_string);
-                match attached.is_some_and(|attached| attached.is_ours()) {
-                    true => Self::Occupied { interface, program },
-                    false => Self::Conflict { interface, program },
-                }
-            }
+            Some(libc::EBUSY | libc::EEXIST) => Self::in_the_way(&interface, index),
             _ => Self::Refused { interface, mode, refusal: refusal(source) },
+        }
+    }
+
+    /// Somebody's program is where ours was to be.
+    pub(super) fn in_the_way(interface: &str, index: u32) -> Self {
+        let attached = attachment::attached(index).ok().flatten();
+        let program =
+            attached.as_ref().map_or_else(|| "which is gone by now".to_owned(), ToString::to_string);
+        let held = attached.as_ref().map(|attached| attachment::held(interface, index, attached));
+        let (interface, held) = (interface.to_owned(), held.unwrap_or(Held::Unknown));
+        match attached.is_some_and(|attached| attached.is_ours()) {
+            true => Self::Occupied { interface, program, held },
+            false => Self::Conflict { interface, program, held },
         }
     }
 
     pub(super) fn pin(path: PathBuf, interface: &str, source: &(dyn Error + 'static)) -> Self {
         match os_error(source) {
+            // File permissions decide, not capabilities.
+            Some(libc::EACCES) => Self::Forbidden {
+                interface: interface.to_owned(),
+                directory: path.parent().unwrap_or(Path::new("/")).to_owned(),
+            },
+            _ => Self::Pin { path, interface: interface.to_owned(), reason: whole_story(source) },
+        }
+    }
+
+    /// A directory of pins could not be changed.
+    pub(super) fn keep(directory: &Path, source: &(dyn Error + 'static)) -> Self {
+        match os_error(source) {
             Some(libc::EPERM | libc::EACCES) if !missing().is_empty() => {
                 Self::Privilege { missing: missing().join(" and ") }
             }
-            _ => Self::Pin { path, interface: interface.to_owned(), reason: whole_story(source) },
+            _ => Self::Keep { directory: directory.to_owned(), reason: whole_story(source) },
         }
     }
 

@@ -1,0 +1,168 @@
+//! Our place in a dispatcher, which has to be left: the kernel does not take it back when we end.
+//!
+//! Until it is left, it does no harm. The program's maps are ours alone; with our sockets closed, it passes every frame on.
+//!
+//! Who joins holds a lock on a directory beside the pins, named after interface and program. So the next one to join knows who
+//! was killed, and leaves for them.
+
+use std::{
+    fmt,
+    fs::{self, File},
+    io,
+    os::unix::fs::DirBuilderExt as _,
+    path::{Path, PathBuf},
+};
+
+use nix::fcntl::Flock;
+
+use super::{
+    Mode, ProgramError, attachment,
+    dispatcher::{self, Joined},
+    owners, persistent,
+    pins::ROOT,
+};
+
+/// Below [`ROOT`]: no interface has a name of that length.
+const DIRECTORY: &str = "joined-dispatchers";
+
+/// Sees to it that a dispatcher is left: at once when it is dropped, returning when that is done, and also when our process ends
+/// without dropping anything.
+pub type Guard = Box<dyn Send + Sync>;
+
+/// A program in the dispatcher of an interface. Dropped, it leaves.
+pub struct Membership {
+    interface: u32,
+    program: u32,
+    guard: Option<Guard>,
+    _alive: Flock<File>,
+}
+
+impl Membership {
+    /// Whether an interface has a dispatcher, so that there is a place for us beside others. Those of ours who were killed are
+    /// made to leave before.
+    pub(super) fn is_called_for(interface: &str, index: u32) -> Result<bool, ProgramError> {
+        let has_one = || match attachment::attached(index) {
+            Ok(attached) => Ok(attached.is_some_and(|attached| attached.is_dispatcher())),
+            Err(source) => Err(ProgramError::Netlink { interface: interface.to_owned(), source }),
+        };
+        if !has_one()? {
+            return Ok(false);
+        }
+        leave_for_the_dead(index);
+        has_one()
+    }
+
+    pub(super) fn begin(interface: &str, index: u32, mode: Mode) -> Result<(Self, Joined), ProgramError> {
+        let joined = join(interface, index, mode)?;
+        let program = joined.program;
+        match mark(index, program) {
+            Ok(alive) => Ok((Self { interface: index, program, guard: None, _alive: alive }, joined)),
+            Err(source) => {
+                let _ = dispatcher::leave(index, program);
+                Err(ProgramError::keep(&place(index, program), &source))
+            }
+        }
+    }
+
+    /// The interface's number and the program's, by which [`leave`](Self::leave) can be called elsewhere.
+    #[must_use]
+    pub fn place(&self) -> (u32, u32) {
+        (self.interface, self.program)
+    }
+
+    pub(super) fn set_guard(&mut self, guard: Guard) {
+        self.guard = Some(guard);
+    }
+
+    /// Takes a program out of the dispatcher of an interface, in the place of who put it there.
+    ///
+    /// # Errors
+    /// When the kernel does not let us: it takes CAP_SYS_ADMIN, CAP_NET_ADMIN, CAP_BPF and CAP_PERFMON.
+    pub fn leave(interface: u32, program: u32) -> io::Result<()> {
+        dispatcher::leave(interface, program)?;
+        match fs::remove_dir(place(interface, program)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Drop for Membership {
+    fn drop(&mut self) {
+        if let Some(guard) = self.guard.take() {
+            return drop(guard);
+        }
+        if let Err(error) = Self::leave(self.interface, self.program) {
+            tracing::warn!(
+                "could not leave the dispatcher ({error}): the next xstack on this interface does, or `xdp-loader unload \
+                 --id {}` with the interface's name; until then it passes every frame on",
+                self.program
+            );
+        }
+    }
+}
+
+impl fmt::Debug for Membership {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Membership").field(&self.interface).field(&self.program).finish()
+    }
+}
+
+/// Joins the dispatcher of an interface, or says why not.
+pub(super) fn join(interface: &str, index: u32, mode: Mode) -> Result<Joined, ProgramError> {
+    dispatcher::join(index, persistent::wish_generic(mode)).map_err(|source| {
+        let interface = interface.to_owned();
+        match (source.raw_os_error(), source.kind()) {
+            (Some(libc::EXDEV), _) => {
+                let there = if mode == Mode::Generic { "native" } else { "generic" };
+                ProgramError::OtherMode { interface, there }
+            }
+            (Some(libc::EPERM | libc::EACCES), _) => ProgramError::DispatcherPrivilege { interface },
+            (Some(libc::E2BIG), _) => ProgramError::DispatcherFull { interface },
+            (_, io::ErrorKind::Unsupported) => ProgramError::NoDispatcher { interface },
+            (Some(libc::EBUSY | libc::EEXIST), _) => ProgramError::in_the_way(&interface, index),
+            _ => ProgramError::Dispatcher { interface, source },
+        }
+    })
+}
+
+fn place(interface: u32, program: u32) -> PathBuf {
+    Path::new(ROOT).join(DIRECTORY).join(format!("{interface}-{program}"))
+}
+
+/// Says that the program's process is alive, for as long as the lock is held.
+fn mark(interface: u32, program: u32) -> io::Result<Flock<File>> {
+    let place = place(interface, program);
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(&place)?;
+    owners::try_lock(&place)?.ok_or_else(|| io::ErrorKind::WouldBlock.into())
+}
+
+/// Takes those out of the dispatcher whose process is gone.
+fn leave_for_the_dead(index: u32) {
+    let entries = fs::read_dir(Path::new(ROOT).join(DIRECTORY)).into_iter().flatten().flatten();
+    for entry in entries {
+        let name = entry.file_name();
+        let numbers = name.to_str().and_then(|name| name.split_once('-'));
+        let numbers =
+            numbers.and_then(|(at, program)| Some((at.parse::<u32>().ok()?, program.parse::<u32>().ok()?)));
+        let Some((at, program)) = numbers else { continue };
+        // Interfaces of another network namespace have the same numbers, and other programs.
+        if at != index || !matches!(owners::try_lock(&entry.path()), Ok(Some(_))) {
+            continue;
+        }
+        let ours = dispatcher::components(index).is_ok_and(|components| {
+            components.into_iter().flatten().any(|component| component.id == program)
+        });
+        if ours || attachment::program(program).is_none() {
+            match Membership::leave(index, program) {
+                Ok(()) if ours => {
+                    tracing::info!("left the dispatcher for an xstack that was killed (program {program})")
+                }
+                Ok(()) => {}
+                Err(error) => {
+                    tracing::warn!("cannot leave the dispatcher for an xstack that was killed: {error}")
+                }
+            }
+        }
+    }
+}
