@@ -73,7 +73,7 @@ fn a_drivers_refusal_is_told_in_its_own_words() {
         assert!(told.contains("--mode generic") && !told.contains("mtu"), "{told}");
         lab::ip(&["link", "set", lab::ONE, "mtu", "9000"]);
         let told = start(Mode::Native, None).expect_err("it is refused").to_string();
-        assert!(told.contains(&format!("`sudo ip link set {} mtu 1500`", lab::ONE)), "{told}");
+        assert!(told.contains(&format!("`sudo ip link set {} mtu 3520`", lab::ONE)), "{told}");
         assert!(!lab::has_program(lab::ONE), "asking again attached it");
         let stack = start(Mode::Auto, None).expect("the generic path");
         assert!(lab::ip(&["link", "show", lab::ONE]).contains("xdpgeneric"));

@@ -1,6 +1,7 @@
 //! What happens to the interface while xstack uses it.
 
 use std::fs;
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -12,32 +13,18 @@ const OURS: &str = "10.77.0.80";
 /// For what takes moments.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// `xstack serve` at our address, with one large file, and what it says.
-struct Serving {
+/// xstack, and what it says.
+struct Logged {
     running: Running,
-    directory: tempfile::TempDir,
-    content: Vec<u8>,
+    log: PathBuf,
 }
 
-impl Serving {
-    fn start(lab: &TestLab, options: &[&str]) -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let content: Vec<u8> =
-            (0..4_000_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
-        fs::write(directory.path().join("file"), &content).unwrap();
-        let log = fs::File::create(directory.path().join("log")).unwrap();
-        let mut command = lab.on(Host::Host, XSTACK);
-        command.args(["--address", OURS]).args(options).args(["serve", "-v"]).arg(directory.path());
-        let running = Running::start(command.stdout(Stdio::null()).stderr(log));
-        let mut serving = Self { running, directory, content };
-        serving.wait_until_said("serving ");
-        serving
-    }
-
+impl Logged {
     fn said(&self) -> String {
-        fs::read_to_string(self.directory.path().join("log")).unwrap()
+        fs::read_to_string(&self.log).unwrap()
     }
 
+    #[track_caller]
     fn wait_until_said(&mut self, text: &str) {
         let deadline = Instant::now() + PATIENCE;
         while !self.said().contains(text) {
@@ -48,6 +35,7 @@ impl Serving {
     }
 
     /// Waits for its end, and returns its exit code and what it said.
+    #[track_caller]
     fn ends(mut self) -> (Option<i32>, String) {
         let deadline = Instant::now() + PATIENCE;
         while !self.running.has_ended() {
@@ -57,9 +45,33 @@ impl Serving {
         let said = self.said();
         (self.running.finish().status.code(), said)
     }
+}
+
+/// `xstack serve` at our address, with one large file.
+struct Serving {
+    xstack: Logged,
+    directory: tempfile::TempDir,
+    content: Vec<u8>,
+}
+
+impl Serving {
+    fn start(lab: &TestLab, options: &[&str]) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let content: Vec<u8> =
+            (0..4_000_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+        fs::write(directory.path().join("file"), &content).unwrap();
+        let log = directory.path().join("log");
+        let mut command = lab.on(Host::Host, XSTACK);
+        command.args(["--address", OURS]).args(options).args(["serve", "-v"]).arg(directory.path());
+        let stderr = fs::File::create(&log).unwrap();
+        let running = Running::start(command.stdout(Stdio::null()).stderr(stderr));
+        let mut xstack = Logged { running, log };
+        xstack.wait_until_said("serving ");
+        Self { xstack, directory, content }
+    }
 
     /// The peer's curl begins to fetch the file, at a rate that takes it some seconds.
-    fn fetched_slowly(&self, lab: &TestLab) -> (Running, std::path::PathBuf) {
+    fn fetched_slowly(&self, lab: &TestLab) -> (Running, PathBuf) {
         let path = self.directory.path().join("fetched");
         let mut curl = lab.on(Host::Peer, "curl");
         curl.args(["--silent", "--show-error", "--max-time", "60", "--limit-rate", "2M", "-o"]).arg(&path);
@@ -73,9 +85,9 @@ impl Serving {
         (fetching, path)
     }
 
-    fn assert_fetched(&self, (fetching, path): (Running, std::path::PathBuf)) {
+    fn assert_fetched(&self, (fetching, path): (Running, PathBuf)) {
         let status = fetching.finish().status;
-        assert!(status.success(), "curl: {status}; we said: {}", self.said());
+        assert!(status.success(), "curl: {status}; we said: {}", self.xstack.said());
         assert_same_bytes(&fs::read(path).unwrap(), &self.content, "the file");
     }
 }
@@ -100,10 +112,10 @@ fn connections_outlive_a_lost_carrier_and_the_address_is_announced_again() {
         let arp = Tcpdump::start(&lab, Host::Peer, "peer0", &format!("arp host {OURS}"));
         let fetching = serving.fetched_slowly(&lab);
         lab.output(host, &["ip", "link", "set", interface, "down"]);
-        serving.wait_until_said(told);
+        serving.xstack.wait_until_said(told);
         sleep(Duration::from_millis(300));
         lab.output(host, &["ip", "link", "set", interface, "up"]);
-        serving.wait_until_said("is back");
+        serving.xstack.wait_until_said("is back");
         serving.assert_fetched(fetching);
         sleep(Duration::from_millis(300));
         let packets = arp.packets();
@@ -118,7 +130,7 @@ fn a_smaller_mtu_holds_for_connections_that_are_open_and_for_new_ones() {
     let mut serving = Serving::start(&lab, &[]);
     let fetching = serving.fetched_slowly(&lab);
     lab.output(Host::Host, &["ip", "link", "set", "xs0", "mtu", "1000"]);
-    serving.wait_until_said("has an MTU of 1000 now");
+    serving.xstack.wait_until_said("has an MTU of 1000 now");
     // What was on its way has arrived.
     sleep(Duration::from_millis(200));
     // The answer to a SYN, and what is longer than a frame of the new size.
@@ -134,12 +146,28 @@ fn a_smaller_mtu_holds_for_connections_that_are_open_and_for_new_ones() {
 #[test]
 fn whoever_uses_an_interface_that_is_removed_hears_of_it_at_once() {
     let test = "whoever_uses_an_interface_that_is_removed_hears_of_it_at_once";
-    let Some(lab) = TestLab::with_servers(test, &["curl"]) else { return };
-    let serving = Serving::start(&lab, &[]);
-    lab.output(Host::Host, &["ip", "link", "del", "xs0"]);
-    let (code, said) = serving.ends();
-    assert!(code.is_some_and(|code| code != 0), "{said}");
-    assert!(said.contains("xs0 was removed"), "{said}");
+    let directory = tempfile::tempdir().unwrap();
+    let config = directory.path().join("xstack.toml");
+    let socket = directory.path().join("socket");
+    let text = format!("[network]\naddresses = ['{OURS}']\n[control]\nsocket = '{}'\n", socket.display());
+    fs::write(&config, text).unwrap();
+    let config = config.to_string_lossy().into_owned();
+    for (command, runs) in [
+        (&["serve", "-v", "/usr"][..], "serving "),
+        (&["daemon", &config][..], "control socket"),
+        (&["curl", "-v", "http://example.com/drip/100000/10"][..], "HTTP/1.1 200"),
+    ] {
+        let Some(lab) = TestLab::with_servers(test, &[]) else { return };
+        let log = fs::File::create(directory.path().join("log")).unwrap();
+        let mut xstack = lab.on(Host::Host, XSTACK);
+        let running = Running::start(xstack.args(command).stdout(Stdio::null()).stderr(log));
+        let mut xstack = Logged { running, log: directory.path().join("log") };
+        xstack.wait_until_said(runs);
+        lab.output(Host::Host, &["ip", "link", "del", "xs0"]);
+        let (code, said) = xstack.ends();
+        assert!(code.is_some_and(|code| code != 0), "{command:?}: {code:?}, {said}");
+        assert!(said.contains("xs0 was removed"), "{command:?}: {said}");
+    }
 }
 
 /// The kernel lets nobody take away a queue that has a socket. One that is added has none.
@@ -150,9 +178,9 @@ fn queues_that_are_added_while_it_runs_end_it_with_the_way_back() {
     lab.output(Host::Router, &["ethtool", "-L", "lan-host", "tx", "1"]);
     lab.output(Host::Host, &["ethtool", "-L", "xs0", "rx", "1"]);
     let mut serving = Serving::start(&lab, &[]);
-    assert!(!serving.running.has_ended());
+    assert!(!serving.xstack.running.has_ended());
     lab.output(Host::Host, &["ethtool", "-L", "xs0", "rx", "2"]);
-    let (code, said) = serving.ends();
+    let (code, said) = serving.xstack.ends();
     assert!(code.is_some_and(|code| code != 0), "{said}");
     assert!(said.contains("xs0 receives on 2 queues now") && said.contains("ethtool -L xs0"), "{said}");
 
@@ -161,11 +189,11 @@ fn queues_that_are_added_while_it_runs_end_it_with_the_way_back() {
     let fewer = lab.on(Host::Host, "ethtool").args(["-L", "xs0", "rx", "1"]).output().unwrap();
     assert!(!fewer.status.success(), "the kernel took a bound queue away");
     // Who asks for one queue only has been warned, and nothing is new about that.
-    drop(serving.running);
+    drop(serving.xstack.running);
     serving = Serving::start(&lab, &["--queue", "0"]);
     lab.output(Host::Host, &["ethtool", "-L", "xs0", "tx", "1"]);
     sleep(Duration::from_millis(200));
-    assert!(!serving.running.has_ended(), "{}", serving.said());
+    assert!(!serving.xstack.running.has_ended(), "{}", serving.xstack.said());
 }
 
 #[test]

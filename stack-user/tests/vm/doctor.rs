@@ -74,9 +74,8 @@ fn the_doctor_tells_what_a_bind_gives() {
     let told = &report["interfaces"][0];
     assert_eq!((&told["program"]["name"], &told["program"]["mode"]), (&"xstack".into(), &"native".into()));
     if guest.require_program("bpftool") {
-        let output =
-            std::process::Command::new("/usr/sbin/bpftool").args(["--json", "net", "show", "dev", NIC]);
-        let output = { output }.output().unwrap();
+        let mut bpftool = std::process::Command::new("/usr/sbin/bpftool");
+        let output = bpftool.args(["--json", "net", "show", "dev", NIC]).output().unwrap();
         let net: Value = serde_json::from_slice(&output.stdout).unwrap();
         assert_eq!(told["program"]["id"], net[0]["xdp"][0]["id"], "{net:#}");
     }
