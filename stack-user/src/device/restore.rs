@@ -13,7 +13,6 @@
 use std::{
     fs,
     io::{self, Read as _},
-    mem::ManuallyDrop,
     net::Shutdown,
     ops::Range,
     os::{
@@ -67,9 +66,7 @@ impl Restorer {
         kept.push(theirs.as_raw_fd());
         kept.sort_unstable();
         let shared = shared_mappings(&fs::read_to_string("/proc/self/maps")?);
-        // What the child runs on is nobody's to drop.
-        let child =
-            ManuallyDrop::new(Child { life: theirs.as_raw_fd(), undo: &undo, kept: &kept, shared: &shared });
+        let child = Child { life: theirs.as_raw_fd(), undo: &undo, kept: &kept, shared: &shared };
         // SAFETY: the child makes nothing but system calls, on memory that was laid out before, and never returns.
         match unsafe { libc::fork() } {
             -1 => return Err(io::Error::last_os_error()),

@@ -10,6 +10,7 @@
 mod addresses;
 mod bad_input;
 mod beside_the_kernel;
+mod busy_poll;
 mod capture;
 mod conflict;
 mod daemon;

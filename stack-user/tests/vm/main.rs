@@ -28,6 +28,7 @@ mod guest;
 mod process;
 
 mod bind;
+mod busy_poll;
 mod doctor;
 mod kill;
 mod lossy;
