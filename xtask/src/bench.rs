@@ -15,7 +15,7 @@ pub struct Args {
     #[arg(value_enum)]
     what: Benchmark,
     /// What the benchmark gets; `--help` lists it
-    #[arg(last = true)]
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     arguments: Vec<String>,
 }
 
@@ -24,6 +24,8 @@ pub struct Args {
 enum Benchmark {
     /// Goodput over a long path with losses, beside the kernel's TCP
     Wan,
+    /// Goodput between two hosts next to each other, by MTU, beside the kernel's TCP
+    Jumbo,
     /// A million connections between two stacks in memory: what each takes, idle and busy
     Conns,
 }
@@ -33,6 +35,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     setup::ensure(setup::Level::Test)?;
     let name = match args.what {
         Benchmark::Wan => "wan",
+        Benchmark::Jumbo => "jumbo",
         Benchmark::Conns => "conns",
     };
     let mut command = cargo_as_root("bench");

@@ -19,6 +19,9 @@ mod doctor;
 mod examples;
 mod fetch;
 mod forward;
+#[path = "../huge_pages/mod.rs"]
+mod huge_pages;
+mod jumbo;
 mod kill;
 mod link;
 mod load;

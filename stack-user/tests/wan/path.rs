@@ -37,7 +37,8 @@ pub(crate) struct Path {
     // Dropped first: it uses the links.
     relay: Option<Relay>,
     client: Namespace,
-    middle: Namespace,
+    /// None, where the hosts are next to each other.
+    middle: Option<Namespace>,
     server: Namespace,
 }
 
@@ -45,29 +46,23 @@ impl Path {
     /// A path with these faults in each direction: `tx` is from the client to the server. `None`, with the reason
     /// printed, if there can't be one here.
     pub(crate) fn new(test: &str, faults: FaultSpec) -> Option<Self> {
-        if !nix::unistd::geteuid().is_root() {
-            println!("SKIP {test}: network namespaces and AF_XDP need root");
-            return None;
-        }
-        for program in ["ip", "ethtool"] {
-            if xtask::process::find_program(program).is_none() {
-                println!("SKIP {test}: {program} is not installed");
-                return None;
-            }
-        }
-        remove_leftovers();
-        static PATHS: AtomicU32 = AtomicU32::new(0);
-        let number = PATHS.fetch_add(1, Ordering::Relaxed);
-        let named = |role| Namespace::new(&format!("{PREFIX}{}-{number}-{role}", std::process::id()));
-        let (Some(client), Some(middle), Some(server)) = (named("client"), named("relay"), named("server"))
-        else {
-            println!("SKIP {test}: `ip netns add` does not work here");
-            return None;
-        };
+        let [client, middle, server] = namespaces(test, ["client", "relay", "server"])?;
         link(&client, CLIENT, &middle, "xs-west");
         link(&server, SERVER, &middle, "xs-east");
         let relay = middle.inside(|| Relay::start("xs-west", "xs-east", faults));
-        Some(Self { relay: Some(relay), client, middle, server })
+        Some(Self { relay: Some(relay), client, middle: Some(middle), server })
+    }
+
+    /// Two hosts next to each other, on a link of that MTU which does no harm. `None` as above.
+    pub(crate) fn direct(test: &str, mtu: u32) -> Option<Self> {
+        let [client, server] = namespaces(test, ["client", "server"])?;
+        let (one, other) = (CLIENT.interface, SERVER.interface);
+        client.run(&format!("ip link add {one} type veth peer name {other} netns {}", server.0));
+        for (host, end) in [(&client, CLIENT), (&server, SERVER)] {
+            host.run(&format!("ip link set {} mtu {mtu}", end.interface));
+            bring_up(host, end);
+        }
+        Some(Self { relay: None, client, middle: None, server })
     }
 
     /// Where the client runs.
@@ -84,10 +79,34 @@ impl Path {
 impl Drop for Path {
     fn drop(&mut self) {
         drop(self.relay.take());
-        for namespace in [&self.client, &self.middle, &self.server] {
+        for namespace in [Some(&self.client), self.middle.as_ref(), Some(&self.server)].into_iter().flatten()
+        {
             let _ = Command::new("ip").args(["netns", "del", &namespace.0]).output();
         }
     }
+}
+
+/// Namespaces of a path of its own, by their roles.
+fn namespaces<const N: usize>(test: &str, roles: [&str; N]) -> Option<[Namespace; N]> {
+    if !nix::unistd::geteuid().is_root() {
+        println!("SKIP {test}: network namespaces and AF_XDP need root");
+        return None;
+    }
+    for program in ["ip", "ethtool"] {
+        if xtask::process::find_program(program).is_none() {
+            println!("SKIP {test}: {program} is not installed");
+            return None;
+        }
+    }
+    remove_leftovers();
+    static PATHS: AtomicU32 = AtomicU32::new(0);
+    let number = PATHS.fetch_add(1, Ordering::Relaxed);
+    let named = roles.map(|role| Namespace::new(&format!("{PREFIX}{}-{number}-{role}", std::process::id())));
+    if named.iter().any(Option::is_none) {
+        println!("SKIP {test}: `ip netns add` does not work here");
+        return None;
+    }
+    Some(named.map(|namespace| namespace.expect("looked at just now")))
 }
 
 /// What a path is called before its maker's process id.
@@ -140,7 +159,12 @@ fn link(host: &Namespace, end: End, relay: &Namespace, name: &str) {
     relay.run(&format!("ip link add {name} type veth peer name {interface} netns {}", host.0));
     relay.run(&format!("ip link set {name} addrgenmode none"));
     relay.run(&format!("ip link set {name} up"));
-    // A veth leaves checksums to whoever sends the frame on, and the relay has no NIC that could.
+    bring_up(host, end);
+}
+
+fn bring_up(host: &Namespace, end: End) {
+    let interface = end.interface;
+    // A veth leaves checksums to whoever sends the frame on, and there is no NIC that could.
     host.run(&format!("ethtool -K {interface} tx off"));
     host.run(&format!("ip link set {interface} addrgenmode none"));
     host.run(&format!("ip address add {}/24 dev {interface}", end.kernel));
