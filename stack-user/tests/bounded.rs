@@ -81,8 +81,7 @@ impl Victim {
             options,
             ce: false,
         };
-        let Some(free) = self.pool.allocate() else { return };
-        let payload = self.pool.receive(free, data);
+        let Some(payload) = self.pool.receive_whole(data) else { return };
         let _ = self.connection.handle_segment(self.now, &mut self.pool, &segment, payload);
     }
 
@@ -160,6 +159,25 @@ fn single_bytes_with_gaps_cost_a_bounded_number_of_entries() {
     assert_eq!(victim.frames(), 0);
     assert!(victim.most() <= 1 << 20, "{} bytes of heap", victim.most());
     victim.finish();
+}
+
+/// A frame of one byte more than a chunk holds takes two.
+#[test]
+fn long_frames_whose_last_chunk_holds_next_to_nothing_cost_one_chunk_each() {
+    for step in [1, 2] {
+        let window = 1 << 20;
+        let mut victim = Victim::new(Config { mss: 8960, ..fixed(window) }, false);
+        // In order, and then with gaps.
+        let data = [7; 3841];
+        for i in 0..1000 {
+            victim.data(i * step * data.len() as i64 + (step - 1), &data);
+            victim.drain();
+        }
+        let long = window / data.len();
+        assert!(victim.frames() > long / 4, "{} chunks", victim.frames());
+        assert!(victim.frames() <= long + 1, "{} chunks of {long} frames", victim.frames());
+        victim.finish();
+    }
 }
 
 #[test]

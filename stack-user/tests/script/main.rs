@@ -19,6 +19,7 @@ mod handshake;
 mod hystart;
 mod icmp;
 mod idle;
+mod jumbo;
 mod keepalive;
 mod listening;
 mod loss;

@@ -6,6 +6,7 @@ mod arbitrary;
 mod connections;
 mod datagrams;
 mod floods;
+mod jumbo;
 mod listening;
 mod lives;
 mod neighbours;
