@@ -190,6 +190,20 @@ fn interfaces_that_stand_on_others_name_the_one_to_use() {
     assert_eq!(finding(&report, "master", "p0")["severity"], "note");
     assert_eq!(finding(&report, "kind", "lo")["severity"], "problem");
 
+    // What a port puts together is too long for whoever is on the bridge.
+    lab.output(Host::Host, &["ethtool", "-K", "p0", "gro", "on"]);
+    let (_, report) = doctor(&lab, &["--no-self-test", "br0"]);
+    assert_eq!(finding(&report, "gro", "br0")["fix"]["command"], "sudo ethtool -K p0 gro off");
+    let (_, report) = doctor(&lab, &["--no-self-test", "--fix=all", "br0"]);
+    assert!(
+        report["findings"].as_array().unwrap().iter().all(|finding| finding["check"] != "gro"),
+        "{report:#}"
+    );
+    assert!(!is_on(&lab, Host::Host, "p0", "generic-receive-offload"));
+    let fixes = report["fixes"].as_array().unwrap();
+    shell(&lab, &fixes.iter().find(|made| made["check"] == "gro").unwrap()["undo"]);
+    assert!(is_on(&lab, Host::Host, "p0", "generic-receive-offload"));
+
     let vlan = ["ip", "link", "add", "link", "xs0", "name", "xs0.7", "type", "vlan", "id", "7"];
     if !lab.on(Host::Host, vlan[0]).args(&vlan[1..]).output().unwrap().status.success() {
         println!("SKIP {test} (VLAN): this kernel was built without CONFIG_VLAN_8021Q");

@@ -6,7 +6,7 @@ use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkInfo, LinkLaye
 
 use super::{
     InterfaceError, Network, QueueCounts, addresses, ask, default_routes, ethtool,
-    features::{self, Features},
+    features::{self, Features, Offload},
     gateways, links, name_of, names,
     namespace::{self, Namespace},
     own_address, preferred,
@@ -58,6 +58,8 @@ pub struct Details {
     pub master: Option<String>,
     /// The interfaces that it has, if it is a bridge, bond or team.
     pub members: Vec<String>,
+    /// Those that put segments together before it gets them: what it stands on, and what it has, as far as their GRO is on.
+    pub gro_below: Vec<String>,
     /// The other end, if it is one of a pair.
     pub peer: Option<PeerDetails>,
 }
@@ -189,7 +191,15 @@ fn of_link(link: &LinkMessage, links: &[LinkMessage]) -> Details {
             _ => None,
         })
     };
-    let members = links.iter().filter(|other| controller(other) == Some(index)).filter_map(name_of);
+    let members: Vec<String> = links
+        .iter()
+        .filter(|other| controller(other) == Some(index))
+        .filter_map(name_of)
+        .map(str::to_owned)
+        .collect();
+    let has_gro = |name: &&String| features::of(name).is_some_and(|features| features.is_on(Offload::Gro));
+    let below = lower.iter().filter_map(|lower| lower.name.as_ref()).chain(&members);
+    let gro_below = below.filter(has_gro).cloned().collect();
     let (driver, bus) =
         ethtool::driver_and_bus(&name).map_or((None, None), |(driver, bus)| (Some(driver), bus));
     Details {
@@ -219,7 +229,8 @@ fn of_link(link: &LinkMessage, links: &[LinkMessage]) -> Details {
         features: features::of(&name),
         lower,
         master: controller(link).and_then(named).map(str::to_owned),
-        members: members.map(str::to_owned).collect(),
+        members,
+        gro_below,
         peer,
         name,
     }

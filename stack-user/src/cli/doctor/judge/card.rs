@@ -19,6 +19,9 @@ use crate::{
 /// What an XDP program takes of a chunk in copy mode at the most: the kernel's headroom, and Ethernet's header with a tag.
 const CHUNK_OVERHEAD: u32 = 256 + 18;
 
+/// The first kernel whose AF_XDP sockets have frames in several chunks.
+const SEVERAL_CHUNKS: (u32, u32) = (6, 6);
+
 /// What XDP is here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Can {
@@ -178,15 +181,33 @@ fn mtu(host: &Host, interface: &Interface) -> Finding {
         )
         .fixed_by(Fix::change(change, Apply::Disruptive));
     }
-    let chunk = CHUNK_SIZE as u32 - CHUNK_OVERHEAD;
-    if mtu > chunk {
-        return Finding::note(
+    if mtu <= CHUNK_SIZE as u32 - CHUNK_OVERHEAD {
+        return Finding::ok(CHECK, format!("an MTU of {mtu} fits"));
+    }
+    let segments = interface.xdp.known().map(|features| {
+        features.xdp.contains(XdpFeatures::XSK_ZEROCOPY).then(|| features.zero_copy_max_segments.unwrap_or(1))
+    });
+    if host.version.is_some_and(|version| version < SEVERAL_CHUNKS) {
+        Finding::note(
             CHECK,
             format!("an MTU of {mtu} is more than a chunk of {CHUNK_SIZE} bytes takes"),
-            "a frame of that size needs several chunks; TCP announces segments that fit",
-        );
+            "kernels before 6.6 don't give us frames in several chunks: TCP announces segments that fit, and what is longer is lost",
+        )
+    } else if segments == Some(Some(1)) {
+        Finding::note(
+            CHECK,
+            format!(
+                "an MTU of {mtu} takes frames of several chunks, and the driver has those with copies only"
+            ),
+            "with an MTU that a chunk takes, frames would go without a copy",
+        )
+        .fixed_by(Fix::change(
+            Change::Mtu { interface: name.clone(), mtu: 1500, was: Some(mtu) },
+            Apply::Disruptive,
+        ))
+    } else {
+        Finding::ok(CHECK, format!("an MTU of {mtu} takes frames of several chunks, which there are"))
     }
-    Finding::ok(CHECK, format!("an MTU of {mtu} fits"))
 }
 
 /// Where the card is: in which machine, at which node of it, on what kind of network.
@@ -384,7 +405,21 @@ mod tests {
         assert_eq!(fix.undo.as_deref(), Some("sudo ip link set eth1 mtu 9001"));
         // A program for frames in several buffers is taken with any MTU by a driver that has them.
         *xdp(&mut ena) |= XdpFeatures::RX_SG;
-        assert_eq!(find(judge(&host(), &ena), "mtu").severity, Severity::Note);
+        assert_eq!(find(judge(&host(), &ena), "mtu").severity, Severity::Ok);
+        let old = Host { version: Some((6, 5)), ..host() };
+        assert_eq!(find(judge(&old, &ena), "mtu").severity, Severity::Note);
+    }
+
+    #[test]
+    fn zero_copy_that_an_mtu_prevents_is_told() {
+        let mut card = of("i40e");
+        card.details.mtu = 9000;
+        assert_eq!(find(judge(&host(), &card), "mtu").severity, Severity::Ok);
+        if let Seen::Known(features) = &mut card.xdp {
+            features.zero_copy_max_segments = Some(1);
+        }
+        let note = find(judge(&host(), &card), "mtu");
+        assert_eq!(note.fix.map(|fix| fix.apply), Some(Apply::Disruptive));
     }
 
     #[test]

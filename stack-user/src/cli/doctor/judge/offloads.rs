@@ -13,16 +13,9 @@ use crate::{
 };
 
 pub(super) fn judge(facts: &Facts, interface: &Interface) -> Vec<Finding> {
-    [
-        checksums(interface),
-        lro(interface),
-        hardware_gro(interface),
-        gro(facts, interface),
-        facts.wish.vlan.and_then(|vlan| tags(interface, vlan)),
-    ]
-    .into_iter()
-    .flatten()
-    .collect()
+    let tags = facts.wish.vlan.and_then(|vlan| tags(interface, vlan));
+    let findings = [checksums(interface), lro(interface), hardware_gro(interface), tags];
+    findings.into_iter().flatten().chain(gro(facts, interface)).collect()
 }
 
 /// A pair hands over what is in the sender's memory, checksums that nobody has finished included.
@@ -120,28 +113,20 @@ fn hardware_gro(interface: &Interface) -> Option<Finding> {
 
 /// The kernel's own: where a program runs in the driver it comes later, and where the program is in the generic path of the
 /// same interface the kernel leaves it out. What stands on another interface gets what that one has put together.
-fn gro(facts: &Facts, interface: &Interface) -> Option<Finding> {
-    let lower = interface.details.lower.as_ref()?.name.as_deref()?;
-    if !card::is_generic_only(&facts.host, interface) {
-        return None;
-    }
+fn gro<'a>(facts: &Facts, interface: &'a Interface) -> impl Iterator<Item = Finding> + use<'a> {
+    let is_generic = card::is_generic_only(&facts.host, interface);
     let name = &interface.details.name;
-    Some(
+    let below = interface.details.gro_below.iter().filter(move |_| is_generic);
+    below.map(move |below| {
+        let change =
+            Change::Offload { interface: below.clone(), namespace: None, offload: Offload::Gro, on: false };
         Finding::warning(
             "gro",
-            format!("{name} gets what {lower} has put together (GRO)"),
+            format!("{name} gets what {below} has put together (GRO)"),
             "several segments arrive as one that may be larger than any chunk, and is lost",
         )
-        .fixed_by(Fix::change(
-            Change::Offload {
-                interface: lower.to_owned(),
-                namespace: None,
-                offload: Offload::Gro,
-                on: false,
-            },
-            Apply::Disruptive,
-        )),
-    )
+        .fixed_by(Fix::change(change, Apply::Disruptive))
+    })
 }
 
 /// `--vlan`: the XDP program tells frames by the tag that is in them.
@@ -193,7 +178,7 @@ mod tests {
             finding::Severity,
             judge::testing::{self, features, find, host, interface},
         },
-        device::interface::{Lower, namespace::Namespace, netdev::XdpFeatures},
+        device::interface::{namespace::Namespace, netdev::XdpFeatures},
     };
 
     fn findings(interface: &Interface, vlan: Option<u16>) -> Vec<Finding> {
@@ -257,12 +242,14 @@ mod tests {
     #[test]
     fn what_the_interface_below_puts_together_is_told() {
         let mut vlan = interface("eth1.7");
-        vlan.details.lower = Some(Lower { name: Some("eth1".to_owned()), driver: None, vlan: Some(7) });
+        vlan.details.gro_below = vec!["eth1".to_owned()];
         if let Seen::Known(features) = &mut vlan.xdp {
             features.xdp = XdpFeatures::empty();
         }
         let fix = find(findings(&vlan, None), "gro").fix.expect("a fix");
         assert_eq!((fix.command.as_str(), fix.apply), ("sudo ethtool -K eth1 gro off", Apply::Disruptive));
+        vlan.details.gro_below.clear();
+        assert!(findings(&vlan, None).iter().all(|finding| finding.check != "gro"));
     }
 
     #[test]

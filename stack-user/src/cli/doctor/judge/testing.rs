@@ -66,6 +66,7 @@ pub(in crate::cli::doctor) fn interface(name: &str) -> Interface {
             lower: None,
             master: None,
             members: Vec::new(),
+            gro_below: Vec::new(),
             peer: None,
         },
         xdp: Seen::Known(netdev::Features {
