@@ -1,5 +1,7 @@
 //! What `--json` prints: one object, whose fields docs/doctor.md lists.
 
+use std::path::Path;
+
 use serde::Serialize;
 
 use super::{
@@ -201,6 +203,7 @@ impl<'a> InterfaceView<'a> {
                 mode: if program.is_generic { "generic" } else { "native" },
                 dispatcher: program.is_dispatcher(),
                 xstack: program.is_ours,
+                kept: program.kept.as_deref(),
             }),
             sockets: sockets.map(|sockets| {
                 let view = |socket: &'a super::facts::Socket| SocketView {
@@ -293,6 +296,7 @@ struct ProgramView<'a> {
     mode: &'static str,
     dispatcher: bool,
     xstack: bool,
+    kept: Option<&'a Path>,
 }
 
 #[derive(Debug, Serialize)]

@@ -16,7 +16,7 @@ use std::{
     fmt, io,
     net::IpAddr,
     os::fd::{AsFd as _, AsRawFd, OwnedFd},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use aya::{
@@ -24,6 +24,7 @@ use aya::{
     maps::{Map, MapData, PerCpuArray, XskMap},
     programs::{ProgramFd, Xdp},
 };
+use nix::net::if_::if_indextoname;
 use stack_common::abi::{self, Claim, ClaimKey};
 
 use self::{attachment::Attached, dispatcher::Joined, error::os_error, pins::User, records::Records};
@@ -68,6 +69,8 @@ pub struct OnInterface {
     pub is_generic: bool,
     /// Whether it has our program's name.
     pub is_ours: bool,
+    /// Where its maps are kept, if it is, or runs, a program that stays and that others join.
+    pub kept: Option<PathBuf>,
 }
 
 impl OnInterface {
@@ -82,7 +85,10 @@ impl OnInterface {
 /// # Errors
 /// When the kernel does not tell.
 pub fn on_interface(interface: u32) -> io::Result<Option<OnInterface>> {
+    let name = if_indextoname(interface).ok().and_then(|name| name.into_string().ok());
+    let kept = name.and_then(|name| pins::standing(&name, interface).ok().flatten());
     Ok(attachment::attached(interface)?.map(|attached| OnInterface {
+        kept,
         id: attached.id(),
         name: attached.name().map(str::to_owned),
         is_generic: attached.generic,

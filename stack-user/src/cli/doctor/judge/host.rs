@@ -134,7 +134,7 @@ fn bpffs(host: &Host) -> Option<Finding> {
         false => Finding::note(
             CHECK,
             "no BPF file system is mounted at /sys/fs/bpf",
-            "xdp-loader pins maps there, which --program pinned:DIR uses; without that it is not needed",
+            "xstack attach and xdp-loader keep programs there that stay; without those it is not needed",
         )
         .fixed_by(Fix::change(Change::MountBpffs, Apply::Safe)),
     })

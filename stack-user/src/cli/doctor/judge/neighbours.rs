@@ -20,6 +20,12 @@ fn program(interface: &Interface) -> Option<Finding> {
         return Some(Finding::ok(CHECK, format!("no XDP program is on {name}")));
     };
     let told = told(program);
+    if program.kept.is_some() {
+        return Some(Finding::ok(
+            CHECK,
+            format!("an XDP program stays on {name}, and commands join it: {told}"),
+        ));
+    }
     if program.is_ours {
         return Some(
             Finding::warning(
@@ -28,7 +34,7 @@ fn program(interface: &Interface) -> Option<Finding> {
                 "one xstack has an interface at a time",
             )
             .advise(
-                "go through it if it is a daemon, or stop it; --program pinned:DIR if xdp-loader attached it",
+                "go through it if it is a daemon, or stop it; `xstack attach` leaves a program that several share",
             )
             .fixed_by(Fix::command("xstack status")),
         );
@@ -117,7 +123,7 @@ mod tests {
     fn with(name: Option<&str>, is_generic: bool, is_ours: bool) -> Finding {
         let mut card = interface("eth1");
         let name = name.map(str::to_owned);
-        card.program = Seen::Known(Some(OnInterface { id: 17, name, is_generic, is_ours }));
+        card.program = Seen::Known(Some(OnInterface { id: 17, name, is_generic, is_ours, kept: None }));
         find(judge(&card), "program")
     }
 
@@ -140,6 +146,19 @@ mod tests {
         assert_eq!(generic.fix.expect("a fix").command, "sudo ip link set dev eth1 xdpgeneric off");
         assert_eq!(with(Some("xdp_dispatcher"), false, false).severity, Severity::Note);
         assert!(with(Some("xstack"), false, true).advice.expect("advice").contains("daemon"));
+    }
+
+    #[test]
+    fn a_program_that_stays_is_there_to_be_joined() {
+        let mut card = interface("eth1");
+        card.program = Seen::Known(Some(OnInterface {
+            id: 17,
+            name: Some("xstack".to_owned()),
+            is_generic: false,
+            is_ours: true,
+            kept: Some("/sys/fs/bpf/xstack/eth1".into()),
+        }));
+        assert_eq!(find(judge(&card), "program").severity, Severity::Ok);
     }
 
     #[test]
