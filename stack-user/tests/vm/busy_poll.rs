@@ -71,11 +71,11 @@ fn what_we_send_arrives_whole_while_the_driver_is_polled() {
         &directory.path().to_string_lossy(),
     ]);
     assert!(all_are(HELD), "{:?} while it polls", settings());
-    let body = fetch(&guest, format!("{OURS}:8080").parse().unwrap(), "/file");
+    let body = guest.on_peer(|| fetch(format!("{OURS}:8080").parse().unwrap(), "/file"));
     assert_same_bytes(&body, &content(length), "the file");
     // It has slept since, and wakes up.
     std::thread::sleep(Duration::from_millis(500));
-    let body = fetch(&guest, format!("{OURS}:8080").parse().unwrap(), "/file");
+    let body = guest.on_peer(|| fetch(format!("{OURS}:8080").parse().unwrap(), "/file"));
     assert_same_bytes(&body, &content(length), "the file, again");
     assert!(all_are(HELD), "{:?} while it polls", settings());
     serving.signal(Signal::SIGTERM);

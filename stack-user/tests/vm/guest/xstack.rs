@@ -64,6 +64,16 @@ impl Xstack {
         self.running.id()
     }
 
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        self.running.signal(signal);
+    }
+
+    /// Whether it has ended.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.running.has_ended()
+    }
+
     /// Asks it to stop, and fails unless it does so in order. Gives what it told, if it was started with `-v`.
     #[track_caller]
     pub(crate) fn stop(mut self, guest: &Guest) -> Story {
