@@ -2,7 +2,6 @@
 
 use std::{fs, time::Duration};
 
-use nix::sys::signal::Signal;
 use stack_user::device::interface::netdev::{Direction, Netdev};
 
 use crate::{
@@ -71,15 +70,15 @@ fn what_we_send_arrives_whole_while_the_driver_is_polled() {
         &directory.path().to_string_lossy(),
     ]);
     assert!(all_are(HELD), "{:?} while it polls", settings());
-    let body = guest.on_peer(|| fetch(format!("{OURS}:8080").parse().unwrap(), "/file"));
+    let server = format!("{OURS}:8080").parse().unwrap();
+    let body = guest.on_peer(|| fetch(server, "/file"));
     assert_same_bytes(&body, &content(length), "the file");
     // It has slept since, and wakes up.
     std::thread::sleep(Duration::from_millis(500));
-    let body = guest.on_peer(|| fetch(format!("{OURS}:8080").parse().unwrap(), "/file"));
+    let body = guest.on_peer(|| fetch(server, "/file"));
     assert_same_bytes(&body, &content(length), "the file, again");
     assert!(all_are(HELD), "{:?} while it polls", settings());
-    serving.signal(Signal::SIGTERM);
-    drop(serving);
+    serving.stop(&guest);
     guest.wait_until("interrupts are let in again", || all_are(FREE));
 }
 
@@ -96,8 +95,7 @@ fn a_kill_lets_the_interrupts_in_again() {
         &directory.path().to_string_lossy(),
     ]);
     assert!(all_are(HELD), "{:?} while it polls", settings());
-    serving.signal(Signal::SIGKILL);
-    drop(serving);
+    serving.kill();
     guest.wait_until("interrupts are let in again", || all_are(FREE));
     // And nothing of it is in the way.
     let body =
