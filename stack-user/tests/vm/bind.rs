@@ -20,7 +20,9 @@ fn the_driver_gives_zero_copy_where_it_can_and_copies_where_it_can_t() {
 fn zero_copy_that_is_asked_for_is_had_or_refused_with_advice() {
     let Some(guest) = Guest::new("zero_copy_asked_for") else { return };
     let server = guest.serve();
-    let get = |mode: &str| guest.run_xstack(&["--mode", mode, "curl", "-v", "--silent", &server.url(1000)]);
+    let get = |mode: &str| {
+        guest.run_xstack(&["--mode", mode, "curl", "-v", "--silent", "--show-error", &server.url(1000)])
+    };
     let asked = get("native-zerocopy");
     if guest.has_zero_copy() {
         assert!(Story(asked.expect_code(0).stderr).bound().starts_with("zero-copy"));

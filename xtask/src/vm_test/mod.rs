@@ -46,7 +46,7 @@ pub struct Args {
     /// The card under test; all unless told otherwise
     #[arg(long, value_enum)]
     nic: Option<Choice>,
-    /// The guest's kernel: `newest`, the newest 6.12 by `6.12`, the oldest from 6.16 on by `6.16+`, or a path to an
+    /// The guest's kernel: `newest`, the newest 6.12 by `6.12`, the oldest from 6.18 on by `6.18+`, or a path to an
     /// unpacked one or to a package; repeat for several
     #[arg(long, value_name = "VERSION|PATH")]
     kernel: Vec<String>,
@@ -143,16 +143,17 @@ fn machines(args: &Args, plans: &[Plan], work_dir: &Path) -> Result<(Qemu, Vec<K
 }
 
 /// Which guests, in which order: without a wish, what shows each driver with zero-copy on two kernels, each number of
-/// queues, and a kernel that has none of it.
+/// queues, and a kernel that has none of it. Not Linux 6.16, though it has zero-copy: 6.16.12, its last, panicked in
+/// `xsk_destruct_skb` as frames that were sent in copy mode came out of a veth, which the doctor's self-test has them do.
 fn plans(args: &Args) -> Result<Vec<Plan>> {
     const MATRIX: [(Nic, u32, &str); 8] = [
         (Nic::Virtio, 1, "newest"),
         (Nic::Igb, 2, "newest"),
         (Nic::Virtio, 4, "newest"),
         (Nic::Igb, 4, "newest"),
-        (Nic::Virtio, 1, "6.16+"),
-        (Nic::Igb, 2, "6.16+"),
-        (Nic::Igb, 4, "6.16+"),
+        (Nic::Virtio, 1, "6.18+"),
+        (Nic::Igb, 2, "6.18+"),
+        (Nic::Igb, 4, "6.18+"),
         (Nic::Virtio, 1, "6.12"),
     ];
     /// How many of them a short run has.
@@ -241,7 +242,7 @@ impl Bench<'_> {
             disk: &disk,
             wire: &wire,
         };
-        let ended = run::run(self.qemu.boot(&guest), &files, &step, &self.stopped)?;
+        let ended = run::run(self.qemu.boot(&guest)?, &files, &step, &self.stopped)?;
         let _ = fs::remove_file(initramfs);
         let boot = Boot {
             nic: plan.nic,
@@ -272,7 +273,7 @@ impl Bench<'_> {
             console: None,
             disk: &disk,
             wire: &wire,
-        });
+        })?;
         eprintln!("xtask: {} in a moment; `exit` powers it off, Ctrl-A X ends it", kernel.release);
         let status = command.status().with_context(|| format!("cannot start `{}`", describe(&command)))?;
         Ok(exit_code(status))
@@ -351,7 +352,7 @@ mod tests {
     #[test]
     fn wishes_are_combined_and_nothing_is_booted_twice() {
         assert_eq!(planned("--nic virtio --kernel newest --queues 2"), ["virtio-q2-newest"]);
-        assert_eq!(planned("--nic igb --queues 4"), ["igb-q4-newest", "igb-q4-6.16+"]);
+        assert_eq!(planned("--nic igb --queues 4"), ["igb-q4-newest", "igb-q4-6.18+"]);
         assert_eq!(
             planned("--short --nic virtio --kernel 6.12 --kernel newest"),
             ["virtio-q1-6.12", "virtio-q1-newest"]

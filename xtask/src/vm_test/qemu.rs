@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use super::wire::Wire;
 use crate::{
     debian::Archive,
-    process::{capture, find_program},
+    process::{as_root, capture, find_program},
     progress::Step,
 };
 
@@ -157,7 +157,7 @@ impl Qemu {
     /// Whether it runs, and emulates what we need.
     fn is_right(&self) -> Result<()> {
         ensure!(self.program.is_file(), "there is no {}", self.program.display());
-        let devices = capture(self.command(None).args(["-device", "help"]))?;
+        let devices = capture(self.command(None)?.args(["-device", "help"]))?;
         ensure!(
             devices.contains(&format!("\"{NEWEST_DEVICE}\"")),
             "{} has no device {NEWEST_DEVICE}: it has to be QEMU 8 or later",
@@ -166,31 +166,34 @@ impl Qemu {
         Ok(())
     }
 
-    /// The program with what it needs to run, in a network namespace if one is given.
-    fn command(&self, namespace: Option<&str>) -> Command {
-        let mut words: Vec<OsString> = Vec::new();
-        if let Some(namespace) = namespace {
-            let ip = find_program("ip").unwrap_or_else(|| "ip".into());
-            words.extend([ip.into(), "netns".into(), "exec".into(), namespace.into()]);
-        }
-        words.push(self.program.clone().into());
-        let mut command = Command::new(&words[0]);
-        command.args(&words[1..]);
+    /// The program with what it needs to run, as root in a network namespace if one is given.
+    fn command(&self, namespace: Option<&str>) -> Result<Command> {
+        let mut command = match namespace {
+            Some(namespace) => {
+                let mut command = as_root(find_program("ip").context("ip is not installed")?)?;
+                command.args(["netns", "exec", namespace, "env"]);
+                command
+            }
+            None => Command::new("env"),
+        };
+        // By `env`, since sudo would drop them.
         if let Some(root) = &self.root {
             let libraries = root.join("usr/lib/x86_64-linux-gnu");
-            command.env("LD_LIBRARY_PATH", &libraries).env("QEMU_MODULE_DIR", libraries.join("qemu"));
-            FIRMWARE.iter().for_each(|firmware| {
-                command.arg("-L").arg(root.join(firmware));
-            });
+            command.arg(format!("LD_LIBRARY_PATH={}", libraries.display()));
+            command.arg(format!("QEMU_MODULE_DIR={}", libraries.join("qemu").display()));
         }
-        command
+        command.arg(&self.program);
+        for firmware in self.root.iter().flat_map(|root| FIRMWARE.map(|path| root.join(path))) {
+            command.arg("-L").arg(firmware);
+        }
+        Ok(command)
     }
 
     /// The command that runs a guest to its end. What scenarios report is its standard output.
-    pub(super) fn boot(&self, guest: &Guest<'_>) -> Command {
-        let mut command = self.command(guest.wire.namespace());
+    pub(super) fn boot(&self, guest: &Guest<'_>) -> Result<Command> {
+        let mut command = self.command(guest.wire.namespace())?;
         command.args(arguments(guest));
-        command
+        Ok(command)
     }
 }
 

@@ -22,9 +22,10 @@ use crate::{
     progress::Step,
 };
 
-/// A guest that says nothing for so long hangs. Five seconds is what it takes to start, and the longest scenario a minute;
-/// lower, and a machine that is busy with other things would be called a hang; higher, and somebody waits for nothing.
-const SILENT_AT_MOST: Duration = Duration::from_secs(300);
+/// A guest that says nothing for so long hangs. Five seconds is what it takes to start, and the longest scenario takes a
+/// minute where there is nothing else to do; lower, and a machine that is busy with other things would be called a hang; higher,
+/// and somebody waits for nothing.
+const SILENT_AT_MOST: Duration = Duration::from_secs(600);
 
 /// What init says when it is there, and at the end.
 const IS_UP: &str = "vm: up ";
@@ -92,7 +93,7 @@ pub(super) fn run(mut command: Command, files: &Path, progress: &Step, stopped: 
     let output = qemu.0.stdout.take().context("QEMU has no standard output")?;
 
     let mut words = Words::default();
-    let mut broke = follow(output, &mut words, progress, stopped);
+    let mut broke = follow(output, &mut words, SILENT_AT_MOST, progress, stopped);
     let status = qemu.end(if broke.is_some() { Duration::ZERO } else { Duration::from_secs(30) })?;
     if broke.is_none() && words.code.is_none() {
         broke = Some(format!("it ended before the scenarios did (QEMU: {status})"));
@@ -148,6 +149,7 @@ impl Words {
 fn follow(
     mut output: impl Read + Send + 'static,
     words: &mut Words,
+    silent_at_most: Duration,
     progress: &Step,
     stopped: &Stopped,
 ) -> Option<String> {
@@ -178,13 +180,13 @@ fn follow(
         if stopped.is_set() {
             return Some("stopped by a signal".into());
         }
-        if heard.elapsed() > SILENT_AT_MOST {
+        if heard.elapsed() > silent_at_most {
             let during = match words.reader.current() {
                 Some(scenario) => format!("during {scenario}"),
                 None if words.is_up => "between scenarios".into(),
                 None => "before it was up".into(),
             };
-            return Some(format!("it hangs: no word for {SILENT_AT_MOST:?}, {during}"));
+            return Some(format!("it hangs: no word for {silent_at_most:?}, {during}"));
         }
     }
     None
@@ -224,7 +226,8 @@ mod tests {
         let mut shell = Command::new("sh").args(["-c", script]).stdout(Stdio::piped()).spawn().unwrap();
         let mut words = Words::default();
         let stopped = Stopped(Arc::default());
-        let broke = follow(shell.stdout.take().unwrap(), &mut words, &Step::start("test"), &stopped);
+        let step = Step::start("test");
+        let broke = follow(shell.stdout.take().unwrap(), &mut words, SILENT_AT_MOST, &step, &stopped);
         let _ = shell.wait();
         (broke, words)
     }
@@ -251,8 +254,22 @@ mod tests {
         let mut words = Words::default();
         let stopped = Stopped(Arc::new(AtomicBool::new(true)));
         let (silent, _open) = io::pipe().unwrap();
-        let broke = follow(silent, &mut words, &Step::start("test"), &stopped);
+        let broke = follow(silent, &mut words, SILENT_AT_MOST, &Step::start("test"), &stopped);
         assert_eq!(broke.as_deref(), Some("stopped by a signal"));
+    }
+
+    #[test]
+    fn a_guest_that_says_nothing_hangs_and_it_is_told_where() {
+        let hang = |said: &[u8]| {
+            let mut words = Words::default();
+            words.take(said);
+            let (silent, _open) = io::pipe().unwrap();
+            let stopped = Stopped(Arc::default());
+            follow(silent, &mut words, Duration::ZERO, &Step::start("test"), &stopped).unwrap()
+        };
+        assert!(hang(b"").ends_with("before it was up"));
+        assert!(hang(b"vm: up 7.3\ntest a ... ok\n").ends_with("between scenarios"));
+        assert!(hang(b"vm: up 7.3\ntest a::b ... ").ends_with("during a::b"));
     }
 
     #[test]
