@@ -1,19 +1,25 @@
 //! The process that takes our program out of libxdp's dispatcher when we can't: we have given up the privileges that it takes,
 //! or have been killed.
 //!
-//! It keeps them, and so it listens to nobody: what it will do is on its command line, and it waits for the end of a pipe that
-//! only we hold.
+//! It is started where there is a dispatcher to join, before anything is given up: what we renounce at the very beginning, no
+//! process that we start later can have. It keeps the four capabilities that leaving takes, and listens only until we give up
+//! ours: to numbers of an interface and a program. Then it waits for the end of a pipe that only we hold.
 
 use std::{
-    io::{self, Read as _, Write as _},
+    fs,
+    io::{self, BufRead as _, BufReader, Read as _, Write as _},
     os::unix::process::CommandExt as _,
     process::{ChildStdin, ChildStdout, Command, Stdio},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use caps::{CapSet, Capability, CapsHashSet};
-use nix::sys::{
-    prctl,
-    signal::{SigSet, Signal},
+use nix::{
+    sys::{
+        prctl,
+        signal::{SigSet, Signal},
+    },
+    unistd::geteuid,
 };
 
 use crate::device::xdp::program::{Guard, Membership};
@@ -21,11 +27,19 @@ use crate::device::xdp::program::{Guard, Membership};
 /// The first word of its command line: not one that anybody would type.
 const GUARD: &str = "--guard-dispatcher";
 
-/// What it says once it has given up all but what it needs.
-const READY: &[u8] = b"ready\n";
+/// Where libxdp keeps dispatchers, and how their names begin.
+const DISPATCHERS: (&str, &str) = ("/sys/fs/bpf/xdp", "dispatch-");
 
-/// What it says when it has done its work.
+/// What it says once it has given up all but what it needs, and when it has done its work.
+const READY: &[u8] = b"ready\n";
 const LEFT: &[u8] = b"left\n";
+
+/// After this line it listens no more.
+const ENOUGH: &[u8] = b"\n";
+
+/// Programs that it leaves for: one for each interface that a daemon has. More than any host has cards, and few enough to be
+/// kept by a process that trusts nobody.
+const MEMBERSHIPS_MAX: usize = 64;
 
 /// What leaving takes: a new dispatcher is made for those who stay.
 const NEEDED: [Capability; 4] =
@@ -33,39 +47,79 @@ const NEEDED: [Capability; 4] =
 
 /// The guard as we have it.
 struct Process {
-    /// Told to begin by the end of its standard input.
-    life: Option<ChildStdin>,
+    /// By which it is told, and whose end it waits for.
+    tells: Mutex<Option<ChildStdin>>,
     says: ChildStdout,
 }
 
-/// Starts it, and waits until it is ready.
+/// The guard that stands by, until it is known whether it is needed.
+static STANDBY: Mutex<Option<Arc<Process>>> = Mutex::new(None);
+
+fn standby() -> std::sync::MutexGuard<'static, Option<Arc<Process>>> {
+    STANDBY.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Starts one if it may be needed: if we are root, who alone can join, and some interface has a dispatcher.
 ///
 /// # Errors
 /// When there can be no other process.
-pub fn start(membership: &Membership) -> io::Result<Guard> {
-    let (interface, program) = membership.place();
+pub fn stand_by() -> io::Result<()> {
+    let (directory, prefix) = DISPATCHERS;
+    let mut entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    let is_one =
+        |entry: fs::DirEntry| entry.file_name().to_str().is_some_and(|name| name.starts_with(prefix));
+    if !geteuid().is_root() || !entries.any(is_one) {
+        return Ok(());
+    }
     let mut child = Command::new("/proc/self/exe")
         .arg(GUARD)
-        .args([interface.to_string(), program.to_string()])
         .env_clear()
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         // Ctrl-C is for us alone.
         .process_group(0)
         .spawn()?;
-    let (life, says) = (child.stdin.take(), child.stdout.take());
-    let mut says = says.ok_or(io::ErrorKind::BrokenPipe)?;
-    let mut word = [0; READY.len()];
-    says.read_exact(&mut word)?;
-    Ok(Box::new(Process { life, says }))
+    let tells = Mutex::new(child.stdin.take());
+    let mut says = child.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;
+    says.read_exact(&mut [0; READY.len()])?;
+    *standby() = Some(Arc::new(Process { tells, says }));
+    Ok(())
+}
+
+/// Has it leave for this program, too.
+///
+/// # Errors
+/// When none stands by: the dispatcher was not there when we started.
+pub fn start(membership: &Membership) -> io::Result<Guard> {
+    let guard = standby()
+        .clone()
+        .ok_or_else(|| io::Error::other("the dispatcher has come while we were starting, so start again"))?;
+    let (interface, program) = membership.place();
+    guard.tell(format!("{interface} {program}\n").as_bytes())?;
+    Ok(Box::new(guard))
+}
+
+/// It need listen no more: nothing that we do from now on changes what it will do. If it has nothing to do, it ends.
+pub fn enough() {
+    if let Some(guard) = standby().take() {
+        // If it is gone, the next start leaves for us.
+        let _ = guard.tell(ENOUGH);
+    }
+}
+
+impl Process {
+    fn tell(&self, line: &[u8]) -> io::Result<()> {
+        let mut tells = self.tells.lock().unwrap_or_else(PoisonError::into_inner);
+        tells.as_mut().ok_or(io::ErrorKind::BrokenPipe)?.write_all(line)
+    }
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
-        drop(self.life.take());
+        drop(self.tells.get_mut().unwrap_or_else(PoisonError::into_inner).take());
         // Waiting for a child is a system call that few commands may do. The end of what it says is as good.
-        let mut says = Vec::new();
-        if self.says.read_to_end(&mut says).is_err() || says != LEFT {
+        let mut said = Vec::new();
+        if self.says.read_to_end(&mut said).is_err() || said != LEFT {
             tracing::warn!(
                 "the program may still be in the dispatcher, where it passes every frame on: the next xstack on this interface \
                  takes it out"
@@ -77,24 +131,44 @@ impl Drop for Process {
 /// Runs the guard if that is what this process was started for. It has no more to do than this, so that it is decided before
 /// the command line is parsed.
 pub fn ran_as_guard() -> bool {
-    let mut words = std::env::args_os().skip(1);
-    if words.next().is_none_or(|word| word != GUARD) {
+    if std::env::args_os().nth(1).is_none_or(|word| word != GUARD) {
         return false;
     }
-    let mut number = || words.next()?.to_str()?.parse().ok();
-    if let (Some(interface), Some(program)) = (number(), number())
-        && keep_needed().is_ok()
-    {
-        let _ = io::stdout().write_all(READY);
-        let _ = io::stdin().read_to_end(&mut Vec::new());
-        match Membership::leave(interface, program) {
-            Ok(()) => {
-                let _ = io::stdout().write_all(LEFT);
-            }
-            Err(error) => eprintln!("xstack: could not leave the dispatcher: {error}"),
+    if keep_needed().is_err() {
+        return true;
+    }
+    let _ = io::stdout().write_all(READY);
+    let memberships = listen(BufReader::new(io::stdin()));
+    let mut has_left = true;
+    for (interface, program) in memberships {
+        if let Err(error) = Membership::leave(interface, program) {
+            eprintln!("xstack: could not leave the dispatcher: {error}");
+            has_left = false;
         }
     }
+    if has_left {
+        let _ = io::stdout().write_all(LEFT);
+    }
     true
+}
+
+/// What it is told until there is an empty line; returns when whoever tells has ended.
+fn listen(mut from: impl io::BufRead) -> Vec<(u32, u32)> {
+    let mut memberships = Vec::new();
+    let mut line = String::new();
+    while memberships.len() < MEMBERSHIPS_MAX {
+        line.clear();
+        // Two numbers, a space and an end.
+        let read = from.by_ref().take(22).read_line(&mut line);
+        let numbers = line.trim_end().split_once(' ');
+        let numbers = numbers.and_then(|(one, other)| Some((one.parse().ok()?, other.parse().ok()?)));
+        match (read, numbers) {
+            (Ok(1..), Some(membership)) => memberships.push(membership),
+            _ => break,
+        }
+    }
+    let _ = io::copy(&mut from, &mut io::sink());
+    memberships
 }
 
 /// Leaves no more than what leaving takes. The user stays: files in the BPF file system are root's.
@@ -109,8 +183,29 @@ fn keep_needed() -> Result<(), Box<dyn std::error::Error>> {
     let needed: CapsHashSet = NEEDED.into_iter().filter(|needed| permitted.contains(needed)).collect();
     caps::clear(None, CapSet::Ambient)?;
     caps::clear(None, CapSet::Inheritable)?;
+    if caps::has_cap(None, CapSet::Effective, Capability::CAP_SETPCAP)? {
+        caps::clear(None, CapSet::Bounding)?;
+    }
     caps::set(None, CapSet::Effective, &needed)?;
     caps::set(None, CapSet::Permitted, &needed)?;
     prctl::set_no_new_privs()?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_listens_until_it_has_heard_enough() {
+        assert_eq!(listen(&b""[..]), []);
+        assert_eq!(listen(&b"3 4711\n7 4712\n\n9 9\n"[..]), [(3, 4711), (7, 4712)]);
+        assert_eq!(listen(&b"4294967295 4294967295\n"[..]), [(u32::MAX, u32::MAX)]);
+        // What makes no sense ends it as well, and costs it nothing.
+        for nonsense in ["x y\n3 4\n", "3\n3 4\n", "-1 4\n3 4\n", "3 4 5\n3 4\n", &"1".repeat(1 << 20)] {
+            assert_eq!(listen(nonsense.as_bytes()), [], "{nonsense:.20}");
+        }
+        let many = "1 2\n".repeat(1000);
+        assert_eq!(listen(many.as_bytes()).len(), MEMBERSHIPS_MAX);
+    }
 }

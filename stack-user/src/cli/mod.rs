@@ -104,6 +104,11 @@ impl Command {
 }
 
 impl Command {
+    /// Whether it attaches a program for as long as it runs.
+    fn brings_up_a_network(&self) -> bool {
+        matches!(self, Self::Curl(_) | Self::Serve(_) | Self::Forward(_) | Self::Proxy(_) | Self::Daemon(_))
+    }
+
     /// How many threads shards may have: all that run at once for those that serve many; one that serves itself has enough
     /// with one.
     fn threads(&self) -> NonZeroUsize {
@@ -126,6 +131,12 @@ pub fn main<N: Network>(open: impl AsyncFnOnce(&GlobalOptions) -> Result<N, Fail
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(Exit::Usage.code()));
         }
     };
+    if cli.command.brings_up_a_network()
+        && let Err(error) = dispatcher_guard::stand_by()
+    {
+        eprintln!("xstack: ({}) Could not start another process: {error}", Exit::Interface.code());
+        return Exit::Interface.into();
+    }
     if let Err(failure) = privileges::begin() {
         eprintln!("{}", failure.line());
         return failure.exit().into();

@@ -110,8 +110,17 @@ impl Serving {
         self.0.id().into()
     }
 
-    fn signal(&mut self, name: &str) {
-        run("kill", &[name, &self.0.id().to_string()]);
+    /// Asks it to end, which it does in order.
+    fn stop(&mut self) {
+        run("kill", &["-TERM", &self.0.id().to_string()]);
+        let status = self.0.wait().unwrap();
+        let mut said = String::new();
+        std::io::Read::read_to_string(&mut self.0.stderr.take().unwrap(), &mut said).unwrap();
+        assert!(status.success(), "{status}: {said}");
+    }
+
+    fn kill(&mut self) {
+        self.0.kill().unwrap();
         self.0.wait().unwrap();
     }
 }

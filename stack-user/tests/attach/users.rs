@@ -35,7 +35,7 @@ fn programs_join_by_themselves_and_leave_without_reattaching() {
                 .map(|one| one["count"].as_u64().unwrap())
                 .sum();
             assert!(counted > 3, "{counted}");
-            serving.signal("-TERM");
+            serving.stop();
             assert_eq!(program(), id);
             assert_eq!(super::status()["claims"].as_array().unwrap().len(), 0, "it has taken its claim back");
             assert!(!answers(OURS));
@@ -49,7 +49,7 @@ fn claims_of_the_killed_are_told_and_taken_back() {
     test_with_peer("claims_of_the_killed_are_told_and_taken_back", || {
         succeeds(&["attach", HERE]);
         let id = program();
-        Serving::start(OURS).signal("-KILL");
+        Serving::start(OURS).kill();
         assert_eq!(program(), id);
         let told = status();
         assert_eq!(told["users"].as_array().unwrap().len(), 0, "{told}");
@@ -60,7 +60,7 @@ fn claims_of_the_killed_are_told_and_taken_back() {
         assert_eq!(status()["claims"].as_array().unwrap().len(), 0, "once is enough");
 
         // The next one to join does it, too, also for another address.
-        Serving::start(OURS).signal("-KILL");
+        Serving::start(OURS).kill();
         let serving = Serving::start(ANOTHER);
         let told = status();
         assert_eq!(told["claims"].as_array().unwrap().len(), 1, "{told}");
@@ -169,7 +169,7 @@ fn members_of_the_group_join_without_the_capabilities_that_attaching_takes() {
         let pid = status()["users"][0]["pid"].as_u64().unwrap();
         let uid = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
         assert!(uid.lines().any(|line| line.starts_with(&format!("Uid:\t{USER}"))), "{uid}");
-        serving.signal("-TERM");
+        serving.stop();
         assert_eq!(
             status()["claims"].as_array().unwrap().len(),
             0,

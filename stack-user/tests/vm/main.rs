@@ -29,6 +29,7 @@ mod process;
 
 mod bind;
 mod busy_poll;
+mod coexist;
 mod doctor;
 mod kill;
 mod lossy;

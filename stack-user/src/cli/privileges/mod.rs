@@ -28,7 +28,7 @@ pub use self::{
     seccomp::Filter,
     user::{Identity, UserSpec},
 };
-use super::{error::Failure, global::GlobalOptions};
+use super::{dispatcher_guard, error::Failure, global::GlobalOptions};
 use crate::device::unprivileged::drop_capabilities;
 
 /// Whom the process becomes, and how its system calls are filtered.
@@ -80,6 +80,8 @@ impl Privileges {
         if GIVEN_UP.load(Ordering::Acquire) {
             return Ok(());
         }
+        // What we could tell it later, somebody else could, who has got hold of us.
+        dispatcher_guard::enough();
         if let Some(identity) = self.identity {
             become_user(identity)?;
         }

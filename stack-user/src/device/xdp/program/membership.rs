@@ -13,8 +13,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use nix::fcntl::Flock;
-
 use super::{
     Mode, ProgramError, attachment,
     dispatcher::{self, Joined},
@@ -34,7 +32,7 @@ pub struct Membership {
     interface: u32,
     program: u32,
     guard: Option<Guard>,
-    _alive: Flock<File>,
+    _alive: File,
 }
 
 impl Membership {
@@ -131,7 +129,7 @@ fn place(interface: u32, program: u32) -> PathBuf {
 }
 
 /// Says that the program's process is alive, for as long as the lock is held.
-fn mark(interface: u32, program: u32) -> io::Result<Flock<File>> {
+fn mark(interface: u32, program: u32) -> io::Result<File> {
     let place = place(interface, program);
     fs::DirBuilder::new().recursive(true).mode(0o700).create(&place)?;
     owners::try_lock(&place)?.ok_or_else(|| io::ErrorKind::WouldBlock.into())

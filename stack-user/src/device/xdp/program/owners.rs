@@ -6,13 +6,11 @@
 //! A process id would not do: ids are used again, and those of another container mean nothing here.
 
 use std::{
-    fs::{self, File},
+    fs::{self, File, TryLockError},
     io,
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
-
-use nix::fcntl::{Flock, FlockArg};
 
 /// Below the pins.
 pub(super) const DIRECTORY: &str = "owners";
@@ -27,7 +25,7 @@ pub(super) const MAX: u32 = 64;
 #[derive(Debug)]
 pub(super) struct Owner {
     number: u32,
-    _lock: Flock<File>,
+    _lock: File,
 }
 
 impl Owner {
@@ -134,20 +132,23 @@ fn lock_of(line: &str, file: &str) -> Option<u32> {
 }
 
 /// A lock on a directory that nobody else may have at the same time. None if somebody has one.
-pub(super) fn try_lock(directory: &Path) -> io::Result<Option<Flock<File>>> {
-    lock(directory, FlockArg::LockExclusiveNonblock)
+///
+/// Closing the file undoes it, which is all that a process behind a filter of system calls may do.
+pub(super) fn try_lock(directory: &Path) -> io::Result<Option<File>> {
+    lock(directory, File::try_lock)
 }
 
 /// A lock on a directory that others may have, too. None if somebody has it alone.
-pub(super) fn try_share(directory: &Path) -> io::Result<Option<Flock<File>>> {
-    lock(directory, FlockArg::LockSharedNonblock)
+pub(super) fn try_share(directory: &Path) -> io::Result<Option<File>> {
+    lock(directory, File::try_lock_shared)
 }
 
-fn lock(directory: &Path, how: FlockArg) -> io::Result<Option<Flock<File>>> {
-    match Flock::lock(File::open(directory)?, how) {
-        Ok(lock) => Ok(Some(lock)),
-        Err((_, nix::Error::EWOULDBLOCK)) => Ok(None),
-        Err((_, error)) => Err(error.into()),
+fn lock(directory: &Path, how: impl FnOnce(&File) -> Result<(), TryLockError>) -> io::Result<Option<File>> {
+    let file = File::open(directory)?;
+    match how(&file) {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(error)) => Err(error),
     }
 }
 

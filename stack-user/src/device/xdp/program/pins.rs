@@ -22,7 +22,6 @@ use std::{
 };
 
 use aya::maps::{HashMap, MapData};
-use nix::fcntl::Flock;
 use stack_common::abi::{self, Claim, ClaimKey};
 
 use super::{
@@ -177,7 +176,7 @@ pub(super) struct User {
     pub(super) directory: PathBuf,
     pub(super) owner: Owner,
     /// Shared with others who use them.
-    _lock: Flock<File>,
+    _lock: File,
 }
 
 impl User {
@@ -229,7 +228,7 @@ pub(super) fn remove_left_behind(
 }
 
 /// A lock on a number that nobody has.
-fn free(directory: &Path, number: u32) -> Result<Option<Flock<File>>, ProgramError> {
+fn free(directory: &Path, number: u32) -> Result<Option<File>, ProgramError> {
     if number >= owners::MAX {
         return Ok(None);
     }
