@@ -217,6 +217,23 @@ fn interfaces_that_stand_on_others_name_the_one_to_use() {
     assert!(kind["advice"].as_str().unwrap().contains("--interface xs0 --vlan 7"), "{kind}");
 }
 
+/// Numbers are of a namespace: both ends may have the same one, each in its own.
+#[test]
+fn the_other_end_is_found_though_its_number_is_the_same() {
+    let test = "the_other_end_is_found_though_its_number_is_the_same";
+    let Some(lab) = TestLab::without_servers(test, &[]) else { return };
+    let there = lab.namespace(Host::Router);
+    let one = ["ip", "link", "add", "same0", "index", "777", "type", "veth"];
+    let other = ["peer", "name", "same1", "index", "777", "netns", &there];
+    lab.output(Host::Host, &[&one[..], &other].concat());
+    let (_, report) = doctor(&lab, &["--no-self-test", "same0"]);
+    let told = &report["interfaces"][0];
+    assert_eq!((&told["index"], &told["peer"]["index"]), (&777.into(), &777.into()), "{told:#}");
+    assert_eq!(told["peer"]["name"], "same1");
+    let fix = &finding(&report, "checksums", "same0")["fix"]["command"];
+    assert_eq!(*fix, format!("sudo ip netns exec {there} ethtool -K same1 tx off"));
+}
+
 #[test]
 fn without_rights_the_other_end_is_known_by_its_number() {
     let test = "without_rights_the_other_end_is_known_by_its_number";
