@@ -139,6 +139,10 @@ fn the_doctor_has_tags_left_in_frames_and_that_can_be_undone() {
 fn the_self_test_passes_in_this_kernel() {
     let Some(guest) = Guest::new("doctor_self_test") else { return };
     let report = doctor(&guest, &[]);
+    if report["self_test"]["reason"].as_str().is_some_and(|reason| reason.contains("would panic")) {
+        guest.skip("this kernel panics on veth pairs");
+        return;
+    }
     assert_eq!(report["self_test"]["outcome"], "passed", "{:#}", report["self_test"]);
     assert!(!guest.ip("-o link show").contains("xs-doctor"), "its interfaces are its own");
     assert!(!guest.ip("-o link show").contains(PEER_NIC), "and the peer is where it was");

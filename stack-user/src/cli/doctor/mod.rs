@@ -101,7 +101,7 @@ async fn examine(
     }
     let self_test = match options.no_self_test {
         true => SelfTest::skipped("--no-self-test was given", None),
-        false => self_test::run().await,
+        false => self_test::run(&facts.host).await,
     };
     let unseen = judge::unseen(&facts);
     let severity = worst(&findings, &self_test);

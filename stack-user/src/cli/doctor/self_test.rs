@@ -23,6 +23,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 
+use super::facts::Host;
 use crate::{
     api::{AddressChoice, Stack, TcpListener, TcpStream},
     device::{
@@ -107,8 +108,11 @@ impl SelfTest {
     }
 }
 
-/// Runs it, in a thread and a network namespace of its own.
-pub async fn run() -> SelfTest {
+/// Runs it, in a thread and a network namespace of its own; not in a kernel that it would bring down.
+pub async fn run(host: &Host) -> SelfTest {
+    if host.panics_on_copied_frames() {
+        return SelfTest::skipped(format!("Linux {} would panic: install 6.18 or later", host.release), None);
+    }
     if !Uid::effective().is_root() {
         return SelfTest::skipped(
             "a network namespace with a pair of interfaces takes root",
@@ -249,4 +253,17 @@ where
         return Err(io::Error::other(format!("byte {at} is not the one that was sent")));
     }
     Ok((from, to))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_kernel_that_would_panic_is_left_alone() {
+        let host = Host { release: "6.16.12".to_owned(), ..Host::default() };
+        let test = run(&host).await;
+        assert_eq!((test.outcome, test.steps.len()), (Outcome::Skipped, 0));
+        assert!(test.reason.expect("a reason").contains("6.16.12 would panic"));
+    }
 }

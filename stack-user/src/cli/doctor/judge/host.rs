@@ -52,6 +52,13 @@ fn kernel(host: &Host) -> Option<Finding> {
             "the XDP program takes frames in several buffers, which kernels before 5.18 refuse",
         )
         .advise("install a kernel from 5.18 on")
+    } else if host.panics_on_copied_frames() {
+        Finding::warning(
+            CHECK,
+            format!("Linux {release} panics when a frame that is sent in copy mode comes out of a veth pair"),
+            "it is a fault of 6.16.8 and later and of 6.17 up to 6.17.10: the whole machine stops",
+        )
+        .advise("install 6.17.11, 6.18 or later; until then run xstack on cards only, not on veth pairs")
     } else if version < TELLS_FEATURES {
         Finding::note(
             CHECK,
@@ -236,6 +243,9 @@ mod tests {
 
     #[test]
     fn old_kernels_are_told() {
+        let panics = of("kernel", Host { release: "6.16.12".to_owned(), version: Some((6, 16)), ..host() })
+            .expect("found");
+        assert!(panics.severity == Severity::Warning && panics.what.contains("panics"), "{panics:?}");
         let severity =
             |version| of("kernel", Host { version: Some(version), ..host() }).map(|finding| finding.severity);
         assert_eq!(severity((5, 15)), Some(Severity::Problem));
