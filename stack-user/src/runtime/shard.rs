@@ -275,8 +275,13 @@ impl Core {
             if self.outgoing.is_empty() || room == 0 {
                 return;
             }
+            let waiting = self.outgoing.len();
             self.device.tx_burst(now, self.stack.pool_mut(), &mut self.outgoing);
-            self.last_frame = now;
+            // A long frame may find too few descriptors though there are some: nothing has gone then, and a driver that polls
+            // must not do so for its sake.
+            if self.outgoing.len() < waiting {
+                self.last_frame = now;
+            }
             if !self.outgoing.is_empty() {
                 return;
             }

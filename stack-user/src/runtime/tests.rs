@@ -7,7 +7,7 @@ use std::{
     os::fd::OwnedFd,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     task::{Context, Wake, Waker},
 };
@@ -143,6 +143,68 @@ async fn a_driver_that_polls_sleeps_only_when_no_frame_came_for_so_long() {
         assert!(within(pause).await < 5, "it sleeps again");
         shard.close();
     }
+}
+
+/// A NIC that says it has room and takes nothing, as for a long frame that needs more descriptors.
+struct Stuck {
+    inner: Box<dyn Device>,
+    /// Whether it still is.
+    is_stuck: Arc<AtomicBool>,
+    offers: Arc<AtomicUsize>,
+}
+
+impl Device for Stuck {
+    fn rx_burst(&mut self, now: Instant, umem: &mut Umem, frames: &mut Vec<RxFrame>) -> usize {
+        self.inner.rx_burst(now, umem, frames)
+    }
+
+    fn tx_room(&mut self) -> usize {
+        self.inner.tx_room()
+    }
+
+    fn tx_burst(&mut self, now: Instant, umem: &mut Umem, frames: &mut VecDeque<TxFrame>) {
+        self.offers.fetch_add(1, Ordering::Relaxed);
+        if !self.is_stuck.load(Ordering::Relaxed) {
+            self.inner.tx_burst(now, umem, frames);
+        }
+    }
+
+    fn completions(&mut self, umem: &mut Umem, done: &mut Vec<CompletedFrame>) {
+        self.inner.completions(umem, done);
+    }
+
+    fn fds(&self) -> io::Result<Vec<OwnedFd>> {
+        self.inner.fds()
+    }
+
+    fn describe(&self) -> String {
+        self.inner.describe()
+    }
+}
+
+/// Else a driver that polls would do so for as long as the NIC takes nothing.
+#[tokio::test]
+async fn a_frame_that_the_nic_did_not_take_has_not_gone() {
+    let clock = Clock::new();
+    let (device, _far) = memory::tap(memory::Options::default());
+    let umem = Umem::on_heap(256).expect("memory");
+    let stack = Stack::new(clock.now(), MacAddr([2, 0, 0, 0, 0, 1]), None, umem, Rng::from_seed(1));
+    let (is_stuck, offers) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicUsize::new(0)));
+    let device =
+        Stuck { inner: Box::new(device), is_stuck: Arc::clone(&is_stuck), offers: Arc::clone(&offers) };
+    let shard = Shard::new(stack, Box::new(device), clock);
+    let prefix = "10.0.0.0/24".parse().expect("a prefix");
+    shard
+        .with(|core, now| core.stack.claim(now, ADDRESS, prefix, None, 1_500, Schedule::Fast))
+        .expect("a good address");
+    while offers.load(Ordering::Relaxed) < 3 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        shard.with(|core, _| core.pump());
+    }
+    assert_eq!(shard.with(|core, _| core.last_frame()), Instant::ZERO);
+    is_stuck.store(false, Ordering::Relaxed);
+    shard.with(|core, _| core.pump());
+    assert_ne!(shard.with(|core, _| core.last_frame()), Instant::ZERO);
 }
 
 #[tokio::test]
