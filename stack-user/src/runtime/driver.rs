@@ -47,7 +47,7 @@ async fn pump(shard: &Shard, clock: Clock, queues: Readable, poll: Duration) -> 
             core.driver_woke();
             let then = if core.pump() || core.device.before_sleep() {
                 Then::Pump
-            } else if core.now().since(core.last_frame()) < poll {
+            } else if !poll.is_zero() && core.now().since(core.last_frame()) < poll {
                 Then::Poll
             } else {
                 let deadline = core.deadline(core.now());
