@@ -390,8 +390,11 @@ impl Builder {
     /// It costs a core while there is traffic, and saves the time that an interrupt and a wake-up take. Each driver of a
     /// shard should have a thread of its own then.
     ///
-    /// The NIC's interrupts are held back meanwhile, which is a setting of the host. Another process, forked here, sets it back
-    /// when the stack ends in whatever way.
+    /// The NIC's interrupts are held back meanwhile, which is a setting of the host. Another process sets it back when the stack
+    /// ends in whatever way, unless somebody else has changed it by then. It is forked from this one when the stack is started, and
+    /// shares the memory that was there then: what this process writes to afterwards is copied first, and what it gives back is
+    /// kept until the stack ends. So start the stack before the program's large data is there. The process is not a child of this
+    /// one, has none of its files, and runs nothing of the program.
     #[must_use]
     pub fn busy_poll(mut self, time: Option<Duration>) -> Self {
         self.busy_poll = time;

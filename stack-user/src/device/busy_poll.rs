@@ -9,7 +9,6 @@ use std::{
     fs::{self, File},
     io::{self, Write as _},
     os::fd::{AsRawFd, BorrowedFd},
-    path::PathBuf,
 };
 
 use super::{
@@ -18,7 +17,7 @@ use super::{
         Interface,
         netdev::{Direction, Napi, NapiSettings, Netdev, NetdevError, Threaded},
     },
-    restore::{Restorer, Undo},
+    restore::{Restorer, Setting, Undo},
 };
 use crate::{telemetry::STORY, time::Duration};
 
@@ -215,12 +214,15 @@ pub fn hold_back(netdev: &Netdev, napis: &[Napi]) -> Result<Option<Held>, Refusa
     if free.is_empty() {
         return Ok(None);
     }
-    let undo = free.iter().map(|napi| {
-        let to =
-            netdev.socket().map_err(|error| Refusal::Os("having another process restore them", error))?;
-        Ok(Undo { to, bytes: netdev.napi_request(napi.id, &untouched) })
-    });
-    let restorer = restorer(undo.collect::<Result<_, _>>()?)?;
+    let mut undo = Vec::new();
+    for napi in &free {
+        undo.extend(
+            netdev
+                .undo_napi(napi.id, &ours, &untouched)
+                .map_err(|error| Refusal::Os("having another process restore them", error))?,
+        );
+    }
+    let restorer = restorer(undo)?;
     for napi in &free {
         netdev.set_napi(napi.id, &ours).map_err(Refusal::Netdev)?;
         tracing::info!(
@@ -244,19 +246,25 @@ fn hold_back_interface(interface: &Interface) -> Result<Option<Held>, Refusal> {
     let mut undo = Vec::new();
     let mut set = Vec::new();
     for (file, value) in settings {
-        let (to, before) = setting(directory.join(file))
-            .map_err(|error| Refusal::Os("opening its settings in /sys", error))?;
+        let path = directory.join(file);
+        let before = fs::read_to_string(&path)
+            .map_err(|error| Refusal::Os("reading its settings in /sys", error))?
+            .trim()
+            .to_owned();
         if before != "0" {
             tracing::info!(
                 target: STORY, "{} of {} is {before} already: both are left as they are", file, interface.name
             );
             return Ok(None);
         }
-        set.push((
-            to.try_clone().map_err(|error| Refusal::Os("opening its settings in /sys", error))?,
-            value,
-        ));
-        undo.push(Undo { to: to.into(), bytes: b"0".to_vec() });
+        // Opened twice: whoever restores reads from the start.
+        let open = || File::options().read(true).write(true).open(&path);
+        let (to, by_then) = open()
+            .and_then(|to| Ok((to, open()?)))
+            .map_err(|error| Refusal::Os("opening its settings in /sys", error))?;
+        let ours = Setting::Text(value.clone().into_bytes());
+        undo.push(Undo { to: by_then.into(), ours, bytes: b"0".to_vec() });
+        set.push((to, value));
     }
     let restorer = restorer(undo)?;
     for (mut to, value) in set {
@@ -269,11 +277,6 @@ fn hold_back_interface(interface: &Interface) -> Result<Option<Held>, Refusal> {
         interface.name
     );
     Ok(Some(Held(restorer)))
-}
-
-fn setting(path: PathBuf) -> io::Result<(File, String)> {
-    let before = fs::read_to_string(&path)?.trim().to_owned();
-    Ok((File::options().write(true).open(path)?, before))
 }
 
 fn restorer(undo: Vec<Undo>) -> Result<Restorer, Refusal> {

@@ -12,7 +12,7 @@ use stack_user::{
         BURST, Device as _,
         busy_poll::{self, Held},
         interface::netdev::{Napi, NapiSettings, Netdev},
-        restore::{Restorer, Undo},
+        restore::{Restorer, Setting, Undo},
         xdp::Options,
     },
     time::Instant,
@@ -76,6 +76,22 @@ fn what_somebody_has_set_stays_as_it_is() {
     });
 }
 
+#[test]
+fn what_somebody_has_changed_meanwhile_is_not_restored() {
+    let Some(lab) = Lab::new("retuned", 1) else { return };
+    lab.inside(|| {
+        let _end = End::open(lab::ONE, &[0], &Options::default());
+        let Some((netdev, napi)) = napi("retuned") else { return };
+        let held = busy_poll::hold_back(&netdev, &[napi]).expect("root may").expect("they were not");
+        let tuned =
+            NapiSettings { gro_flush_timeout: Some(Duration::from_micros(50)), ..NapiSettings::default() };
+        netdev.set_napi(napi.id, &tuned).expect("root may");
+        drop(held);
+        // Of each setting by itself.
+        assert_eq!(settings(&netdev, napi), (Some(0), Some(Duration::from_micros(50))));
+    });
+}
+
 /// Not a test of its own: what the next one runs and kills.
 #[test]
 fn child_that_is_killed_while_it_polls() {
@@ -133,8 +149,10 @@ fn the_process_that_restores_does_not_keep_a_queue() {
     let Some(lab) = Lab::new("restorer", 1) else { return };
     lab.inside(|| {
         let end = End::open(lab::ONE, &[0], &Options::default());
-        let to = OwnedFd::from(std::fs::File::options().write(true).open("/dev/null").expect("opens"));
-        let restorer = Restorer::start(vec![Undo { to, bytes: b"x".to_vec() }]).expect("starts");
+        let to =
+            OwnedFd::from(std::fs::File::options().read(true).write(true).open("/dev/null").expect("opens"));
+        let undo = Undo { to, ours: Setting::Text(Vec::new()), bytes: b"x".to_vec() };
+        let restorer = Restorer::start(vec![undo]).expect("starts");
         drop(end);
         drop(End::open(lab::ONE, &[0], &Options::default()));
         drop(restorer);

@@ -5,12 +5,14 @@
 
 pub(super) mod genetlink;
 
-use std::{fmt, io, os::fd::OwnedFd, time::Duration};
+use std::{fmt, io, iter, time::Duration};
 
 use bitflags::bitflags;
 use netlink_packet_core::{DecodeError, DefaultNla, parse_u32, parse_u64};
 
 use genetlink::{Family, Message, Wanted};
+
+use crate::device::restore::{Setting, Undo};
 
 const FAMILY: &str = "netdev";
 
@@ -257,17 +259,23 @@ impl Netdev {
         self.0.ask(CMD_NAPI_SET, &settings.attributes(id), Wanted::One).map(|_| ())
     }
 
-    /// What [`set_napi`](Self::set_napi) would send, to be written to [such a socket](Self::socket) later.
-    pub fn napi_request(&self, id: u32, settings: &NapiSettings) -> Vec<u8> {
-        self.0.request(CMD_NAPI_SET, &settings.attributes(id), Wanted::One)
-    }
-
-    /// A socket that takes requests, and does not block.
+    /// What has another process set a NAPI back from `ours` to `before`: each setting by itself, if it is still so. A socket is
+    /// opened for each.
     ///
     /// # Errors
     /// When the process has too many open files.
-    pub fn socket(&self) -> io::Result<OwnedFd> {
-        Family::another_socket()
+    pub fn undo_napi(&self, id: u32, ours: &NapiSettings, before: &NapiSettings) -> io::Result<Vec<Undo>> {
+        let before: Vec<_> = before.numbers().collect();
+        let mut undo = Vec::new();
+        for (kind, value) in ours.numbers() {
+            let Some(&(_, before)) = before.iter().find(|(of, _)| *of == kind) else { continue };
+            let (napi, before) = (number(NAPI_ID, id), unsigned(kind, before));
+            let bytes = self.0.request(CMD_NAPI_SET, &[napi.clone(), before], Wanted::One);
+            let question = self.0.request(CMD_NAPI_GET, &[napi], Wanted::One);
+            let ours = Setting::Attribute { question, kind, value };
+            undo.push(Undo { to: Family::another_socket()?, ours, bytes });
+        }
+        Ok(undo)
     }
 
     fn all<T>(
@@ -285,11 +293,19 @@ impl Netdev {
 
 impl NapiSettings {
     fn attributes(&self, id: u32) -> Vec<DefaultNla> {
-        let mut attributes = vec![number(NAPI_ID, id)];
-        attributes.extend(self.defer_hard_irqs.map(|irqs| number(NAPI_DEFER_HARD_IRQS, irqs)));
-        attributes.extend(self.gro_flush_timeout.map(|time| nanos(NAPI_GRO_FLUSH_TIMEOUT, time)));
-        attributes.extend(self.irq_suspend_timeout.map(|time| nanos(NAPI_IRQ_SUSPEND_TIMEOUT, time)));
-        attributes
+        let settings = self.numbers().map(|(kind, value)| unsigned(kind, value));
+        iter::once(number(NAPI_ID, id)).chain(settings).collect()
+    }
+
+    /// The kind and value of each that is to be changed.
+    fn numbers(&self) -> impl Iterator<Item = (u16, u64)> {
+        [
+            self.defer_hard_irqs.map(|irqs| (NAPI_DEFER_HARD_IRQS, irqs.into())),
+            self.gro_flush_timeout.map(|time| (NAPI_GRO_FLUSH_TIMEOUT, nanos(time))),
+            self.irq_suspend_timeout.map(|time| (NAPI_IRQ_SUSPEND_TIMEOUT, nanos(time))),
+        ]
+        .into_iter()
+        .flatten()
     }
 }
 
@@ -394,12 +410,16 @@ fn number(kind: u16, value: u32) -> DefaultNla {
     DefaultNla::new(kind, value.to_ne_bytes().to_vec())
 }
 
-/// Nanoseconds, as the kernel writes them: in four bytes if they fit, else in eight.
-fn nanos(kind: u16, value: Duration) -> DefaultNla {
-    let value = u64::try_from(value.as_nanos()).unwrap_or(u64::MAX);
-    let bytes =
-        u32::try_from(value).map_or_else(|_| value.to_ne_bytes().to_vec(), |v| v.to_ne_bytes().to_vec());
-    DefaultNla::new(kind, bytes)
+/// As the kernel writes what may need more: in four bytes if it fits, else in eight.
+fn unsigned(kind: u16, value: u64) -> DefaultNla {
+    match u32::try_from(value) {
+        Ok(value) => number(kind, value),
+        Err(_) => DefaultNla::new(kind, value.to_ne_bytes().to_vec()),
+    }
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 fn parse_nanos(value: &[u8]) -> Result<Duration, DecodeError> {
