@@ -182,8 +182,8 @@ pub enum StartError {
     /// The card puts frames in a queue that is not bound.
     #[error(
         "{interface} spreads what it receives over its queues, queue {unbound} among them, and only queue {bound} is bound: \
-         frames for us would be lost. Say `{}` first (`{}` undoes it), or leave --queue out",
-        only_queue(interface, *bound).command(), only_queue(interface, *bound).undo().unwrap_or_default()
+         frames for us would be lost. Say `{}` and --queue 0 (`{}` undoes it), or leave --queue out",
+        only_first_queue(interface).command(), only_first_queue(interface).undo().unwrap_or_default()
     )]
     Spread {
         /// The interface.
@@ -515,9 +515,9 @@ async fn wait_for_carrier(interface: &Interface) -> Result<(), InterfaceError> {
     Ok(())
 }
 
-/// How to have all frames on one queue.
-fn only_queue(interface: &str, queue: u32) -> Change {
-    Change::Steer { interface: interface.to_owned(), start: queue, equal: 1 }
+/// How to have all frames on the first queue, which is also where cards put what has no hash.
+fn only_first_queue(interface: &str) -> Change {
+    Change::Steer { interface: interface.to_owned(), start: 0, equal: 1 }
 }
 
 /// How to do without a queue and those after it.

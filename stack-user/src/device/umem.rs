@@ -1,6 +1,6 @@
 //! The memory that frames lie in.
 
-use std::{alloc, error::Error, fmt, io, num::NonZeroU32, ptr::NonNull, sync::Arc};
+use std::{alloc, collections::VecDeque, error::Error, fmt, io, num::NonZeroU32, ptr::NonNull, sync::Arc};
 
 use xsk_rs::{FrameDesc, config::UmemConfig};
 
@@ -31,7 +31,7 @@ pub struct Umem {
     chunks: u32,
     /// Bytes in a chunk are 2 to the power of this.
     chunk_shift: u32,
-    free: Vec<FreeFrame>,
+    free: VecDeque<FreeFrame>,
     /// By chunk: where a long frame goes on behind it.
     pub(super) links: Box<[Link]>,
     /// Chunks that the NIC takes for one frame to send.
@@ -116,6 +116,11 @@ impl Umem {
         self.tx_chunks_max = max.clamp(1, MAX_TX_CHUNKS);
     }
 
+    /// As [`allocate`](FramePool::allocate), but of the free chunks that which was released longest ago.
+    pub(super) fn allocate_oldest(&mut self) -> Option<FreeFrame> {
+        self.free.pop_front()
+    }
+
     /// What keeps the bytes of views mapped.
     pub(super) fn region(&self) -> Arc<Region> {
         Arc::clone(&self.region)
@@ -164,12 +169,12 @@ impl Umem {
 
 impl FramePool for Umem {
     fn allocate(&mut self) -> Option<FreeFrame> {
-        self.free.pop()
+        self.free.pop_back()
     }
 
     fn release(&mut self, frame: FreeFrame) {
         debug_assert!(self.free.len() < self.chunks as usize, "a chunk was released twice");
-        self.free.push(frame);
+        self.free.push_back(frame);
     }
 
     fn available(&self) -> usize {

@@ -35,3 +35,4 @@ mod kill;
 mod lossy;
 mod queues;
 mod transfer;
+mod traps;

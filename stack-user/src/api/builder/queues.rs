@@ -2,14 +2,14 @@
 
 use std::{sync::Arc, time::SystemTime};
 
-use super::{Builder, StartError, long_frames, only_queue};
+use super::{Builder, StartError, long_frames, only_first_queue};
 use crate::{
     device::{
         Device, Umem, busy_poll,
         capture::{Capture, Recorder},
         fault::{Fault, FaultSpec},
         interface::Interface,
-        xdp::{self, Bound, XdpDevice, program::Program},
+        xdp::{self, Bound, Copying, XdpDevice, program::Program},
     },
     net::rss::Rss,
     rng::Rng,
@@ -40,7 +40,7 @@ impl Builder {
     ) -> Result<Vec<Queue>, StartError> {
         let mut numbers = interface.queues(self.queue);
         let options = xdp::Options {
-            copying: self.mode.copying(program.is_generic()),
+            copying: self.copying(interface, program),
             ring_size: self.ring_size.get(),
             chunks_per_queue: xdp::Options::chunks_for_each_of(numbers.len()),
             mtu: interface.mtu,
@@ -81,6 +81,21 @@ impl Builder {
         let zero_copy = queues.iter().any(|queue| queue.zero_copy);
         let sockets = queues.iter().flat_map(|queue| queue.device.sockets());
         busy_poll::start(interface, sockets, zero_copy, time)
+    }
+
+    /// Whether frames may go without a copy. A fill ring that is smaller than the card's own never has what its driver asks
+    /// for, and drivers are not used to that: igb then loses track of whose memory is whose.
+    fn copying(&self, interface: &Interface, program: &Program) -> Copying {
+        let wish = self.mode.copying(program.is_generic());
+        let card = interface.rx_ring().unwrap_or(0);
+        if wish != Copying::Auto || self.ring_size.get() >= card {
+            return wish;
+        }
+        tracing::info!(
+            target: STORY,
+            "frames are copied, since {}'s own rings have {card} descriptors, and ours {}", interface.name, self.ring_size
+        );
+        Copying::Copy
     }
 
     /// A shard for each queue: one stack together.
@@ -156,16 +171,22 @@ fn check_spread(interface: &Interface, bound: u32) -> Result<(), StartError> {
         if all > 1 {
             tracing::warn!(
                 "only queue {bound} of {name}'s {all} is bound: frames for our address that arrive on another one go \
-                 to the kernel and are lost to us, unless `{}` sends all there",
-                only_queue(name, bound).command()
+                 to the kernel and are lost to us, unless `{}` sends all to the first, and --queue 0 binds that",
+                only_first_queue(name).command()
             );
         }
         return Ok(());
     };
     match judge(&table, interface.flow_rules(), bound) {
-        Spread::Confined => {
-            tracing::info!(target: STORY, "{name} puts all that it receives in queue {bound}");
+        Spread::Confined if bound == 0 => {
+            tracing::info!(target: STORY, "{name} puts all that it receives in queue 0");
         }
+        // What has no hash is put in the first queue by many cards, whatever the table says; igb does.
+        Spread::Confined => tracing::warn!(
+            "{name} hashes to queue {bound} only, but what it can't hash, ARP for one, may arrive on queue 0, and is lost to us \
+             then: `{}` and --queue 0 are safe",
+            only_first_queue(name).command()
+        ),
         Spread::Ruled { unbound } => tracing::warn!(
             "only queue {bound} of {name} is bound, and its hash uses queue {unbound} too: frames for our address are \
              lost to us unless its rules (`ethtool -n {name}`) put them, ARP included, in queue {bound}"
@@ -207,6 +228,6 @@ mod tests {
         assert_eq!(judge(&[0, 1, 2, 3], 0, 0), Spread::Wide { unbound: 1 });
         assert_eq!(judge(&[0, 1, 2, 3], 4, 2), Spread::Ruled { unbound: 0 });
         let error = StartError::Spread { interface: "eth1".to_owned(), bound: 2, unbound: 0 }.to_string();
-        assert!(error.contains("`sudo ethtool -X eth1 start 2 equal 1`"), "{error}");
+        assert!(error.contains("`sudo ethtool -X eth1 equal 1`"), "{error}");
     }
 }

@@ -11,6 +11,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
 const SIOCETHTOOL: libc::c_ulong = 0x8946;
 const ETHTOOL_GDRVINFO: u32 = 0x03;
+const ETHTOOL_GRINGPARAM: u32 = 0x10;
 const ETHTOOL_GCHANNELS: u32 = 0x3c;
 const ETHTOOL_SCHANNELS: u32 = 0x3d;
 const ETHTOOL_GFLAGS: u32 = 0x25;
@@ -54,6 +55,16 @@ struct Channels {
     tx: u32,
     other: u32,
     combined: u32,
+}
+
+/// `struct ethtool_ringparam`, of which only how many descriptors receive is of interest.
+#[repr(C)]
+#[derive(Default)]
+struct Rings {
+    command: u32,
+    max: [u32; 4],
+    rx: u32,
+    others: [u32; 3],
 }
 
 /// `struct ethtool_value`.
@@ -166,6 +177,8 @@ unsafe impl Request for Channels {}
 unsafe impl Request for Flags {}
 // SAFETY: as above: the kernel takes the short form for this command.
 unsafe impl Request for HashedFields {}
+// SAFETY: as above.
+unsafe impl Request for Rings {}
 // SAFETY: as above: the kernel gives this command no list to write.
 unsafe impl Request for FlowRules {}
 // SAFETY: as above. The kernel writes the table and the key if their sizes are those that it has, which are sent only if
@@ -243,6 +256,13 @@ fn has_flag(interface: &str, flag: u32) -> bool {
     ask(interface, &mut flags).is_some_and(|()| flags.flags & flag != 0)
 }
 
+/// Descriptors that each of the card's own rings receives into, if the driver tells.
+pub(super) fn rx_ring(interface: &str) -> Option<u32> {
+    let mut rings = Rings { command: ETHTOOL_GRINGPARAM, ..Rings::default() };
+    ask(interface, &mut rings)?;
+    Some(rings.rx).filter(|&rx| rx > 0)
+}
+
 /// Rules by which some frames go to other queues than the hash says.
 pub(super) fn flow_rules(interface: &str) -> u32 {
     let mut rules = FlowRules {
@@ -307,6 +327,7 @@ mod tests {
     fn the_structures_are_as_long_as_the_kernels() {
         assert_eq!(std::mem::offset_of!(FlowHash, config), 24);
         assert_eq!(size_of::<HashedFields>(), 16);
+        assert_eq!((size_of::<Rings>(), std::mem::offset_of!(Rings, rx)), (36, 20));
         assert_eq!((size_of::<DriverInfo>(), std::mem::offset_of!(DriverInfo, bus)), (196, 100));
         assert_eq!((size_of::<FlowRules>(), std::mem::offset_of!(FlowRules, count)), (192, 184));
     }

@@ -292,6 +292,11 @@ impl Interface {
         ethtool::rx_table(&self.name)
     }
 
+    /// Descriptors that each of the card's own rings receives into, if the driver tells.
+    pub fn rx_ring(&self) -> Option<u32> {
+        ethtool::rx_ring(&self.name)
+    }
+
     /// How many rules there are by which some frames go to other queues than their hash says (`ethtool -N`).
     pub fn flow_rules(&self) -> u32 {
         ethtool::flow_rules(&self.name)

@@ -6,7 +6,7 @@ use std::{
     os::fd::{BorrowedFd, OwnedFd},
 };
 
-use super::{Bound, OpenError, long::LongFrames, queue::Queue};
+use super::{Bound, OpenError, lent::Lent, long::LongFrames, queue::Queue};
 use crate::{
     device::{BURST, Device, Umem},
     frame::{CompletedFrame, FramePool, RxFrame, TxFrame},
@@ -65,6 +65,10 @@ pub struct XdpDevice {
     is_short: bool,
     /// When to look whether the kernel noticed that a fill ring was refilled that had been empty.
     check_fill_at: Option<Instant>,
+    /// The chunks that the kernel has to receive into.
+    lent: Lent,
+    /// The driver writes to them itself.
+    is_zero_copy: bool,
     /// What the kernel said when the sockets were no longer bound, which they never will be again.
     unbound: Option<io::Error>,
     counters: Counters,
@@ -75,6 +79,7 @@ pub struct XdpDevice {
 struct Counters {
     rx_frames: u64,
     rx_refused: u64,
+    rx_strays: u64,
     tx_frames: u64,
     tx_refused: u64,
     tx_wakeups: u64,
@@ -106,6 +111,8 @@ impl XdpDevice {
             kick_at: None,
             is_short: false,
             check_fill_at: None,
+            lent: Lent::new(umem.chunks()),
+            is_zero_copy: bound.zero_copy,
             unbound: None,
             counters: Counters::default(),
             description: format!("{interface}: AF_XDP, {bound}"),
@@ -140,7 +147,9 @@ impl XdpDevice {
         let had = self.receiving[queue];
         let wanted = self.receiving_max.saturating_sub(had);
         let count = wanted.min(umem.available().saturating_sub(pool_reserve(umem)));
-        let given = self.queues[queue].fill.give(umem, count);
+        // A driver that hands over a chunk again is found out if that has not been lent again meanwhile. Where the kernel
+        // copies, the bytes of what was released last are still in the cache.
+        let given = self.queues[queue].fill.give(umem, &mut self.lent, count, self.is_zero_copy);
         self.receiving[queue] += given;
         self.is_short |= self.receiving[queue] < self.receiving_max / 2;
         if had == 0 && given > 0 {
@@ -206,9 +215,10 @@ impl Device for XdpDevice {
         let mut room = BURST;
         for turn in 0..self.queues.len() {
             let queue = (self.next + turn) % self.queues.len();
-            let taken = self.queues[queue].rx.take(umem, frames, room);
+            let taken = self.queues[queue].rx.take(umem, &mut self.lent, frames, room);
             self.receiving[queue] -= taken.chunks.min(self.receiving[queue]);
             self.counters.rx_refused += taken.refused as u64;
+            self.counters.rx_strays += taken.strays as u64;
             room -= taken.chunks;
             self.refill(umem, queue);
             if room == 0 {
@@ -285,6 +295,14 @@ impl Device for XdpDevice {
     }
 
     fn failure(&mut self) -> Option<io::Error> {
+        if self.counters.rx_strays > 0 {
+            let told = format!(
+                "the driver of {} handed over memory that it did not have, a fault of its zero-copy when it can't keep up: \
+                 start again with --mode native-copy",
+                self.name
+            );
+            return Some(io::Error::new(io::ErrorKind::InvalidData, told));
+        }
         let error = self.unbound.as_ref()?;
         let told = format!("{} no longer takes our frames: {error}; was it removed?", self.name);
         Some(io::Error::new(io::ErrorKind::NetworkDown, told))
@@ -307,6 +325,7 @@ impl Device for XdpDevice {
         let mut counters = vec![
             ("rx_frames", ours.rx_frames),
             ("rx_refused", ours.rx_refused),
+            ("rx_strays", ours.rx_strays),
             ("tx_frames", ours.tx_frames),
             ("tx_refused", ours.tx_refused),
             ("tx_wakeups", ours.tx_wakeups),

@@ -14,6 +14,7 @@
 mod device;
 mod error;
 mod layout;
+mod lent;
 mod long;
 pub mod program;
 mod queue;

@@ -11,7 +11,7 @@ use std::{
 
 use xsk_rs::{CompQueue, FillQueue, FrameDesc, RxQueue, TxQueue};
 
-use super::long::LongFrames;
+use super::{lent::Lent, long::LongFrames};
 use crate::{
     device::{BURST, Umem},
     frame::{CompletedFrame, FramePool, FreeFrame, RxFrame, TxFrame},
@@ -62,6 +62,8 @@ pub(super) struct Taken {
     pub(super) chunks: usize,
     /// Frames that could not be used, and went straight to the pool.
     pub(super) refused: usize,
+    /// Descriptors of chunks that the kernel did not have. They are none of these, and nothing that follows was taken.
+    pub(super) strays: usize,
 }
 
 /// What went onto the TX ring.
@@ -76,8 +78,9 @@ impl FillRing {
         Self { ring }
     }
 
-    /// Gives up to `count` of the pool's chunks to the kernel. Returns how many.
-    pub(super) fn give(&mut self, umem: &mut Umem, count: usize) -> usize {
+    /// Gives up to `count` of the pool's chunks to the kernel. Returns how many. With `oldest`, those that were released
+    /// longest ago.
+    pub(super) fn give(&mut self, umem: &mut Umem, lent: &mut Lent, count: usize, oldest: bool) -> usize {
         let mut given = 0;
         while given < count {
             let batch = BURST.min(count - given).min(self.ring.nb_free(BURST as u32) as usize);
@@ -85,7 +88,7 @@ impl FillRing {
             let mut descs = [FrameDesc::default(); BURST];
             let mut filled = 0;
             while filled < batch
-                && let Some(chunk) = umem.allocate()
+                && let Some(chunk) = if oldest { umem.allocate_oldest() } else { umem.allocate() }
             {
                 let Some(desc) = desc_of(umem, chunk.chunk(), 0) else {
                     umem.release(chunk);
@@ -97,6 +100,7 @@ impl FillRing {
             }
             // SAFETY: the descriptors are of chunks whose only handles are in `chunks`, which end here.
             let taken = unsafe { self.ring.produce(&descs[..filled]) };
+            chunks.iter().take(taken).flatten().for_each(|chunk| lent.lend(chunk.chunk()));
             // All or none are taken; none, if the kernel's side of the ring moved back, which it doesn't.
             chunks.into_iter().skip(taken).flatten().for_each(|chunk| umem.release(chunk));
             given += taken;
@@ -119,12 +123,21 @@ impl RxRing {
     }
 
     /// Takes up to `count` descriptors, and the frames that are whole with them.
-    pub(super) fn take(&mut self, umem: &mut Umem, frames: &mut Vec<RxFrame>, count: usize) -> Taken {
+    pub(super) fn take(
+        &mut self,
+        umem: &mut Umem,
+        lent: &mut Lent,
+        frames: &mut Vec<RxFrame>,
+        count: usize,
+    ) -> Taken {
         // SAFETY: the ring is of the UMEM's own socket, so what it names are the UMEM's chunks.
         let chunks = unsafe { self.ring.consume(&mut self.descs[..count.min(BURST)]) };
         let mut refused = 0;
-        for desc in &self.descs[..chunks] {
+        for (taken, desc) in self.descs[..chunks].iter().enumerate() {
             let (chunk, offset) = umem.chunk_at(desc.addr());
+            if !lent.take_back(chunk) {
+                return Taken { chunks: taken, refused, strays: 1 };
+            }
             let (chunk, len) = (FreeFrame::mint(chunk), desc.lengths().data());
             let is_alone = matches!(self.unfinished, Unfinished::Nothing) && !desc.has_more_frames();
             if offset + len > umem.chunk_size() {
@@ -141,7 +154,7 @@ impl RxRing {
                 refused += is_refused;
             }
         }
-        Taken { chunks, refused }
+        Taken { chunks, refused, strays: 0 }
     }
 
     /// Chunks of a frame that is not finished: neither the kernel's any more, nor anybody else's.
