@@ -202,6 +202,8 @@ fn a_whole_burst_is_sent_by_one_call() {
     lab.inside(|| {
         let mut a = End::open(lab::ONE, &[0], &Options::default());
         let _b = End::open(lab::OTHER, &[0], &Options::default());
+        // The fill ring is to be looked at again, whatever is sent.
+        let before = a.device.poll_timeout();
         a.send(Instant::ZERO, BURST);
         let calls = a.counter("tx_wakeups");
         let may_be_told =
@@ -212,6 +214,6 @@ fn a_whole_burst_is_sent_by_one_call() {
             println!("SKIP af_xdp::budget: Linux {may_be_told} has no XDP_MAX_TX_SKB_BUDGET");
             return;
         }
-        assert_eq!((calls, a.device.poll_timeout()), (1, None), "frames were left on the ring");
+        assert_eq!((calls, a.device.poll_timeout()), (1, before), "frames were left on the ring");
     });
 }
