@@ -14,8 +14,8 @@ use std::{
 use super::{
     BURST,
     interface::{
-        Interface,
-        netdev::{Direction, Napi, NapiSettings, Netdev, NetdevError, Threaded},
+        GenetlinkError, Interface,
+        netdev::{Direction, Napi, NapiSettings, Netdev, Threaded},
     },
     restore::{Restorer, Setting, Undo},
 };
@@ -56,7 +56,7 @@ struct Polled<'a> {
 pub enum Refusal {
     /// The kernel does not change the NAPI.
     #[error(transparent)]
-    Netdev(NetdevError),
+    Netdev(GenetlinkError),
     /// Something around it did not work.
     #[error("{0} failed: {1}")]
     Os(&'static str, io::Error),

@@ -6,6 +6,7 @@ mod details;
 pub mod drivers;
 pub(super) mod ethtool;
 pub mod features;
+mod genetlink;
 pub mod namespace;
 pub mod netdev;
 mod watch;
@@ -29,6 +30,7 @@ use rtnetlink::{
 };
 
 pub use details::{Details, Lower, PeerDetails, all_details, details};
+pub use genetlink::GenetlinkError;
 pub use watch::{Happening, Watch};
 
 use self::{

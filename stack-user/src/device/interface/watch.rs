@@ -19,10 +19,7 @@ use rtnetlink::{
 
 use super::{
     Interface,
-    netdev::{
-        NetdevError,
-        genetlink::{Family, Message},
-    },
+    genetlink::{Family, GenetlinkError, Message},
 };
 use crate::{device::Readable, wire::MacAddr};
 
@@ -189,7 +186,7 @@ impl Watch {
 }
 
 /// How many queues an interface receives on, by a notice; `None` if it is about another one.
-fn rx_queues(notice: &Message, index: u32) -> Result<Option<u32>, NetdevError> {
+fn rx_queues(notice: &Message, index: u32) -> Result<Option<u32>, GenetlinkError> {
     let (mut is_ours, mut queues) = (false, 0);
     notice.for_each(|kind, value| {
         match kind {

@@ -3,15 +3,12 @@
 //! Linux has it from 6.3 on, and it has grown since. What an older kernel does not know is told apart from what is not so:
 //! it is `None`. The kernel answers at once, so that these calls wait for nothing but its locks.
 
-pub(super) mod genetlink;
-
 use std::{fmt, io, iter, time::Duration};
 
 use bitflags::bitflags;
 use netlink_packet_core::{DecodeError, DefaultNla, parse_u32, parse_u64};
 
-use genetlink::{Family, Message, Wanted};
-
+use super::genetlink::{Family, GenetlinkError, Message, Wanted};
 use crate::device::restore::{Setting, Undo};
 
 const FAMILY: &str = "netdev";
@@ -170,38 +167,6 @@ pub struct NapiSettings {
     pub irq_suspend_timeout: Option<Duration>,
 }
 
-/// The kernel did not tell.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum NetdevError {
-    /// It said why not.
-    #[error("the kernel's netdev family refused: {0}")]
-    Refused(io::Error),
-    /// Its answer makes no sense.
-    #[error("the kernel's netdev family gave an answer that makes no sense: {0}")]
-    Malformed(String),
-    /// It was not reached.
-    #[error("asking the kernel's netdev family failed: {0}")]
-    Os(#[from] io::Error),
-}
-
-impl NetdevError {
-    fn malformed(what: &str) -> Self {
-        Self::Malformed(what.to_owned())
-    }
-
-    /// Whether the kernel has no such command.
-    fn is_unknown_command(&self) -> bool {
-        matches!(self, Self::Refused(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP))
-    }
-}
-
-impl From<DecodeError> for NetdevError {
-    fn from(error: DecodeError) -> Self {
-        Self::Malformed(error.to_string())
-    }
-}
-
 /// The `netdev` family of the network namespace that it was [found](Netdev::find) in.
 pub struct Netdev(Family);
 
@@ -210,7 +175,7 @@ impl Netdev {
     ///
     /// # Errors
     /// When generic netlink does not answer.
-    pub fn find() -> Result<Option<Self>, NetdevError> {
+    pub fn find() -> Result<Option<Self>, GenetlinkError> {
         Ok(Family::find(FAMILY)?.map(Self))
     }
 
@@ -218,7 +183,7 @@ impl Netdev {
     ///
     /// # Errors
     /// When there is no such interface.
-    pub fn features(&self, interface: u32) -> Result<Features, NetdevError> {
+    pub fn features(&self, interface: u32) -> Result<Features, GenetlinkError> {
         let answers = self.0.ask(CMD_DEV_GET, &[number(DEV_IFINDEX, interface)], Wanted::One)?;
         Features::read(only(&answers)?)
     }
@@ -227,7 +192,7 @@ impl Netdev {
     ///
     /// # Errors
     /// When there is no such interface.
-    pub fn queues(&self, interface: u32) -> Result<Option<Vec<QueueInfo>>, NetdevError> {
+    pub fn queues(&self, interface: u32) -> Result<Option<Vec<QueueInfo>>, GenetlinkError> {
         self.all(CMD_QUEUE_GET, &[number(QUEUE_IFINDEX, interface)], QueueInfo::read)
     }
 
@@ -235,7 +200,7 @@ impl Netdev {
     ///
     /// # Errors
     /// When there is no such interface.
-    pub fn napis(&self, interface: u32) -> Result<Option<Vec<Napi>>, NetdevError> {
+    pub fn napis(&self, interface: u32) -> Result<Option<Vec<Napi>>, GenetlinkError> {
         self.all(CMD_NAPI_GET, &[number(NAPI_IFINDEX, interface)], Napi::read)
     }
 
@@ -243,10 +208,10 @@ impl Netdev {
     ///
     /// # Errors
     /// When the answer makes no sense.
-    pub fn napi(&self, id: u32) -> Result<Option<Napi>, NetdevError> {
+    pub fn napi(&self, id: u32) -> Result<Option<Napi>, GenetlinkError> {
         match self.0.ask(CMD_NAPI_GET, &[number(NAPI_ID, id)], Wanted::One) {
             Err(error) if error.is_unknown_command() => Ok(None),
-            Err(NetdevError::Refused(error)) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+            Err(GenetlinkError::Refused(error)) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
             answers => Napi::read(only(&answers?)?).map(Some),
         }
     }
@@ -255,7 +220,7 @@ impl Netdev {
     ///
     /// # Errors
     /// When there is no such NAPI, or the kernel is older, or CAP_NET_ADMIN is missing.
-    pub fn set_napi(&self, id: u32, settings: &NapiSettings) -> Result<(), NetdevError> {
+    pub fn set_napi(&self, id: u32, settings: &NapiSettings) -> Result<(), GenetlinkError> {
         self.0.ask(CMD_NAPI_SET, &settings.attributes(id), Wanted::One).map(|_| ())
     }
 
@@ -282,8 +247,8 @@ impl Netdev {
         &self,
         command: u8,
         attributes: &[DefaultNla],
-        read: fn(&Message) -> Result<T, NetdevError>,
-    ) -> Result<Option<Vec<T>>, NetdevError> {
+        read: fn(&Message) -> Result<T, GenetlinkError>,
+    ) -> Result<Option<Vec<T>>, GenetlinkError> {
         match self.0.ask(command, attributes, Wanted::All) {
             Err(error) if error.is_unknown_command() => Ok(None),
             answers => answers?.iter().map(read).collect::<Result<_, _>>().map(Some),
@@ -310,7 +275,7 @@ impl NapiSettings {
 }
 
 impl Features {
-    fn read(message: &Message) -> Result<Self, NetdevError> {
+    fn read(message: &Message) -> Result<Self, GenetlinkError> {
         let mut xdp = None;
         let mut features =
             Self { xdp: XdpFeatures::empty(), zero_copy_max_segments: None, rx_metadata: None, xsk: None };
@@ -332,7 +297,7 @@ impl Features {
 }
 
 impl QueueInfo {
-    fn read(message: &Message) -> Result<Self, NetdevError> {
+    fn read(message: &Message) -> Result<Self, GenetlinkError> {
         let (mut id, mut direction) = (None, None);
         let (mut napi, mut has_xsk) = (None, false);
         message.for_each(|kind, value| {
@@ -358,7 +323,7 @@ impl QueueInfo {
 }
 
 impl Napi {
-    fn read(message: &Message) -> Result<Self, NetdevError> {
+    fn read(message: &Message) -> Result<Self, GenetlinkError> {
         let (mut id, mut interface) = (None, None);
         let (mut irq, mut thread, mut threaded) = (None, None, None);
         let (mut defer_hard_irqs, mut gro_flush_timeout, mut irq_suspend_timeout) = (None, None, None);
@@ -398,12 +363,12 @@ impl Napi {
     }
 }
 
-fn only(answers: &[Message]) -> Result<&Message, NetdevError> {
-    answers.first().ok_or_else(|| NetdevError::malformed("it is empty"))
+fn only(answers: &[Message]) -> Result<&Message, GenetlinkError> {
+    answers.first().ok_or_else(|| GenetlinkError::malformed("it is empty"))
 }
 
-fn missing(what: &str) -> NetdevError {
-    NetdevError::Malformed(format!("{what} is missing"))
+fn missing(what: &str) -> GenetlinkError {
+    GenetlinkError::Malformed(format!("{what} is missing"))
 }
 
 fn number(kind: u16, value: u32) -> DefaultNla {
@@ -454,7 +419,8 @@ display_flags!(XdpFeatures, RxMetadata, XskFeatures);
 
 #[cfg(test)]
 mod tests {
-    use super::{genetlink::tests::message, *};
+    use super::*;
+    use crate::device::interface::genetlink::tests::message;
 
     #[test]
     fn what_a_newer_kernel_has_more_is_kept_and_shown() {
@@ -529,7 +495,7 @@ mod tests {
         assert_eq!(netdev.napis(1).expect("lo").unwrap_or_default(), []);
         let error = netdev.features(0x7fff_fff0).expect_err("no such interface");
         assert!(
-            matches!(&error, NetdevError::Refused(error) if error.raw_os_error() == Some(libc::ENODEV)),
+            matches!(&error, GenetlinkError::Refused(error) if error.raw_os_error() == Some(libc::ENODEV)),
             "{error}"
         );
         assert_eq!(netdev.napi(u32::MAX).expect("an answer"), None);

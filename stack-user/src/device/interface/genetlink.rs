@@ -11,8 +11,6 @@ use netlink_packet_core::{
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_GENERIC};
 use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
 
-use super::NetdevError;
-
 /// `struct genlmsghdr`: the command, the family's version, and two bytes that are reserved.
 const HEADER: usize = 4;
 /// `GENL_ID_CTRL`: the family that knows the numbers of the others.
@@ -26,9 +24,41 @@ const CTRL_ATTR_MCAST_GRP_ID: u16 = 2;
 /// Of every family that is asked here.
 const VERSION: u8 = 1;
 
+/// The kernel did not do what a family was asked for.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum GenetlinkError {
+    /// It said why not.
+    #[error("the kernel refused: {0}")]
+    Refused(io::Error),
+    /// Its answer makes no sense.
+    #[error("the kernel's answer over generic netlink makes no sense: {0}")]
+    Malformed(String),
+    /// It was not reached.
+    #[error("asking the kernel over generic netlink failed: {0}")]
+    Os(#[from] io::Error),
+}
+
+impl GenetlinkError {
+    pub(super) fn malformed(what: &str) -> Self {
+        Self::Malformed(what.to_owned())
+    }
+
+    /// Whether the kernel has no such command.
+    pub(super) fn is_unknown_command(&self) -> bool {
+        matches!(self, Self::Refused(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP))
+    }
+}
+
+impl From<DecodeError> for GenetlinkError {
+    fn from(error: DecodeError) -> Self {
+        Self::Malformed(error.to_string())
+    }
+}
+
 /// A socket to the kernel, and a family's number.
 #[derive(Debug)]
-pub(in crate::device::interface) struct Family {
+pub(super) struct Family {
     socket: Socket,
     id: u16,
     /// Its groups, whose members are told what happens: name and number.
@@ -46,27 +76,27 @@ pub(super) enum Wanted {
 
 /// A message of a family: a command and its attributes, as bytes.
 #[derive(Debug)]
-pub(in crate::device::interface) struct Message {
+pub(super) struct Message {
     family: u16,
-    pub(in crate::device::interface) command: u8,
+    pub(super) command: u8,
     attributes: Vec<u8>,
 }
 
 impl Family {
     /// The family of that name, if the kernel has it.
-    pub(in crate::device::interface) fn find(name: &str) -> Result<Option<Self>, NetdevError> {
+    pub(super) fn find(name: &str) -> Result<Option<Self>, GenetlinkError> {
         let socket = Socket::new(NETLINK_GENERIC)?;
         // The kernel has answered by the time it has taken the question. One that has not never will.
         socket.set_non_blocking(true)?;
         let controller = Self { socket, id: CONTROLLER, groups: Vec::new() };
         let name = DefaultNla::new(CTRL_ATTR_FAMILY_NAME, [name.as_bytes(), b"\0"].concat());
         let answers = match controller.ask(CTRL_CMD_GETFAMILY, &[name], Wanted::One) {
-            Err(NetdevError::Refused(error)) if error.raw_os_error() == Some(libc::ENOENT) => {
+            Err(GenetlinkError::Refused(error)) if error.raw_os_error() == Some(libc::ENOENT) => {
                 return Ok(None);
             }
             answers => answers?,
         };
-        let answer = answers.first().ok_or_else(|| NetdevError::malformed("the family has no answer"))?;
+        let answer = answers.first().ok_or_else(|| GenetlinkError::malformed("the family has no answer"))?;
         let (mut id, mut groups) = (None, Vec::new());
         answer.for_each(|kind, value| {
             match kind {
@@ -76,12 +106,12 @@ impl Family {
             }
             Ok(())
         })?;
-        let id = id.ok_or_else(|| NetdevError::malformed("the family has no number"))?;
+        let id = id.ok_or_else(|| GenetlinkError::malformed("the family has no number"))?;
         Ok(Some(Self { socket: controller.socket, id, groups }))
     }
 
     /// Has the members of a group's notices come here, if the family has that group. From then on nothing is asked here.
-    pub(in crate::device::interface) fn join(&mut self, group: &str) -> io::Result<bool> {
+    pub(super) fn join(&mut self, group: &str) -> io::Result<bool> {
         match self.groups.iter().find(|(name, _)| name == group.as_bytes()) {
             Some((_, id)) => self.socket.add_membership(*id).map(|()| true),
             None => Ok(false),
@@ -89,12 +119,12 @@ impl Family {
     }
 
     /// The socket, to wait for notices.
-    pub(in crate::device::interface) fn socket(&self) -> &Socket {
+    pub(super) fn socket(&self) -> &Socket {
         &self.socket
     }
 
     /// What has been told since the last call; `None` if it was more than there was room for.
-    pub(in crate::device::interface) fn notices(&self) -> Result<Option<Vec<Message>>, NetdevError> {
+    pub(super) fn notices(&self) -> Result<Option<Vec<Message>>, GenetlinkError> {
         let mut notices = Vec::new();
         loop {
             match self.socket.recv_from_full() {
@@ -115,7 +145,7 @@ impl Family {
         command: u8,
         attributes: &[DefaultNla],
         wanted: Wanted,
-    ) -> Result<Vec<Message>, NetdevError> {
+    ) -> Result<Vec<Message>, GenetlinkError> {
         self.socket.send_to(&self.request(command, attributes, wanted), &SocketAddr::new(0, 0), 0)?;
         self.answers()
     }
@@ -141,7 +171,7 @@ impl Family {
         Ok(socket(AddressFamily::Netlink, SockType::Raw, flags, SockProtocol::NetlinkGeneric)?)
     }
 
-    fn answers(&self) -> Result<Vec<Message>, NetdevError> {
+    fn answers(&self) -> Result<Vec<Message>, GenetlinkError> {
         let mut answers = Vec::new();
         loop {
             let (datagram, from) = self.socket.recv_from_full()?;
@@ -154,7 +184,7 @@ impl Family {
 }
 
 /// The groups of a family: a list of lists.
-fn read_groups(list: &[u8]) -> Result<Vec<(Vec<u8>, u32)>, NetdevError> {
+fn read_groups(list: &[u8]) -> Result<Vec<(Vec<u8>, u32)>, GenetlinkError> {
     let mut groups = Vec::new();
     for group in NlasIterator::new(list) {
         let (mut name, mut id) = (Vec::new(), None);
@@ -174,7 +204,7 @@ fn read_groups(list: &[u8]) -> Result<Vec<(Vec<u8>, u32)>, NetdevError> {
 }
 
 /// Appends the answers of a datagram. Returns whether the last one was among them.
-fn read(mut datagram: &[u8], answers: &mut Vec<Message>) -> Result<bool, NetdevError> {
+fn read(mut datagram: &[u8], answers: &mut Vec<Message>) -> Result<bool, GenetlinkError> {
     while !datagram.is_empty() {
         let message = NetlinkMessage::<Message>::deserialize(datagram)?;
         match message.payload {
@@ -182,7 +212,7 @@ fn read(mut datagram: &[u8], answers: &mut Vec<Message>) -> Result<bool, NetdevE
             NetlinkPayload::Error(error) => return refusal(error.raw_code()),
             NetlinkPayload::Done(done) => return refusal(done.code),
             NetlinkPayload::Noop => {}
-            _ => return Err(NetdevError::malformed("some of it was lost")),
+            _ => return Err(GenetlinkError::malformed("some of it was lost")),
         }
         let length = (message.header.length as usize).next_multiple_of(4);
         datagram = datagram.get(length..).unwrap_or_default();
@@ -191,19 +221,19 @@ fn read(mut datagram: &[u8], answers: &mut Vec<Message>) -> Result<bool, NetdevE
 }
 
 /// The end of the answers: what the kernel says of the whole is an error number, negative, or 0.
-fn refusal(code: i32) -> Result<bool, NetdevError> {
+fn refusal(code: i32) -> Result<bool, GenetlinkError> {
     match code {
         0.. => Ok(true),
-        _ => Err(NetdevError::Refused(io::Error::from_raw_os_error(code.saturating_neg()))),
+        _ => Err(GenetlinkError::Refused(io::Error::from_raw_os_error(code.saturating_neg()))),
     }
 }
 
 impl Message {
     /// Passes each attribute's kind and value.
-    pub(in crate::device::interface) fn for_each(
+    pub(super) fn for_each(
         &self,
-        mut attribute: impl FnMut(u16, &[u8]) -> Result<(), NetdevError>,
-    ) -> Result<(), NetdevError> {
+        mut attribute: impl FnMut(u16, &[u8]) -> Result<(), GenetlinkError>,
+    ) -> Result<(), GenetlinkError> {
         NlasIterator::new(&self.attributes[..]).try_for_each(|found| {
             let found = found?;
             attribute(found.kind(), found.value())
@@ -276,7 +306,7 @@ pub(super) mod tests {
         let family = Family::find("nlctrl").expect("the kernel answers").expect("it is there");
         let error = family.answers().err().expect("nothing was asked");
         assert!(
-            matches!(&error, NetdevError::Os(error) if error.kind() == io::ErrorKind::WouldBlock),
+            matches!(&error, GenetlinkError::Os(error) if error.kind() == io::ErrorKind::WouldBlock),
             "{error}"
         );
     }
@@ -292,9 +322,9 @@ pub(super) mod tests {
         assert!(read(&end(0), &mut answers).expect("an acknowledgement"));
         let refused = read(&end(-libc::ENODEV), &mut answers).expect_err("refused");
         assert!(
-            matches!(&refused, NetdevError::Refused(error) if error.raw_os_error() == Some(libc::ENODEV))
+            matches!(&refused, GenetlinkError::Refused(error) if error.raw_os_error() == Some(libc::ENODEV))
         );
-        assert!(matches!(refusal(i32::MIN), Err(NetdevError::Refused(_))));
+        assert!(matches!(refusal(i32::MIN), Err(GenetlinkError::Refused(_))));
     }
 
     fn error_message(code: i32) -> netlink_packet_core::ErrorMessage {
@@ -307,7 +337,7 @@ pub(super) mod tests {
     #[test]
     fn a_malformed_answer_is_an_error_and_never_a_panic() {
         let whole = datagram(NetlinkPayload::InnerMessage(message(&[(1, &[7, 0, 0, 0]), (3, &[1; 8])])));
-        let parse = |bytes: &[u8]| -> Result<usize, NetdevError> {
+        let parse = |bytes: &[u8]| -> Result<usize, GenetlinkError> {
             let (mut answers, mut found) = (Vec::new(), 0);
             read(bytes, &mut answers)?;
             answers.iter().try_for_each(|answer| {
