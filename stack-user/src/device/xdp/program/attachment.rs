@@ -144,8 +144,8 @@ impl fmt::Display for Held {
             }
             Self::Pinned { link } => write!(
                 f,
-                "held by BPF link {link}, which no process that we see has open, so it is pinned: `bpftool link detach id \
-                 {link}` takes the program off"
+                "held by BPF link {link}, which no process that we see has open, so it is pinned: `xstack detach IFACE` takes the \
+                 program off if `xstack attach` put it there, and else `bpftool link detach id {link}`"
             ),
             Self::Unknown => f.write_str(
                 "held by what only root may know: `bpftool net show` and `xdp-loader status` tell",

@@ -10,6 +10,8 @@ use std::{
     io,
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
+    thread,
+    time::Duration,
 };
 
 /// Below the pins.
@@ -20,6 +22,11 @@ pub(super) const DIRECTORY: &str = "owners";
 /// Each needs a queue of the NIC, so fewer than the NIC has queues would turn somebody away for nothing; more are directories
 /// that are looked through at each start.
 pub(super) const MAX: u32 = 64;
+
+/// How often a lock is tried for, and how long to wait in between: a tenth of a second in all. Shorter, and on a busy machine a
+/// directory that nobody uses is taken for used; longer, and who is refused waits for it.
+const ATTEMPTS: u32 = 10;
+const BETWEEN_ATTEMPTS: Duration = Duration::from_millis(10);
 
 /// A number that is ours until this is dropped.
 #[derive(Debug)]
@@ -136,6 +143,18 @@ fn lock_of(line: &str, file: &str) -> Option<u32> {
 /// Closing the file undoes it, which is all that a process behind a filter of system calls may do.
 pub(super) fn try_lock(directory: &Path) -> io::Result<Option<File>> {
     lock(directory, File::try_lock)
+}
+
+/// The same, with the patience that it takes when nobody has one: a process that somebody starts has all of their descriptors,
+/// locks included, until it becomes the program that it is to be.
+pub(super) fn lock_unless_used(directory: &Path) -> io::Result<Option<File>> {
+    for _ in 0..ATTEMPTS {
+        if let Some(lock) = try_lock(directory)? {
+            return Ok(Some(lock));
+        }
+        thread::sleep(BETWEEN_ATTEMPTS);
+    }
+    Ok(None)
 }
 
 /// A lock on a directory that others may have, too. None if somebody has it alone.

@@ -71,7 +71,7 @@ pub fn attach(interface: &str, wish: &Wish) -> Result<Standing, ProgramError> {
     }
     make_directory(&directory).map_err(unusable)?;
     // Nobody uses it while it is filled; and what is left of an earlier one, somebody may still use.
-    let lock = owners::try_lock(&directory).map_err(unusable)?;
+    let lock = owners::lock_unless_used(&directory).map_err(unusable)?;
     let _lock = lock.ok_or_else(|| in_use(interface, &directory))?;
     let mut pinned = Pinned::empty(&directory)?;
     let attached = match attached_already(interface, index)? {
@@ -249,7 +249,7 @@ pub enum Detached {
 pub fn detach(interface: &str, directory: Option<&Path>, force: bool) -> Result<Detached, ProgramError> {
     let directory = directory.map_or_else(|| pins::directory(interface), Path::to_owned);
     let unusable = |source: io::Error| ProgramError::keep(&directory, &source);
-    let lock = match owners::try_lock(&directory) {
+    let lock = match owners::lock_unless_used(&directory) {
         Ok(lock) => lock,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             // A name that nothing has ever had is most likely a slip.
