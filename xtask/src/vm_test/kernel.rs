@@ -219,8 +219,12 @@ fn releases(packages: &[String], flavour: Flavour) -> Vec<Release> {
         };
         let numbers = version.split('.').map(|number| number.parse().ok()).collect::<Option<Vec<u32>>>()?;
         let split = ["binary", "modules"].map(|part| format!("linux-{part}-{name}"));
-        let packages =
-            if split.iter().all(|part| is_there(part)) { split.to_vec() } else { vec![package.clone()] };
+        let packages = match split.each_ref().map(|part| is_there(part)) {
+            [true, true] => split.to_vec(),
+            [false, false] => vec![package.clone()],
+            // Of an older one the archive may have kept one half only.
+            _ => return None,
+        };
         (found == flavour).then(|| Release { name: name.to_owned(), numbers, packages })
     };
     packages.iter().filter_map(release).collect()
@@ -272,6 +276,8 @@ mod tests {
             "linux-image-7.3.4+deb13-amd64-dbg",
             "linux-binary-7.3.4+deb13-amd64",
             "linux-modules-7.3.4+deb13-amd64",
+            "linux-image-7.2.9+deb13-amd64",
+            "linux-binary-7.2.9+deb13-amd64",
             "linux-image-amd64",
             "linux-headers-7.3.4+deb13-amd64",
         ];
@@ -296,6 +302,7 @@ mod tests {
         assert_eq!(chosen("6.16+").as_deref(), Some("6.16.12+deb13-amd64"));
         assert_eq!(chosen("6.13+").as_deref(), Some("6.16.12+deb13-amd64"));
         assert_eq!(chosen("7.4+"), None);
+        assert_eq!(chosen("7.0+").as_deref(), Some("7.3.4+deb13-amd64"), "7.2.9 lacks its modules");
     }
 
     #[test]

@@ -143,8 +143,11 @@ fn machines(args: &Args, plans: &[Plan], work_dir: &Path) -> Result<(Qemu, Vec<K
 }
 
 /// Which guests, in which order: without a wish, what shows each driver with zero-copy on two kernels, each number of
-/// queues, and a kernel that has none of it. Not Linux 6.16, though it has zero-copy: 6.16.12, its last, panicked in
-/// `xsk_destruct_skb` as frames that were sent in copy mode came out of a veth, which the doctor's self-test has them do.
+/// queues, and a kernel that has none of it.
+///
+/// Left out is what was found broken here, in the kernel. 6.16.12, the last 6.16, panicked in `xsk_destruct_skb` as frames
+/// that were sent in copy mode came out of a veth. igb of 6.18.15 binds zero-copy and sends, but where receiving and sending have interrupts
+/// of their own, which is up to four queues, it receives nothing; 7.2 does.
 fn plans(args: &Args) -> Result<Vec<Plan>> {
     const MATRIX: [(Nic, u32, &str); 8] = [
         (Nic::Virtio, 1, "newest"),
@@ -152,8 +155,8 @@ fn plans(args: &Args) -> Result<Vec<Plan>> {
         (Nic::Virtio, 4, "newest"),
         (Nic::Igb, 4, "newest"),
         (Nic::Virtio, 1, "6.18+"),
-        (Nic::Igb, 2, "6.18+"),
-        (Nic::Igb, 4, "6.18+"),
+        (Nic::Igb, 2, "7.0+"),
+        (Nic::Igb, 4, "7.0+"),
         (Nic::Virtio, 1, "6.12"),
     ];
     /// How many of them a short run has.
@@ -352,7 +355,7 @@ mod tests {
     #[test]
     fn wishes_are_combined_and_nothing_is_booted_twice() {
         assert_eq!(planned("--nic virtio --kernel newest --queues 2"), ["virtio-q2-newest"]);
-        assert_eq!(planned("--nic igb --queues 4"), ["igb-q4-newest", "igb-q4-6.18+"]);
+        assert_eq!(planned("--nic igb --queues 4"), ["igb-q4-newest", "igb-q4-7.0+"]);
         assert_eq!(
             planned("--short --nic virtio --kernel 6.12 --kernel newest"),
             ["virtio-q1-6.12", "virtio-q1-newest"]

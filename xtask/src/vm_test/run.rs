@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::{self, Read},
+    io::{self, Read, Write},
     path::Path,
     process::{Child, Command, ExitStatus, Stdio},
     sync::{
@@ -92,7 +92,8 @@ pub(super) fn run(mut command: Command, files: &Path, progress: &Step, stopped: 
     let mut qemu = Running(child);
     let output = qemu.0.stdout.take().context("QEMU has no standard output")?;
 
-    let mut words = Words::default();
+    // As they come, for whoever wants to watch.
+    let mut words = Words::new(fs::File::create(files.join("scenarios.log"))?);
     let mut broke = follow(output, &mut words, SILENT_AT_MOST, progress, stopped);
     let status = qemu.end(if broke.is_some() { Duration::ZERO } else { Duration::from_secs(30) })?;
     if broke.is_none() && words.code.is_none() {
@@ -100,7 +101,6 @@ pub(super) fn run(mut command: Command, files: &Path, progress: &Step, stopped: 
     }
     let Words { mut reader, .. } = words;
     reader.end(Verdict::Failed, Instant::now());
-    fs::write(files.join("scenarios.log"), words.text)?;
     unpack_results(files);
     // With its reason, if the kernel gives one: that a guest is gone says little.
     let complaint = complaint(files);
@@ -116,39 +116,47 @@ pub(super) fn run(mut command: Command, files: &Path, progress: &Step, stopped: 
     Ok(Ended { scenarios: reader.scenarios, broke })
 }
 
-/// All that came over the serial line so far.
-#[derive(Default)]
-struct Words {
-    text: Vec<u8>,
-    /// Where the line begins that is under way.
-    line_at: usize,
+/// What comes over the serial line.
+struct Words<W> {
+    log: W,
+    /// The line under way.
+    line: Vec<u8>,
     reader: Reader,
     is_up: bool,
     /// The exit code of the scenarios.
     code: Option<i32>,
 }
 
-impl Words {
+impl<W: Write> Words<W> {
+    fn new(log: W) -> Self {
+        Self { log, line: Vec::new(), reader: Reader::default(), is_up: false, code: None }
+    }
+
     fn take(&mut self, bytes: &[u8]) {
-        self.text.extend_from_slice(bytes);
+        // A full disk does not keep the scenarios from being counted.
+        let _ = self.log.write_all(bytes);
         let now = Instant::now();
-        while let Some(length) = self.text[self.line_at..].iter().position(|byte| *byte == b'\n') {
-            let line = String::from_utf8_lossy(&self.text[self.line_at..self.line_at + length]).into_owned();
-            self.line_at += length + 1;
-            let line = line.trim_end_matches('\r');
+        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
+            self.line.extend_from_slice(piece);
+            let is_whole = piece.ends_with(b"\n");
+            let line = String::from_utf8_lossy(&self.line);
+            let line = line.trim_end_matches(['\r', '\n']);
             self.is_up |= line.starts_with(IS_UP);
-            self.code = self.code.or(line.strip_prefix(HAS_ENDED).and_then(|code| code.parse().ok()));
-            self.reader.line(line, true, now);
+            if is_whole {
+                self.code = self.code.or(line.strip_prefix(HAS_ENDED).and_then(|code| code.parse().ok()));
+            }
+            self.reader.line(line, is_whole, now);
+            if is_whole {
+                self.line.clear();
+            }
         }
-        let rest = String::from_utf8_lossy(&self.text[self.line_at..]).into_owned();
-        self.reader.line(&rest, false, now);
     }
 }
 
 /// Reads until the scenarios have ended. What is wrong otherwise is returned.
 fn follow(
     mut output: impl Read + Send + 'static,
-    words: &mut Words,
+    words: &mut Words<impl Write>,
     silent_at_most: Duration,
     progress: &Step,
     stopped: &Stopped,
@@ -222,9 +230,9 @@ fn first_complaint(log: &str) -> Option<String> {
 mod tests {
     use super::*;
 
-    fn followed(script: &str) -> (Option<String>, Words) {
+    fn followed(script: &str) -> (Option<String>, Words<io::Sink>) {
         let mut shell = Command::new("sh").args(["-c", script]).stdout(Stdio::piped()).spawn().unwrap();
-        let mut words = Words::default();
+        let mut words = Words::new(io::sink());
         let stopped = Stopped(Arc::default());
         let step = Step::start("test");
         let broke = follow(shell.stdout.take().unwrap(), &mut words, SILENT_AT_MOST, &step, &stopped);
@@ -251,7 +259,7 @@ mod tests {
 
     #[test]
     fn a_signal_ends_a_guest() {
-        let mut words = Words::default();
+        let mut words = Words::new(io::sink());
         let stopped = Stopped(Arc::new(AtomicBool::new(true)));
         let (silent, _open) = io::pipe().unwrap();
         let broke = follow(silent, &mut words, SILENT_AT_MOST, &Step::start("test"), &stopped);
@@ -261,7 +269,7 @@ mod tests {
     #[test]
     fn a_guest_that_says_nothing_hangs_and_it_is_told_where() {
         let hang = |said: &[u8]| {
-            let mut words = Words::default();
+            let mut words = Words::new(io::sink());
             words.take(said);
             let (silent, _open) = io::pipe().unwrap();
             let stopped = Stopped(Arc::default());

@@ -31,14 +31,16 @@ impl Wire {
     }
 
     /// QEMU's ends of it.
-    pub(super) fn netdevs(&self) -> [String; 2] {
+    pub(super) fn netdevs(&self) -> Vec<String> {
         match self {
-            Self::Hub => ["under-test", "peer"].map(|id| format!("hubport,hubid=0,id={id}")),
+            // The third end is open. Without it the hub waits for the one card that a frame is for, and the sender's ring with it: on
+            // a real wire nobody waits for a card that is not ready, which one is when its link flaps.
+            Self::Hub => ["under-test", "peer", "open"].map(|id| format!("hubport,hubid=0,id={id}")).to_vec(),
             Self::Bridge(Bridge { queues, .. }) => {
                 let tap = |id: &str, name: &str, queues: &str| {
                     format!("tap,id={id},ifname={name},script=no,downscript=no,vhost=off{queues}")
                 };
-                [tap("under-test", UNDER_TEST, &format!(",queues={queues}")), tap("peer", PEER, "")]
+                vec![tap("under-test", UNDER_TEST, &format!(",queues={queues}")), tap("peer", PEER, "")]
             }
         }
     }
