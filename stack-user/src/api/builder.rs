@@ -179,6 +179,19 @@ pub enum StartError {
         /// What is in the way.
         source: OpenError,
     },
+    /// The driver has made queues of its own for the XDP program.
+    #[error(
+        "with an XDP program, {interface} receives on {now} queues where {before} are set up, and drivers are known to bring the \
+         kernel down when sockets on such queues end: say `{}` first, which leaves no room for them", queues_set_up(interface, *now, *before).command()
+    )]
+    AddedQueues {
+        /// The interface.
+        interface: String,
+        /// Before the program was attached.
+        before: u32,
+        /// Since then.
+        now: u32,
+    },
     /// The card puts frames in a queue that is not bound.
     #[error(
         "{interface} spreads what it receives over its queues, queue {unbound} among them, and only queue {bound} is bound: \
@@ -518,6 +531,11 @@ async fn wait_for_carrier(interface: &Interface) -> Result<(), InterfaceError> {
 /// How to have all frames on the first queue, which is also where cards put what has no hash.
 fn only_first_queue(interface: &str) -> Change {
     Change::Steer { interface: interface.to_owned(), start: 0, equal: 1 }
+}
+
+/// How to have as many queues as a driver makes for itself.
+fn queues_set_up(interface: &str, combined: u32, was: u32) -> Change {
+    Change::Queues { interface: interface.to_owned(), combined, was }
 }
 
 /// How to do without a queue and those after it.

@@ -39,6 +39,12 @@ impl Builder {
         program: &mut Program,
     ) -> Result<Vec<Queue>, StartError> {
         let mut numbers = interface.queues(self.queue);
+        let now = interface.queues(None).len() as u32;
+        if self.queue.is_none() && now > interface.rx_queues {
+            // virtio takes them away again with the program, while sockets are bound to them if we were killed.
+            let (interface, before) = (interface.name.clone(), interface.rx_queues);
+            return Err(StartError::AddedQueues { interface, before, now });
+        }
         let options = xdp::Options {
             copying: self.copying(interface, program),
             ring_size: self.ring_size.get(),

@@ -152,7 +152,8 @@ impl XdpDevice {
         let given = self.queues[queue].fill.give(umem, &mut self.lent, count, self.is_zero_copy);
         self.receiving[queue] += given;
         self.is_short |= self.receiving[queue] < self.receiving_max / 2;
-        if had == 0 && given > 0 {
+        // Only a driver looks at the ring by itself; the kernel that copies does when a frame is there.
+        if self.is_zero_copy && had == 0 && given > 0 {
             self.check_fill_at = Some(self.now + FILL_RECHECK);
         }
         self.wake_receiver(queue);
