@@ -206,6 +206,18 @@ pub enum StartError {
         /// One that is not.
         unbound: u32,
     },
+    /// The kernel would not survive it.
+    #[error(
+        "Linux {release} panics when a frame that an AF_XDP socket sent by a copy comes out of a veth pair, and {interface} is \
+         one: use a kernel before 6.16.8, or 6.17.11, 6.18 or later. If yours is mended in spite of its number, say \
+         --mode native-copy"
+    )]
+    KernelPanics {
+        /// The interface.
+        interface: String,
+        /// The kernel's release.
+        release: String,
+    },
     /// The address can't be used on this link.
     #[error(transparent)]
     Route(#[from] RouteError),

@@ -7,6 +7,7 @@ pub mod busy_poll;
 pub mod capture;
 pub mod fault;
 pub mod interface;
+pub mod kernel;
 mod long;
 pub mod memory;
 mod processes;

@@ -2,7 +2,7 @@
 //!
 //! All messages that tell somebody what to say have it from here, and so has whoever does it for them.
 
-use std::{fs, io, path::Path};
+use std::{borrow::Cow, fs, io, path::Path};
 
 use nix::mount::{MsFlags, mount};
 
@@ -86,29 +86,27 @@ impl Change {
     /// The command that makes it, for a shell.
     pub fn command(&self) -> String {
         match self {
-            Self::Up { interface } => format!("sudo ip link set {interface} up"),
-            Self::Mtu { interface, mtu, .. } => format!("sudo ip link set {interface} mtu {mtu}"),
+            Self::Up { interface } => format!("sudo ip link set {} up", quoted(interface)),
+            Self::Mtu { interface, mtu, .. } => format!("sudo ip link set {} mtu {mtu}", quoted(interface)),
             Self::Offload { interface, namespace, offload, on } => {
                 let there = namespace.as_ref().map(Namespace::command_prefix).unwrap_or_default();
                 let on = if *on { "on" } else { "off" };
-                format!("sudo {there}ethtool -K {interface} {offload} {on}")
+                format!("sudo {there}ethtool -K {} {offload} {on}", quoted(interface))
             }
             Self::Queues { interface, combined, .. } => {
-                format!("sudo ethtool -L {interface} combined {combined}")
+                format!("sudo ethtool -L {} combined {combined}", quoted(interface))
             }
             Self::Steer { interface, start: 0, equal } => {
-                format!("sudo ethtool -X {interface} equal {equal}")
+                format!("sudo ethtool -X {} equal {equal}", quoted(interface))
             }
             Self::Steer { interface, start, equal } => {
-                format!("sudo ethtool -X {interface} start {start} equal {equal}")
+                format!("sudo ethtool -X {} start {start} equal {equal}", quoted(interface))
             }
             Self::Sysctl { name, value, .. } => format!("sudo sysctl -w {name}={value}"),
             Self::MountBpffs => format!("sudo mount -t bpf bpf {BPFFS}"),
             Self::Detach { interface, generic } => {
-                format!(
-                    "sudo ip link set dev {interface} {} off",
-                    if *generic { "xdpgeneric" } else { "xdp" }
-                )
+                let xdp = if *generic { "xdpgeneric" } else { "xdp" };
+                format!("sudo ip link set dev {} {xdp} off", quoted(interface))
             }
         }
     }
@@ -116,7 +114,7 @@ impl Change {
     /// The command that takes it back; `None` where there is no way back, or none that is known.
     pub fn undo(&self) -> Option<String> {
         let back = match self.clone() {
-            Self::Up { interface } => return Some(format!("sudo ip link set {interface} down")),
+            Self::Up { interface } => return Some(format!("sudo ip link set {} down", quoted(&interface))),
             Self::Mtu { interface, mtu, was: Some(was) } => Self::Mtu { interface, mtu: was, was: Some(mtu) },
             Self::Offload { interface, namespace, offload, on } => {
                 Self::Offload { interface, namespace, offload, on: !on }
@@ -124,7 +122,9 @@ impl Change {
             Self::Queues { interface, combined, was } => {
                 Self::Queues { interface, combined: was, was: combined }
             }
-            Self::Steer { interface, .. } => return Some(format!("sudo ethtool -X {interface} default")),
+            Self::Steer { interface, .. } => {
+                return Some(format!("sudo ethtool -X {} default", quoted(&interface)));
+            }
             Self::Sysctl { name, value, was } => Self::Sysctl { name, value: was, was: value },
             Self::MountBpffs => return Some(format!("sudo umount {BPFFS}")),
             Self::Mtu { was: None, .. } | Self::Detach { .. } => return None,
@@ -158,6 +158,12 @@ impl Change {
             Self::Steer { .. } | Self::Detach { .. } => Err(io::ErrorKind::Unsupported.into()),
         }
     }
+}
+
+/// A name as a shell takes it for one word. The kernel lets an interface be called `$(reboot)`, and whoever owns another
+/// namespace calls the interfaces there as he likes.
+pub fn quoted(name: &str) -> Cow<'_, str> {
+    shlex::try_quote(name).unwrap_or(Cow::Borrowed("''"))
 }
 
 /// The command that switches an interface on.
@@ -254,6 +260,34 @@ mod tests {
         ];
         for (change, command, undo) in table {
             assert_eq!((change.command().as_str(), change.undo().as_deref()), (command, undo));
+        }
+    }
+
+    /// Whatever somebody called his interface or namespace, the shell of who pastes the command sees one word.
+    #[test]
+    fn a_hostile_name_is_one_word_of_the_command() {
+        for name in ["$(reboot)", ";reboot;", "a b", "a'b", "`id`", "a\nb", "", "eth1"] {
+            let change = Change::Offload {
+                interface: name.to_owned(),
+                namespace: Some(Namespace::Named(name.to_owned())),
+                offload: Offload::TxChecksum,
+                on: false,
+            };
+            let words = shlex::split(&change.command()).expect("a command");
+            let expected = ["sudo", "ip", "netns", "exec", name, "ethtool", "-K", name, "tx", "off"];
+            assert_eq!(words, expected);
+            for change in [
+                Change::Up { interface: name.to_owned() },
+                Change::Mtu { interface: name.to_owned(), mtu: 1500, was: Some(9000) },
+                Change::Queues { interface: name.to_owned(), combined: 2, was: 1 },
+                Change::Steer { interface: name.to_owned(), start: 1, equal: 2 },
+                Change::Detach { interface: name.to_owned(), generic: false },
+            ] {
+                for command in [Some(change.command()), change.undo()].into_iter().flatten() {
+                    let words = shlex::split(&command).expect("a command");
+                    assert!(words.iter().any(|word| word == name), "{command}");
+                }
+            }
         }
     }
 

@@ -9,7 +9,8 @@ use crate::{
         capture::{Capture, Recorder},
         fault::{Fault, FaultSpec},
         interface::Interface,
-        xdp::{self, Bound, Copying, XdpDevice, program::Program},
+        kernel,
+        xdp::{self, Bound, Copying, Mode, XdpDevice, program::Program},
     },
     net::rss::Rss,
     rng::Rng,
@@ -38,6 +39,10 @@ impl Builder {
         interface: &Interface,
         program: &mut Program,
     ) -> Result<Vec<Queue>, StartError> {
+        let release = kernel::release();
+        if is_fatal(interface.driver.as_deref(), self.mode, &release) {
+            return Err(StartError::KernelPanics { interface: interface.name.clone(), release });
+        }
         let mut numbers = interface.queues(self.queue);
         let now = interface.queues(None).len() as u32;
         if self.queue.is_none() && now > interface.rx_queues {
@@ -204,6 +209,12 @@ fn check_spread(interface: &Interface, bound: u32) -> Result<(), StartError> {
     Ok(())
 }
 
+/// Whether the kernel would not survive our frames. Who names a mode that copies knows that it does.
+fn is_fatal(driver: Option<&str>, mode: Mode, release: &str) -> bool {
+    let insists = matches!(mode, Mode::NativeCopy | Mode::Generic);
+    driver == Some("veth") && !insists && kernel::panics_on_copied_frames(release)
+}
+
 /// Where frames for us may arrive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Spread {
@@ -227,6 +238,18 @@ fn judge(table: &[u32], rules: u32, bound: u32) -> Spread {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_veth_pair_is_refused_where_the_kernel_would_panic() {
+        let (veth, card) = (Some("veth"), Some("igb"));
+        assert!(is_fatal(veth, Mode::Auto, "6.16.12") && is_fatal(veth, Mode::Native, "6.17.0-8-generic"));
+        assert!(!is_fatal(card, Mode::Auto, "6.16.12") && !is_fatal(None, Mode::Auto, "6.16.12"));
+        assert!(!is_fatal(veth, Mode::NativeCopy, "6.16.12"), "somebody insists");
+        assert!(!is_fatal(veth, Mode::Auto, "6.18.44"));
+        let (interface, release) = ("eth1".to_owned(), "6.16.12".to_owned());
+        let error = StartError::KernelPanics { interface, release }.to_string();
+        assert!(error.contains("6.18 or later") && error.contains("--mode native-copy"), "{error}");
+    }
 
     #[test]
     fn one_queue_is_enough_if_the_card_uses_no_other() {

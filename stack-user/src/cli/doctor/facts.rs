@@ -83,24 +83,6 @@ pub struct Host {
     pub vendor: Option<String>,
 }
 
-impl Host {
-    /// Whether the kernel panics when a frame that was sent in copy mode comes out of the other end of a veth pair.
-    ///
-    /// From 6.16.8 and 6.17 on (commit 30f241fcf52a) what a sent frame is accounted by was kept where whoever receives it
-    /// writes as well; 6.17.11 and 6.18 (commit 0ebc27a4c67d) keep it elsewhere. 6.16 ended without that.
-    pub fn panics_on_copied_frames(&self) -> bool {
-        let mut numbers =
-            self.release.split(|c: char| !c.is_ascii_digit()).map_while(|number| number.parse().ok());
-        let (major, minor) = (numbers.next(), numbers.next());
-        let patch: u32 = numbers.next().unwrap_or(0);
-        match (major, minor) {
-            (Some(6u32), Some(16)) => patch >= 8,
-            (Some(6), Some(17)) => patch < 11,
-            _ => false,
-        }
-    }
-}
-
 /// Capabilities that matter here.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Capabilities {
@@ -184,24 +166,4 @@ pub struct Interrupt {
     pub number: u32,
     /// The CPUs that it may go to, as the kernel writes them: `0-3,7`.
     pub cpus: String,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn kernels_that_panic_are_known_by_their_release() {
-        let panics =
-            |release: &str| Host { release: release.to_owned(), ..Host::default() }.panics_on_copied_frames();
-        for release in ["6.16.8", "6.16.12+deb13-cloud-amd64", "6.17.0-8-generic", "6.17", "6.17.10-arch1-1"]
-        {
-            assert!(panics(release), "{release}");
-        }
-        for release in
-            ["6.12.117+deb13", "6.16.7", "6.17.11-300.fc43", "6.18.0", "7.3.4+deb13-amd64", "next", ""]
-        {
-            assert!(!panics(release), "{release}");
-        }
-    }
 }

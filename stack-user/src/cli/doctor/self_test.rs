@@ -28,6 +28,7 @@ use crate::{
     api::{AddressChoice, Stack, TcpListener, TcpStream},
     device::{
         interface::{self, features},
+        kernel::panics_on_copied_frames,
         unprivileged,
         xdp::program,
     },
@@ -110,7 +111,7 @@ impl SelfTest {
 
 /// Runs it, in a thread and a network namespace of its own; not in a kernel that it would bring down.
 pub async fn run(host: &Host) -> SelfTest {
-    if host.panics_on_copied_frames() {
+    if panics_on_copied_frames(&host.release) {
         return SelfTest::skipped(format!("Linux {} would panic: install 6.18 or later", host.release), None);
     }
     if !Uid::effective().is_root() {

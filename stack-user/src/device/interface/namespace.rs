@@ -20,7 +20,7 @@ use rtnetlink::{
     },
 };
 
-use crate::device::unprivileged;
+use crate::device::{remedy::quoted, unprivileged};
 
 /// Where `ip netns` keeps the names of namespaces.
 const NAMED: &str = "/run/netns";
@@ -42,7 +42,7 @@ impl Namespace {
     /// What to put before a command so that it runs there.
     pub fn command_prefix(&self) -> String {
         match self {
-            Self::Named(name) => format!("ip netns exec {name} "),
+            Self::Named(name) => format!("ip netns exec {} ", quoted(name)),
             Self::Process(pid) => format!("nsenter --net=/proc/{pid}/ns/net "),
         }
     }

@@ -4,23 +4,23 @@ use std::{collections::BTreeSet, fs, path::Path, str::FromStr};
 
 use caps::{CapSet, Capability};
 use nix::{
-    sys::{
-        resource::{RLIM_INFINITY, Resource, getrlimit},
-        utsname::uname,
-    },
+    sys::resource::{RLIM_INFINITY, Resource, getrlimit},
     unistd::Uid,
 };
 
 use crate::{
     cli::doctor::facts::{Capabilities, Host, HugePages},
-    device::remedy::{BPFFS, sysctl_path},
+    device::{
+        kernel,
+        remedy::{BPFFS, sysctl_path},
+    },
 };
 
 const CPUS_OF_NODES: &str = "/sys/devices/system/node";
 
 pub(super) fn look() -> Host {
     let protocols = fs::read_to_string("/proc/net/protocols").ok();
-    let release = uname().map(|name| name.release().to_string_lossy().into_owned()).unwrap_or_default();
+    let release = kernel::release();
     Host {
         version: version(&release),
         release,

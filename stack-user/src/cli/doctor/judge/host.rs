@@ -6,7 +6,7 @@ use crate::{
         finding::{Apply, Finding, Fix},
     },
     device::{
-        CHUNK_SIZE,
+        CHUNK_SIZE, kernel,
         remedy::{self, Change, UNLIMITED_MEMLOCK},
         xdp::{CHUNKS_PER_QUEUE, Options},
     },
@@ -26,7 +26,7 @@ pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
     let host = &facts.host;
     let queues = facts.interfaces.iter().map(|interface| interface.details.rx_queues as usize).max();
     [
-        kernel(host),
+        kernel_release(host),
         af_xdp(host),
         btf(host),
         jit(host),
@@ -41,7 +41,7 @@ pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
     .collect()
 }
 
-fn kernel(host: &Host) -> Option<Finding> {
+fn kernel_release(host: &Host) -> Option<Finding> {
     const CHECK: &str = "kernel";
     let release = &host.release;
     let version = host.version?;
@@ -52,13 +52,13 @@ fn kernel(host: &Host) -> Option<Finding> {
             "the XDP program takes frames in several buffers, which kernels before 5.18 refuse",
         )
         .advise("install a kernel from 5.18 on")
-    } else if host.panics_on_copied_frames() {
+    } else if kernel::panics_on_copied_frames(release) {
         Finding::warning(
             CHECK,
             format!("Linux {release} panics when a frame that is sent in copy mode comes out of a veth pair"),
             "it is a fault of 6.16.8 and later and of 6.17 up to 6.17.10: the whole machine stops",
         )
-        .advise("install 6.17.11, 6.18 or later; until then run xstack on cards only, not on veth pairs")
+        .advise("install 6.17.11, 6.18 or later; until then xstack refuses to run on veth pairs")
     } else if version < TELLS_FEATURES {
         Finding::note(
             CHECK,

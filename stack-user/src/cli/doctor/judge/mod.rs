@@ -13,7 +13,7 @@ use super::{
     facts::{Facts, Seen},
     finding::{Finding, Unseen},
 };
-use crate::cli::doctor::facts::Interface;
+use crate::{cli::doctor::facts::Interface, device::remedy::quoted};
 
 /// What to make of it all: the machine's findings first, then each interface's.
 pub(super) fn findings(facts: &Facts) -> Vec<Finding> {
@@ -51,7 +51,7 @@ pub(super) fn unseen(facts: &Facts) -> Vec<Unseen> {
             unseen.push(Unseen { what: format!("{what} {name}"), why: why.to_owned(), command });
         };
         if let Seen::Unknown(why) = &interface.program {
-            tell("the XDP program on", why, format!("sudo bpftool net show dev {name}"));
+            tell("the XDP program on", why, format!("sudo bpftool net show dev {}", quoted(name)));
         }
         if let Seen::Known(Some(program)) = &interface.program
             && program.name.is_none()
@@ -67,12 +67,16 @@ pub(super) fn unseen(facts: &Facts) -> Vec<Unseen> {
             );
         }
         if let Seen::Unknown(why) = &interface.xdp {
-            tell("what the driver can do with XDP on", why, format!("sudo xdp-loader features {name}"));
+            tell(
+                "what the driver can do with XDP on",
+                why,
+                format!("sudo xdp-loader features {}", quoted(name)),
+            );
         }
         if let Some(peer) = interface.details.peer.as_ref().filter(|peer| peer.features.is_none()) {
             let command = match &peer.namespace {
                 Some(there) => format!("sudo {}ip -details link show", there.command_prefix()),
-                None => format!("sudo xstack doctor --no-self-test {name}"),
+                None => format!("sudo xstack doctor --no-self-test {}", quoted(name)),
             };
             tell("the other end of", "it is in a network namespace that only root may look into", command);
         }

@@ -5,7 +5,10 @@ use crate::{
         facts::{Interface, Seen, Socket},
         finding::{Apply, Finding, Fix},
     },
-    device::{remedy::Change, xdp::program::OnInterface},
+    device::{
+        remedy::{Change, quoted},
+        xdp::program::OnInterface,
+    },
 };
 
 pub(super) fn judge(interface: &Interface) -> Vec<Finding> {
@@ -46,7 +49,7 @@ fn program(interface: &Interface) -> Option<Finding> {
                 format!("libxdp's dispatcher is on {name}: {told}"),
                 "several XDP programs share the interface by it, and ours may be one of them",
             )
-            .fixed_by(Fix::command(format!("sudo xdp-loader status {name}"))),
+            .fixed_by(Fix::command(format!("sudo xdp-loader status {}", quoted(name)))),
         );
     }
     if program.name.is_none() {

@@ -7,7 +7,7 @@ use crate::{
         facts::{Facts, Interface},
         finding::{Apply, Finding, Fix},
     },
-    device::remedy::Change,
+    device::remedy::{Change, quoted},
 };
 
 pub(super) fn judge(facts: &Facts, interface: &Interface) -> Vec<Finding> {
@@ -81,7 +81,7 @@ fn spread(interface: &Interface) -> Option<Finding> {
             format!("{name} spreads what it receives over {} of {} queues", used.len(), details.rx_queues),
             "the others are bound, and take memory, for nothing",
         )
-        .fixed_by(Fix::command(format!("sudo ethtool -X {name} default")))
+        .fixed_by(Fix::command(format!("sudo ethtool -X {} default", quoted(name))))
     } else {
         Finding::ok(
             CHECK,
