@@ -31,6 +31,7 @@ mod bind;
 mod busy_poll;
 mod coexist;
 mod doctor;
+mod jumbo;
 mod kill;
 mod lossy;
 mod queues;

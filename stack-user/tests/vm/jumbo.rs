@@ -1,0 +1,65 @@
+//! A link with an MTU of 9000: in several chunks where the driver may copy, and zero-copy in as much as a chunk holds.
+
+use std::{fs, os::unix::fs::PermissionsExt};
+
+use crate::{
+    guest::{Guest, NIC, Nic, OURS, PEER_NIC, Story, content, fetch, sized},
+    process::assert_same_bytes,
+};
+
+/// A guest with that MTU on both sides of its wire; `None`, with a SKIP line, if its driver runs no XDP program then.
+fn jumbo_guest(scenario: &'static str) -> Option<Guest> {
+    let guest = Guest::new(scenario)?;
+    if guest.nic() == Nic::Igb {
+        guest.skip("igb runs no XDP program beyond an MTU of 3000");
+        return None;
+    }
+    guest.ip(&format!("link set {NIC} mtu 9000"));
+    guest.on_peer(|| guest.ip(&format!("link set {PEER_NIC} mtu 9000")));
+    Some(guest)
+}
+
+/// Fetches and serves with these options before the command, and tells how the sockets were bound.
+fn both_ways(guest: &Guest, options: &[&str]) -> Story {
+    let length = sized(1_000_000, 10_000_000);
+    let server = guest.serve();
+    let url = server.url(length);
+    let outcome = guest.run_xstack(&[options, &["curl", "-v", "--silent", "--show-error", &url]].concat());
+    let story = Story(outcome.stderr.clone());
+    assert_same_bytes(&outcome.body(), &content(length), "what the kernel sends");
+
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("body"), content(length)).unwrap();
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let at = directory.path().to_string_lossy().into_owned();
+    let serving = guest.start_xstack(&[options, &["serve", "--listen", "8080", &at]].concat());
+    let body = guest.on_peer(|| fetch(format!("{OURS}:8080").parse().unwrap(), "/body"));
+    assert_same_bytes(&body, &content(length), "what we send");
+    drop(serving);
+    guest.wait_until("the program is gone", || !guest.has_program());
+    story
+}
+
+#[test]
+fn jumbo_frames_are_copied_in_several_chunks_where_zero_copy_takes_one_only() {
+    let Some(guest) = jumbo_guest("jumbo_several") else { return };
+    let story = both_ways(&guest, &[]);
+    assert!(story.bound().starts_with("copy, multi-buffer, "), "{}", story.bound());
+    if guest.has_zero_copy() {
+        let told = "driver has zero-copy for frames in one chunk only";
+        assert!(story.0.contains(told), "{}", story.0);
+    }
+    story.assert_frames_conserved();
+}
+
+#[test]
+fn zero_copy_on_a_jumbo_link_takes_what_a_chunk_holds() {
+    let Some(guest) = jumbo_guest("jumbo_zero_copy") else { return };
+    if !guest.require_zero_copy() {
+        return;
+    }
+    let story = both_ways(&guest, &["--mode", "native-zerocopy"]);
+    assert!(story.bound().starts_with("zero-copy, queue"), "{}", story.bound());
+    assert!(story.0.contains("takes packets of 9000 bytes"), "it has to say what is lost: {}", story.0);
+    story.assert_frames_conserved();
+}
