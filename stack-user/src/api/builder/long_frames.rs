@@ -12,11 +12,17 @@ use crate::{
     telemetry::STORY,
 };
 
+/// Bytes at the end of a chunk that drivers keep for themselves in zero-copy mode: the kernel's `skb_shared_info`, and a few
+/// more. Lower, and they refuse the MTU that we advise; higher, and it is smaller than it has to be.
+const KEPT_BY_DRIVERS: usize = 324;
+
 /// Says so if frames of the interface's MTU can't be had, or not without a copy, and what would help.
 pub(super) fn tell(interface: &Interface, bound: &Bound, asked: Copying) {
     let Interface { name, mtu, .. } = interface;
     let longest = bound.longest_in_one();
-    let smaller = Change::Mtu { interface: name.clone(), mtu: longest as u32, was: Some(*mtu) }.command();
+    let smaller =
+        Change::Mtu { interface: name.clone(), mtu: (longest - KEPT_BY_DRIVERS) as u32, was: Some(*mtu) }
+            .command();
     if !bound.takes(*mtu) {
         let why = match asked {
             Copying::ZeroCopy => {
