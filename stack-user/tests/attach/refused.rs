@@ -107,6 +107,47 @@ fn what_xdp_loader_pinned_is_used_and_not_taken_off() {
     });
 }
 
+/// A directory without our record is somebody else's, whatever the names in it are, and whether or not their program is on the
+/// interface.
+#[test]
+fn what_others_pinned_is_left_alone_by_attach_and_detach() {
+    test_in_namespace("attach::what_others_pinned_is_left_alone_by_attach_and_detach", || {
+        for names in [&["program", "link"][..], &[abi::ABI, abi::CLAIMS, abi::XSKS], &["anything"]] {
+            let pins = Path::new("/sys/fs/bpf/others");
+            fs::create_dir(pins).unwrap();
+            for name in names {
+                Array::<MapData, u32>::create(1, 0).unwrap().pin(pins.join(name)).unwrap();
+            }
+            for verb in [&["attach"][..], &["detach"], &["detach", "--force"]] {
+                let arguments = [verb, &[HERE, "--pins", "/sys/fs/bpf/others"]].concat();
+                let error = fails(&arguments, 45);
+                assert!(error.contains("pinned by somebody else, and is left alone"), "{error}");
+                assert_eq!(fs::read_dir(pins).unwrap().count(), names.len(), "{arguments:?}");
+                assert!(!has_program(HERE));
+            }
+            fs::remove_dir_all(pins).unwrap();
+        }
+    });
+}
+
+/// The record comes first and goes last, so that what is there with it is ours.
+#[test]
+fn what_a_killed_attach_left_is_in_nobodys_way() {
+    test_in_namespace("attach::what_a_killed_attach_left_is_in_nobodys_way", || {
+        for verb in ["attach", "detach"] {
+            fs::create_dir_all(PINS).unwrap();
+            std::os::unix::fs::symlink("link-1", Path::new(PINS).join("attached")).unwrap();
+            Array::<MapData, u32>::create(1, 0).unwrap().pin(Path::new(PINS).join(abi::XSKS)).unwrap();
+            succeeds(&[verb, HERE]);
+            assert_eq!(has_program(HERE), verb == "attach");
+            if verb == "attach" {
+                succeeds(&["detach", HERE]);
+            }
+            assert!(!Path::new(PINS).exists());
+        }
+    });
+}
+
 /// Tells this test that it is the process that has the interface.
 const HOLDER: &str = "XSTACK_TEST_HOLDER";
 

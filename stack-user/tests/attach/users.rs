@@ -3,6 +3,7 @@
 use std::{
     fs,
     os::unix::fs::PermissionsExt as _,
+    path::Path,
     process::{Command, Stdio},
 };
 
@@ -125,6 +126,30 @@ fn ordinary(program: &str, group: &str, capabilities: &str) -> Command {
         .args([format!("--inh-caps={capabilities}"), format!("--ambient-caps={capabilities}")])
         .args([&format!("--bounding-set={capabilities}"), "--", program]);
     command
+}
+
+/// The umask of a service holds in a BPF file system, too.
+#[test]
+fn a_group_gets_to_the_pins_whatever_the_umask_was() {
+    super::test_in_namespace("attach::a_group_gets_to_the_pins_whatever_the_umask_was", || {
+        fs::set_permissions("/sys/fs/bpf", fs::Permissions::from_mode(0o711)).unwrap();
+        let elsewhere = "/sys/fs/bpf/far/away/eth1";
+        for pins in [PINS, elsewhere] {
+            let attach = format!("umask 077; {XSTACK} attach {HERE} --group {GROUP} --pins {pins}");
+            run("sh", &["-c", &attach]);
+            let reads = |group| {
+                let map = format!("{pins}/XSKS");
+                ordinary("test", group, "-all").args(["-r", &map]).status().unwrap().success()
+            };
+            assert!(reads(GROUP) && !reads("64125"), "{pins}");
+            succeeds(&["detach", HERE, "--pins", pins]);
+        }
+        // One that was made by somebody else is told, and nothing is done.
+        fs::set_permissions("/sys/fs/bpf/far", fs::Permissions::from_mode(0o700)).unwrap();
+        let error = fails(&["attach", HERE, "--group", GROUP, "--pins", elsewhere], 45);
+        assert!(error.contains("`sudo chmod o+x /sys/fs/bpf/far`"), "{error}");
+        assert!(!has_program(HERE) && !Path::new(elsewhere).exists());
+    });
 }
 
 /// The kernel's own rules: who has a map open may change it (Linux 5.19), who may open a pin is decided by its mode, and only

@@ -64,17 +64,6 @@ pub async fn attach(options: AttachOptions, global: &GlobalOptions, mut console:
     let attached = interface(options.interface.as_deref(), global).and_then(|interface| {
         let pins = options.pins.unwrap_or_else(|| program::directory(&interface));
         let group = options.group.as_deref().map(|name| group(name)).transpose()?;
-        if let (Some(group), Some(name)) = (group, &options.group) {
-            let closed = persistent::closed_above(&pins, group);
-            let unusable = |error| Failure::Interface(format!("cannot look at {}: {error}", pins.display()));
-            if let Some(closed) = closed.map_err(unusable)? {
-                let closed = closed.display();
-                return Err(Failure::Interface(format!(
-                    "members of {name} can't pass {closed}: `sudo chmod o+x {closed}` lets everybody, and each thing in it keeps \
-                     its own mode"
-                )));
-            }
-        }
         let wish = Wish { mode: global.mode, dispatcher: options.dispatcher, group, directory: Some(pins) };
         let standing = persistent::attach(&interface, &wish).map_err(failure)?;
         Ok(told(&interface, &standing))

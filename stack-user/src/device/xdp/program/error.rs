@@ -163,12 +163,24 @@ pub enum ProgramError {
     },
     /// Somebody else made the pins.
     #[error(
-        "the maps in {} were pinned by somebody else: `xdp-loader unload IFACE --all` takes off what xdp-loader loaded, then `rm -r {}`",
+        "what is in {} was pinned by somebody else, and is left alone: `xdp-loader unload IFACE --all` takes off what xdp-loader \
+         loaded, and `rm -r {}` removes the rest, if nobody needs it; or name another place by --pins",
         directory.display(), directory.display()
     )]
     OperatorsPins {
         /// The directory.
         directory: PathBuf,
+    },
+    /// Those who were to use the program don't get to its maps.
+    #[error(
+        "members of the group {} can't pass {}: `sudo chmod o+x {}` lets everybody, and each thing in it keeps its own mode",
+        group_name(*group), closed.display(), closed.display()
+    )]
+    GroupKeptOut {
+        /// The group.
+        group: u32,
+        /// The directory above the pins that is closed to them.
+        closed: PathBuf,
     },
     /// Somebody uses the program that was to be taken off.
     #[error(
@@ -383,6 +395,12 @@ impl ProgramError {
             _ => Self::Map { reason: whole_story(&source) },
         }
     }
+}
+
+/// A group as people know it.
+fn group_name(id: u32) -> String {
+    let group = nix::unistd::Group::from_gid(id.into()).ok().flatten();
+    group.map_or_else(|| id.to_string(), |group| group.name)
 }
 
 /// Where a driver refuses, the kernel does it after the driver.

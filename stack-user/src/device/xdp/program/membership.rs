@@ -9,7 +9,6 @@ use std::{
     fmt,
     fs::{self, File},
     io,
-    os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
 };
 
@@ -130,8 +129,10 @@ fn place(interface: u32, program: u32) -> PathBuf {
 
 /// Says that the program's process is alive, for as long as the lock is held.
 fn mark(interface: u32, program: u32) -> io::Result<File> {
+    // Closed to others, below one that members of a group have to pass.
+    persistent::make_directory(&Path::new(ROOT).join(DIRECTORY))?;
     let place = place(interface, program);
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(&place)?;
+    persistent::make_directory(&place)?;
     owners::try_lock(&place)?.ok_or_else(|| io::ErrorKind::WouldBlock.into())
 }
 

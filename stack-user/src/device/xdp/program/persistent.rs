@@ -4,7 +4,7 @@ use std::{
     fs, io,
     os::{
         fd::{AsFd as _, BorrowedFd},
-        unix::fs::{DirBuilderExt as _, MetadataExt as _},
+        unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _},
     },
     path::{Path, PathBuf},
 };
@@ -23,8 +23,8 @@ use crate::device::processes;
 const PROGRAM: &str = "program";
 pub(super) const LINK: &str = "link";
 
-/// Everything that we put into a directory, apart from the owners.
-const FILES: [&str; 7] = [abi::XSKS, abi::CLAIMS, abi::COUNTERS, abi::ABI, PROGRAM, LINK, pins::RECORD];
+/// Everything that we put into a directory, apart from the owners and the record.
+const FILES: [&str; 6] = [abi::XSKS, abi::CLAIMS, abi::COUNTERS, abi::ABI, PROGRAM, LINK];
 
 /// How a program is attached to stay.
 #[derive(Debug, Clone, Default)]
@@ -70,6 +70,12 @@ pub fn attach(interface: &str, wish: &Wish) -> Result<Standing, ProgramError> {
         return Ok(standing);
     }
     make_directory(&directory).map_err(unusable)?;
+    if let Some(group) = wish.group {
+        lets_in(&directory, group).inspect_err(|_| {
+            // Nothing was done, so nothing stays; a directory that is not empty does.
+            let _ = fs::remove_dir(&directory);
+        })?;
+    }
     // Nobody uses it while it is filled; and what is left of an earlier one, somebody may still use.
     let lock = owners::lock_unless_used(&directory).map_err(unusable)?;
     let _lock = lock.ok_or_else(|| in_use(interface, &directory))?;
@@ -110,6 +116,7 @@ fn standing(
         return Err(ProgramError::OtherMode { interface: interface.to_owned(), there: mode_name(generic) });
     }
     if let Some(group) = wish.group {
+        lets_in(directory, group)?;
         allow(directory, group).map_err(unusable)?;
     }
     Ok(Some(Standing {
@@ -140,6 +147,7 @@ fn by_link(interface: &str, index: u32, mode: Mode, pinned: &mut Pinned) -> Resu
     let mut object = load(None)?;
     let program = verify(&mut object)?.try_clone().map_err(|source| ProgramError::load(&source))?;
     let id = id(&object)?;
+    pinned.record(Record { via: Via::Link, program: id })?;
     for name in dispatcher::MAPS {
         let map = object.map(name).ok_or(ProgramError::NoMap { name })?;
         pinned.map(name, map)?;
@@ -147,7 +155,6 @@ fn by_link(interface: &str, index: u32, mode: Mode, pinned: &mut Pinned) -> Resu
     pinned.put(PROGRAM, program.as_fd())?;
     let (link, generic, fallback) = link(&program, interface, index, mode)?;
     // With its pin the link outlives us; before that, the program goes if we are killed.
-    pinned.record(Record { via: Via::Link, program: id })?;
     pinned.put(LINK, link.as_fd())?;
     let directory = pinned.directory.clone();
     Ok(Standing { program: id, generic, in_dispatcher: false, directory, fallback, was_there: false })
@@ -169,11 +176,11 @@ fn by_dispatcher(
 ) -> Result<Standing, ProgramError> {
     let joined = membership::join(interface, index, mode)?;
     pinned.in_dispatcher = Some((index, joined.program));
+    pinned.record(Record { via: Via::Dispatcher, program: joined.program })?;
     for (name, map) in dispatcher::MAPS.into_iter().zip(&joined.maps) {
         pinned.put(name, map.as_fd())?;
     }
     pinned.put(PROGRAM, joined.fd.as_fd())?;
-    pinned.record(Record { via: Via::Dispatcher, program: joined.program })?;
     Ok(Standing {
         program: joined.program,
         generic: joined.generic,
@@ -192,11 +199,13 @@ struct Pinned {
 }
 
 impl Pinned {
-    /// Takes out what an earlier program left, which is on no interface any more.
+    /// Takes out what an earlier program of ours left, which is on no interface any more. What others put there stays.
     fn empty(directory: &Path) -> Result<Self, ProgramError> {
+        let record = record_unless_operators(directory)?;
         let pinned = Self { directory: directory.to_owned(), in_dispatcher: None, keep: false };
-        remove_files(directory).map_err(|source| pinned.unusable(&source))?;
-        owners::create(directory).map_err(|source| pinned.unusable(&source))?;
+        if record.is_some() {
+            remove_files(directory).map_err(|source| pinned.unusable(&source))?;
+        }
         Ok(pinned)
     }
 
@@ -212,8 +221,10 @@ impl Pinned {
         map.pin(self.directory.join(name)).map_err(|source| self.unusable(&source))
     }
 
+    /// Before anything else is put there: what is in a directory without a record is taken for somebody else's.
     fn record(&self, record: Record) -> Result<(), ProgramError> {
         let made = std::os::unix::fs::symlink(record.to_string(), self.directory.join(pins::RECORD));
+        let made = made.and_then(|()| owners::create(&self.directory));
         made.map_err(|source| self.unusable(&source))
     }
 }
@@ -260,10 +271,8 @@ pub fn detach(interface: &str, directory: Option<&Path>, force: bool) -> Result<
     if lock.is_none() && !force {
         return Err(in_use(interface, &directory));
     }
-    let record = pins::record(&directory).map_err(unusable)?;
-    if record.is_none() && directory.join(abi::ABI).exists() {
-        return Err(ProgramError::OperatorsPins { directory: directory.clone() });
-    }
+    on_bpffs(&directory)?;
+    let record = record_unless_operators(&directory)?;
     let was_attached = match record {
         Some(record) => take_off(interface, &directory, record).map_err(unusable)?,
         None => false,
@@ -301,21 +310,32 @@ fn take_off(interface: &str, directory: &Path, record: Record) -> io::Result<boo
     }
 }
 
+/// The record of a directory; none if it is empty.
+fn record_unless_operators(directory: &Path) -> Result<Option<Record>, ProgramError> {
+    let unusable = |source: io::Error| ProgramError::keep(directory, &source);
+    let record = pins::record(directory).map_err(unusable)?;
+    if record.is_none() && fs::read_dir(directory).map_err(unusable)?.next().is_some() {
+        return Err(ProgramError::OperatorsPins { directory: directory.to_owned() });
+    }
+    Ok(record)
+}
+
 fn in_use(interface: &str, directory: &Path) -> ProgramError {
     let holders = owners::holders(directory).unwrap_or_default();
     let users = holders.into_iter().map(|pid| format!("{pid} ({})", processes::name(pid)));
     ProgramError::InUse { interface: interface.to_owned(), users: users.collect() }
 }
 
-/// Removes what we put into a directory, and nothing else.
+/// Removes what we put into a directory, and nothing else. The record is the last: if we are killed, the next one knows that
+/// the rest is ours.
 fn remove_files(directory: &Path) -> io::Result<()> {
-    for name in FILES {
-        match fs::remove_file(directory.join(name)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-    }
-    owners::remove(directory)
+    let remove = |name: &str| match fs::remove_file(directory.join(name)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    };
+    FILES.into_iter().try_for_each(remove)?;
+    owners::remove(directory)?;
+    remove(pins::RECORD)
 }
 
 /// Lets a group use the program: read and change its maps, and make claims. Not take it off: link and program stay root's.
@@ -327,17 +347,18 @@ fn allow(directory: &Path, group: u32) -> io::Result<()> {
     owners::give(directory, group, 0o750)
 }
 
+/// Makes sure that a group's members get to the pins.
+fn lets_in(directory: &Path, group: u32) -> Result<(), ProgramError> {
+    match closed_above(directory, group).map_err(|source| ProgramError::keep(directory, &source))? {
+        Some(closed) => Err(ProgramError::GroupKeptOut { group, closed }),
+        None => Ok(()),
+    }
+}
+
 /// The first directory above the pins that a group's members can't pass, if there is one, as its own mode says.
-///
-/// # Errors
-/// When one can't be looked at.
-pub fn closed_above(directory: &Path, group: u32) -> io::Result<Option<PathBuf>> {
-    for above in directory.ancestors().skip(1) {
-        let metadata = match fs::metadata(above) {
-            // We shall make it, and so that all may pass.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            metadata => metadata?,
-        };
+fn closed_above(directory: &Path, group: u32) -> io::Result<Option<PathBuf>> {
+    for above in directory.ancestors().skip(1).filter(|above| !above.as_os_str().is_empty()) {
+        let metadata = fs::metadata(above)?;
         let (mode, gid) = (metadata.mode(), metadata.gid());
         if mode & 0o001 == 0 && !(gid == group && mode & 0o010 != 0) {
             return Ok(Some(above.to_owned()));
@@ -346,15 +367,18 @@ pub fn closed_above(directory: &Path, group: u32) -> io::Result<Option<PathBuf>>
     Ok(None)
 }
 
-fn make_directory(directory: &Path) -> io::Result<()> {
-    // Those above may be passed by all, so that whoever is allowed in gets there.
-    if let Some(above) = directory.parent() {
-        fs::DirBuilder::new().recursive(true).mode(0o755).create(above)?;
-    }
-    match fs::DirBuilder::new().mode(0o700).create(directory) {
+/// Makes a directory for ourselves, and those above it so that all may pass: whoever is allowed in has to get there.
+pub(super) fn make_directory(directory: &Path) -> io::Result<()> {
+    let make = |path: &Path, mode| match fs::DirBuilder::new().mode(mode).create(path) {
+        // A service's umask takes away from the mode what others need, also in a BPF file system.
+        Ok(()) => fs::set_permissions(path, fs::Permissions::from_mode(mode)),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        made => made,
-    }
+        Err(error) => Err(error),
+    };
+    let is_missing = |above: &&Path| !above.as_os_str().is_empty() && !above.exists();
+    let missing: Vec<_> = directory.ancestors().skip(1).take_while(is_missing).collect();
+    missing.into_iter().rev().try_for_each(|above| make(above, 0o755))?;
+    make(directory, 0o700)
 }
 
 /// Makes sure that a directory is, or will be, in a BPF file system.
@@ -368,8 +392,6 @@ fn on_bpffs(directory: &Path) -> Result<(), ProgramError> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-
     use super::*;
 
     #[test]
