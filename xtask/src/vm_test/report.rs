@@ -160,6 +160,9 @@ pub(super) fn tell(boots: &[Boot], took: Duration) -> String {
                 scenario.output.trim_end()
             ));
         }
+        if let Some(broke) = &boot.broke {
+            line(format!("\n---- {} itself ----\n{broke}", boot.label()));
+        }
     }
     line(String::new());
     for boot in boots {
@@ -257,5 +260,6 @@ test result: FAILED. 3 passed; 1 failed; 0 ignored
         assert!(told.contains("SKIP b::third in igb-q2-7.3.4: igb has one queue"), "{told}");
         assert!(told.contains("test result: FAILED. 6 passed; 2 failed; 0 ignored"), "{told}");
         assert!(told.contains("---- b::fourth in igb-q2-7.3.4 ----\npanicked at here:"), "{told}");
+        assert!(told.contains("---- igb-q2-7.3.4 itself ----\nthe kernel panicked"), "{told}");
     }
 }
