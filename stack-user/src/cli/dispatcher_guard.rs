@@ -59,7 +59,7 @@ fn standby() -> std::sync::MutexGuard<'static, Option<Arc<Process>>> {
     STANDBY.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Starts one if it may be needed: if we are root, who alone can join, and some interface has a dispatcher.
+/// Starts one if it may be needed: if we are root with what it takes to join, and some interface has a dispatcher.
 ///
 /// # Errors
 /// When there can be no other process.
@@ -68,7 +68,8 @@ pub fn stand_by() -> io::Result<()> {
     let mut entries = fs::read_dir(directory).into_iter().flatten().flatten();
     let is_one =
         |entry: fs::DirEntry| entry.file_name().to_str().is_some_and(|name| name.starts_with(prefix));
-    if !geteuid().is_root() || !entries.any(is_one) {
+    let may = |needed| caps::has_cap(None, CapSet::Effective, needed).unwrap_or(false);
+    if !geteuid().is_root() || !NEEDED.into_iter().all(may) || !entries.any(is_one) {
         return Ok(());
     }
     let mut child = Command::new("/proc/self/exe")
@@ -134,7 +135,9 @@ pub fn ran_as_guard() -> bool {
     if std::env::args_os().nth(1).is_none_or(|word| word != GUARD) {
         return false;
     }
-    if keep_needed().is_err() {
+    if let Err(error) = keep_needed() {
+        // Who has started us waits for a word, and ends without.
+        eprintln!("xstack: the process that leaves the dispatcher can't do it: {error}");
         return true;
     }
     let _ = io::stdout().write_all(READY);
@@ -180,7 +183,12 @@ fn keep_needed() -> Result<(), Box<dyn std::error::Error>> {
     }
     ends.thread_block()?;
     let permitted = caps::read(None, CapSet::Permitted)?;
-    let needed: CapsHashSet = NEEDED.into_iter().filter(|needed| permitted.contains(needed)).collect();
+    let missing: Vec<_> =
+        NEEDED.iter().filter(|needed| !permitted.contains(needed)).map(ToString::to_string).collect();
+    if !missing.is_empty() {
+        return Err(format!("it lacks {}", missing.join(" and ")).into());
+    }
+    let needed: CapsHashSet = NEEDED.into_iter().collect();
     caps::clear(None, CapSet::Ambient)?;
     caps::clear(None, CapSet::Inheritable)?;
     if caps::has_cap(None, CapSet::Effective, Capability::CAP_SETPCAP)? {

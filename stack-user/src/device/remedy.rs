@@ -15,6 +15,9 @@ use super::interface::{
 /// Where the kernel's own file system for BPF objects belongs.
 pub const BPFFS: &str = "/sys/fs/bpf";
 
+/// How it is mounted: as systemd does. Without a mode, everybody may make directories in it, also in the place of ours.
+const BPFFS_OPTIONS: &str = "mode=0700";
+
 /// A change of a host's settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -103,7 +106,7 @@ impl Change {
                 format!("sudo ethtool -X {} start {start} equal {equal}", quoted(interface))
             }
             Self::Sysctl { name, value, .. } => format!("sudo sysctl -w {name}={value}"),
-            Self::MountBpffs => format!("sudo mount -t bpf bpf {BPFFS}"),
+            Self::MountBpffs => format!("sudo mount -t bpf -o {BPFFS_OPTIONS} bpf {BPFFS}"),
             Self::Detach { interface, generic } => {
                 let xdp = if *generic { "xdpgeneric" } else { "xdp" };
                 format!("sudo ip link set dev {} {xdp} off", quoted(interface))
@@ -151,9 +154,8 @@ impl Change {
             Self::Queues { interface, combined, .. } => interface::set_queues(interface, *combined),
             Self::Sysctl { name, value, .. } => fs::write(sysctl_path(name), value.to_string()),
             Self::MountBpffs => {
-                let no_data: Option<&str> = None;
-                let target = Path::new(BPFFS);
-                mount(Some("bpf"), target, Some("bpf"), MsFlags::empty(), no_data).map_err(io::Error::from)
+                let (target, options) = (Path::new(BPFFS), Some(BPFFS_OPTIONS));
+                mount(Some("bpf"), target, Some("bpf"), MsFlags::empty(), options).map_err(io::Error::from)
             }
             Self::Steer { .. } | Self::Detach { .. } => Err(io::ErrorKind::Unsupported.into()),
         }
@@ -251,7 +253,11 @@ mod tests {
                 "sudo sysctl -w net.core.bpf_jit_enable=1",
                 Some("sudo sysctl -w net.core.bpf_jit_enable=0"),
             ),
-            (Change::MountBpffs, "sudo mount -t bpf bpf /sys/fs/bpf", Some("sudo umount /sys/fs/bpf")),
+            (
+                Change::MountBpffs,
+                "sudo mount -t bpf -o mode=0700 bpf /sys/fs/bpf",
+                Some("sudo umount /sys/fs/bpf"),
+            ),
             (
                 Change::Detach { interface: interface(), generic: true },
                 "sudo ip link set dev eth1 xdpgeneric off",

@@ -31,7 +31,7 @@ fn without_a_bpf_file_system_the_command_that_mounts_it_is_told() {
         // Where the machine has one of its own below.
         run("mount", &["-t", "tmpfs", "none", "/sys/fs/bpf"]);
         let error = fails(&["attach", HERE], 45);
-        assert!(error.contains("`sudo mount -t bpf bpf /sys/fs/bpf`"), "{error}");
+        assert!(error.contains("`sudo mount -t bpf -o mode=0700 bpf /sys/fs/bpf`"), "{error}");
         assert!(!has_program(HERE));
         assert_eq!(fs::read_dir("/sys/fs/bpf").unwrap().count(), 0);
     });
@@ -127,6 +127,55 @@ fn what_others_pinned_is_left_alone_by_attach_and_detach() {
             }
             fs::remove_dir_all(pins).unwrap();
         }
+    });
+}
+
+/// A BPF file system that everybody may make directories in lets them make ours.
+#[test]
+fn pins_that_somebody_else_could_change_are_not_used() {
+    test_in_namespace("attach::pins_that_somebody_else_could_change_are_not_used", || {
+        succeeds(&["attach", HERE]);
+        for (path, change, back) in [
+            (PINS, &["chown", "64124"][..], &["chown", "0"][..]),
+            ("/sys/fs/bpf/xstack", &["chown", "64124"], &["chown", "0"]),
+            (PINS, &["chmod", "0770"], &["chmod", "0700"]),
+            ("/sys/fs/bpf/xstack", &["chmod", "0757"], &["chmod", "0755"]),
+        ] {
+            run(change[0], &[change[1], path]);
+            for verb in [&["attach", HERE][..], &["detach", HERE, "--force"]] {
+                let error = fails(verb, 45);
+                assert!(error.contains(&format!("{path} ")) && error.contains("is not used"), "{error}");
+            }
+            let joined = Program::find_or_attach(HERE, Mode::Auto, None).map(drop);
+            assert!(matches!(joined, Err(ProgramError::Untrusted { .. })), "{joined:?}");
+            let error = fails(&["status", HERE], 45);
+            assert!(error.contains("is not used"), "{error}");
+            assert!(has_program(HERE));
+            run(back[0], &[back[1], path]);
+        }
+        succeeds(&["detach", HERE]);
+    });
+}
+
+/// Without one of the capabilities that leaving takes, the process that is to do it says so instead of standing by.
+#[test]
+fn the_guard_says_which_capability_it_lacks() {
+    if Command::new("setpriv").arg("--version").stdout(Stdio::null()).status().is_err() {
+        println!("SKIP attach::the_guard_says_which_capability_it_lacks: there is no setpriv");
+        return;
+    }
+    test_in_namespace("attach::the_guard_says_which_capability_it_lacks", || {
+        let mut guard = Command::new("setpriv");
+        guard.args([
+            "--inh-caps=-perfmon",
+            "--bounding-set=-perfmon",
+            "--",
+            super::XSTACK,
+            "--guard-dispatcher",
+        ]);
+        let (_, output, error) = super::told(&guard.stdin(Stdio::null()).output().unwrap());
+        assert_eq!(output, "");
+        assert!(error.contains("can't do it: it lacks") && error.contains("CAP_PERFMON"), "{error}");
     });
 }
 

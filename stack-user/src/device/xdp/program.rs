@@ -11,6 +11,7 @@ pub mod persistent;
 mod pins;
 mod records;
 mod refusal;
+mod trust;
 
 use std::{
     fmt, io,

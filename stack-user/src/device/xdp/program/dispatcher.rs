@@ -83,8 +83,11 @@ pub(super) fn join(interface: u32, generic: Option<bool>) -> io::Result<Joined> 
     joined
 }
 
-/// Takes the program of this id out of the dispatcher of an interface. The others go on; if it was the last one, the
+/// Takes our program of this id out of the dispatcher of an interface. The others go on; if it was the last one, the
 /// dispatcher goes, too. One that is not there is no error.
+///
+/// # Errors
+/// `PermissionDenied` if the program of this id is not called as ours is: somebody else's firewall, for example.
 pub(super) fn leave(interface: u32, program: u32) -> io::Result<()> {
     let _libxdp = libxdp();
     let index = index(interface)?;
@@ -94,6 +97,12 @@ pub(super) fn leave(interface: u32, program: u32) -> io::Result<()> {
     let Some(component) = dispatcher.programs().find(|component| id(*component) == program) else {
         return Ok(());
     };
+    if name(component) != abi::PROGRAM {
+        return Err(io::Error::new(
+            io::ErrorKind::PermissionDenied,
+            format!("program {program} is not ours"),
+        ));
+    }
     // SAFETY: the component lives as long as the dispatcher that we hold.
     check(unsafe { sys::xdp_program__detach(component.as_ptr(), index, dispatcher.mode(), 0) })
 }
@@ -105,13 +114,9 @@ pub(super) fn components(interface: u32) -> io::Result<Option<Vec<Component>>> {
         return Ok(None);
     };
     let describe = |component: NonNull<sys::xdp_program>| {
-        // SAFETY: the component, and its name with it, live as long as the dispatcher that we hold.
-        let (name, priority) = unsafe {
-            let name = sys::xdp_program__name(component.as_ptr());
-            let name = if name.is_null() { c"" } else { CStr::from_ptr(name) };
-            (name.to_string_lossy().into_owned(), sys::xdp_program__run_prio(component.as_ptr()))
-        };
-        Component { id: id(component), name, priority }
+        // SAFETY: the component lives as long as the dispatcher that we hold.
+        let priority = unsafe { sys::xdp_program__run_prio(component.as_ptr()) };
+        Component { id: id(component), name: name(component), priority }
     };
     Ok(Some(dispatcher.programs().map(describe).collect()))
 }
@@ -159,6 +164,15 @@ fn pointer<T>(result: *mut T) -> io::Result<NonNull<T>> {
 fn id(program: NonNull<sys::xdp_program>) -> u32 {
     // SAFETY: callers hold what the program belongs to.
     unsafe { sys::xdp_program__id(program.as_ptr()) }
+}
+
+fn name(program: NonNull<sys::xdp_program>) -> String {
+    // SAFETY: callers hold what the program, and its name with it, belongs to.
+    let name = unsafe {
+        let name = sys::xdp_program__name(program.as_ptr());
+        if name.is_null() { c"" } else { CStr::from_ptr(name) }
+    };
+    name.to_string_lossy().into_owned()
 }
 
 /// Our object as libbpf has it.

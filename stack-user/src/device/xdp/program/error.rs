@@ -171,6 +171,17 @@ pub enum ProgramError {
         /// The directory.
         directory: PathBuf,
     },
+    /// Somebody else can change what is kept.
+    #[error(
+        "{} {why}, so that what is kept there may be anybody's, and is not used: `ls -lR {}` shows it, `sudo rm -r {}` removes it",
+        path.display(), path.display(), path.display()
+    )]
+    Untrusted {
+        /// The directory of the pins, or one above it.
+        path: PathBuf,
+        /// Why it is not trusted.
+        why: String,
+    },
     /// Those who were to use the program don't get to its maps.
     #[error(
         "members of the group {} can't pass {}: `sudo chmod o+x {}` lets everybody, and each thing in it keeps its own mode",

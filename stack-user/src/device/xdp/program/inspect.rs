@@ -15,6 +15,7 @@ use super::{
     dispatcher::{self, Component},
     owners::{self, Holder},
     pins::{self, Claims, ROOT},
+    trust,
 };
 use crate::device::{
     processes::{self, for_each_descriptor},
@@ -133,6 +134,7 @@ pub fn all() -> io::Result<Vec<(String, Result<Attachment, ProgramError>)>> {
 pub fn inspect(interface: &str, directory: Option<&Path>) -> Result<Attachment, ProgramError> {
     let directory = directory.map_or_else(|| pins::directory(interface), Path::to_owned);
     let unusable = |source: io::Error| ProgramError::pin(directory.join(pins::RECORD), interface, &source);
+    trust::check(&directory)?;
     let version = pins::version(&directory, interface)?;
     let record = pins::record(&directory).map_err(unusable)?;
     // It may have gone, with the program still pinned.

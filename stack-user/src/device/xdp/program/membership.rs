@@ -71,11 +71,15 @@ impl Membership {
         self.guard = Some(guard);
     }
 
-    /// Takes a program out of the dispatcher of an interface, in the place of who put it there.
+    /// Takes a program of ours out of the dispatcher of an interface, in the place of who put it there. One that nobody marked
+    /// as theirs is left where it is: whoever calls this may have been told any numbers.
     ///
     /// # Errors
-    /// When the kernel does not let us: it takes CAP_SYS_ADMIN, CAP_NET_ADMIN, CAP_BPF and CAP_PERFMON.
+    /// When the program is not ours, or the kernel does not let us: it takes CAP_SYS_ADMIN, CAP_NET_ADMIN, CAP_BPF and CAP_PERFMON.
     pub fn leave(interface: u32, program: u32) -> io::Result<()> {
+        if !place(interface, program).exists() {
+            return Ok(());
+        }
         dispatcher::leave(interface, program)?;
         match fs::remove_dir(place(interface, program)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -163,5 +167,17 @@ fn leave_for_the_dead(index: u32) {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// libxdp is not even asked, which takes no interface of that number.
+    #[test]
+    fn what_nobody_marked_is_not_taken_out() {
+        assert!(dispatcher::leave(u32::MAX, 1).is_err());
+        Membership::leave(u32::MAX, 1).expect("nothing to do");
     }
 }

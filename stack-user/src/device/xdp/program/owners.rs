@@ -8,11 +8,13 @@
 use std::{
     fs::{self, File, TryLockError},
     io,
-    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _},
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _},
     path::{Path, PathBuf},
     thread,
     time::Duration,
 };
+
+use super::trust;
 
 /// Below the pins.
 pub(super) const DIRECTORY: &str = "owners";
@@ -79,13 +81,7 @@ pub(super) fn remove(pins: &Path) -> io::Result<()> {
 /// Lets a group take numbers.
 pub(super) fn allow(pins: &Path, group: u32) -> io::Result<()> {
     let all = (0..MAX).map(|number| place(pins, number));
-    all.chain([pins.join(DIRECTORY)]).try_for_each(|path| give(&path, group, 0o750))
-}
-
-/// Gives a file to a group, with this mode.
-pub(super) fn give(path: &Path, group: u32, mode: u32) -> io::Result<()> {
-    std::os::unix::fs::chown(path, None, Some(group))?;
-    fs::set_permissions(path, fs::Permissions::from_mode(mode))
+    all.chain([pins.join(DIRECTORY)]).try_for_each(|path| trust::give(&path, group, 0o750))
 }
 
 fn unless_gone(result: io::Result<()>) -> io::Result<()> {

@@ -15,7 +15,7 @@ use stack_common::abi;
 use super::{
     Mode, ProgramError, attachment, bpf, dispatcher, link, load, membership, mode_name, owners,
     pins::{self, Record, Via},
-    verify,
+    trust, verify,
 };
 use crate::device::processes;
 
@@ -65,11 +65,14 @@ pub fn attach(interface: &str, wish: &Wish) -> Result<Standing, ProgramError> {
     let index = attachment::index(interface)?;
     let directory = wish.directory.clone().unwrap_or_else(|| pins::directory(interface));
     on_bpffs(&directory)?;
+    trust::check(&directory)?;
     let unusable = |source: io::Error| ProgramError::keep(&directory, &source);
     if let Some(standing) = standing(interface, index, &directory, wish)? {
         return Ok(standing);
     }
     make_directory(&directory).map_err(unusable)?;
+    // Somebody may have been faster.
+    trust::check(&directory)?;
     if let Some(group) = wish.group {
         lets_in(&directory, group).inspect_err(|_| {
             // Nothing was done, so nothing stays; a directory that is not empty does.
@@ -272,6 +275,7 @@ pub fn detach(interface: &str, directory: Option<&Path>, force: bool) -> Result<
         return Err(in_use(interface, &directory));
     }
     on_bpffs(&directory)?;
+    trust::check(&directory)?;
     let record = record_unless_operators(&directory)?;
     let was_attached = match record {
         Some(record) => take_off(interface, &directory, record).map_err(unusable)?,
@@ -341,10 +345,10 @@ fn remove_files(directory: &Path) -> io::Result<()> {
 /// Lets a group use the program: read and change its maps, and make claims. Not take it off: link and program stay root's.
 fn allow(directory: &Path, group: u32) -> io::Result<()> {
     for name in dispatcher::MAPS {
-        owners::give(&directory.join(name), group, 0o660)?;
+        trust::give(&directory.join(name), group, 0o660)?;
     }
     owners::allow(directory, group)?;
-    owners::give(directory, group, 0o750)
+    trust::give(directory, group, 0o750)
 }
 
 /// Makes sure that a group's members get to the pins.
@@ -398,7 +402,7 @@ mod tests {
     fn a_directory_elsewhere_is_told_with_the_command_that_helps() {
         let directory = tempfile::tempdir().expect("a directory");
         let error = on_bpffs(&directory.path().join("xstack/eth1")).expect_err("no BPF file system");
-        assert!(error.to_string().contains("mount -t bpf bpf /sys/fs/bpf"), "{error}");
+        assert!(error.to_string().contains("mount -t bpf -o mode=0700 bpf /sys/fs/bpf"), "{error}");
     }
 
     #[test]

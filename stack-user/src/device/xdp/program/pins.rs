@@ -29,6 +29,7 @@ use super::{
     attachment::{self, Attached},
     dispatcher,
     owners::{self, Owner},
+    trust,
 };
 
 /// Where `xstack attach` keeps programs: a directory for each interface.
@@ -111,6 +112,7 @@ pub(super) fn standing(interface: &str, index: u32) -> Result<Option<PathBuf>, P
     if !is_there {
         return Ok(None);
     }
+    trust::check(&directory)?;
     match on_interface(&directory, index, attached) {
         Ok(found) => Ok(found.is_some().then_some(directory)),
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
