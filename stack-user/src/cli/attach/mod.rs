@@ -63,7 +63,7 @@ pub struct DetachOptions {
 pub async fn attach(options: AttachOptions, global: &GlobalOptions, mut console: Console) -> Exit {
     let attached = interface(options.interface.as_deref(), global).and_then(|interface| {
         let pins = options.pins.unwrap_or_else(|| program::directory(&interface));
-        let group = options.group.as_deref().map(|name| group(name)).transpose()?;
+        let group = options.group.as_deref().map(group).transpose()?;
         let wish = Wish { mode: global.mode, dispatcher: options.dispatcher, group, directory: Some(pins) };
         let standing = persistent::attach(&interface, &wish).map_err(failure)?;
         Ok(told(&interface, &standing))

@@ -203,7 +203,7 @@ async fn steps(test: &mut SelfTest) -> io::Result<()> {
     };
     test.step("accept a connection of the kernel's", from_kernel).await?;
     drop((from_us, at_kernel, listener));
-    stack.shut_down(CLOSE_GRACE.into()).await;
+    stack.shut_down(CLOSE_GRACE).await;
     Ok(())
 }
 

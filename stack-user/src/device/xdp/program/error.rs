@@ -232,7 +232,7 @@ pub enum ProgramError {
         /// The mode that was tried.
         mode: &'static str,
         /// What was said, and what may help.
-        refusal: Refusal,
+        refusal: Box<Refusal>,
     },
     /// The pinned maps can't be used.
     #[error(
@@ -362,7 +362,7 @@ impl ProgramError {
                 Self::Privilege { missing: missing().join(" and ") }
             }
             Some(libc::EBUSY | libc::EEXIST) => Self::in_the_way(&interface, index),
-            _ => Self::Refused { interface, mode, refusal: refusal(source) },
+            _ => Self::Refused { interface, mode, refusal: Box::new(refusal(source)) },
         }
     }
 
