@@ -26,6 +26,7 @@ fn what_happens_to_an_interface_is_told_and_nothing_of_others() {
             runtime.block_on(next).expect("in time").expect("the kernel tells")
         };
         assert_eq!(next(), Happening::Mtu(1_400));
+        assert_eq!(next(), Happening::Queues(2), "asked for, since nobody was told of a change before");
         lab::ip(&["link", "set", lab::OTHER, "mtu", "1300"]);
         lab::ip(&["link", "set", lab::OTHER, "down"]);
         assert_eq!(next(), Happening::CarrierLost);

@@ -110,7 +110,7 @@ impl Family {
         Ok(Some(Self { socket: controller.socket, id, groups }))
     }
 
-    /// Has the members of a group's notices come here, if the family has that group. From then on nothing is asked here.
+    /// Has the notices to a group come here, if the family has that group. From then on answers come among them.
     pub(super) fn join(&mut self, group: &str) -> io::Result<bool> {
         match self.groups.iter().find(|(name, _)| name == group.as_bytes()) {
             Some((_, id)) => self.socket.add_membership(*id).map(|()| true),
@@ -123,20 +123,28 @@ impl Family {
         &self.socket
     }
 
-    /// What has been told since the last call; `None` if it was more than there was room for.
-    pub(super) fn notices(&self) -> Result<Option<Vec<Message>>, GenetlinkError> {
-        let mut notices = Vec::new();
+    /// What has been told since the last call, and whether there was more than there was room for.
+    pub(super) fn notices(&self) -> Result<(Vec<Message>, bool), GenetlinkError> {
+        let (mut notices, mut are_lost) = (Vec::new(), false);
         loop {
             match self.socket.recv_from_full() {
-                Ok((datagram, from)) if from.port_number() == 0 => {
-                    read(&datagram, &mut notices)?;
-                }
+                Ok((datagram, from)) if from.port_number() == 0 => match read(&datagram, &mut notices) {
+                    // Who has asked is answered among the notices, or refused.
+                    Ok(_) | Err(GenetlinkError::Refused(_)) => {}
+                    Err(error) => return Err(error),
+                },
                 Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Some(notices)),
-                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => return Ok(None),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok((notices, are_lost)),
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => are_lost = true,
                 Err(error) => return Err(error.into()),
             }
         }
+    }
+
+    /// Asks, and leaves the answer to whoever reads the [notices](Self::notices).
+    pub(super) fn ask_among_notices(&self, command: u8, attributes: &[DefaultNla]) -> io::Result<()> {
+        let request = self.request(command, attributes, Wanted::One);
+        self.socket.send_to(&request, &SocketAddr::new(0, 0), 0).map(|_| ())
     }
 
     /// Asks, and waits for the answers; none, if a command was all there was to say.

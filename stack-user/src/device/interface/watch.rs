@@ -7,7 +7,7 @@ use std::{
     os::fd::{AsRawFd, BorrowedFd},
 };
 
-use netlink_packet_core::{NlasIterator, parse_u32};
+use netlink_packet_core::{DefaultNla, Emitable, NLA_F_NESTED, NlasIterator, parse_u32};
 use rtnetlink::{
     packet_core::{NLM_F_REQUEST, NetlinkMessage, NetlinkPayload},
     packet_route::{
@@ -26,6 +26,8 @@ use crate::{device::Readable, wire::MacAddr};
 /// `RTNLGRP_LINK`, as a bit: what happens to interfaces.
 const LINKS: u32 = 1;
 
+const ETHTOOL_MSG_CHANNELS_GET: u8 = 17;
+const ETHTOOL_MSG_CHANNELS_GET_REPLY: u8 = 18;
 const ETHTOOL_MSG_CHANNELS_NTF: u8 = 19;
 const ETHTOOL_A_CHANNELS_HEADER: u16 = 1;
 const ETHTOOL_A_CHANNELS_RX_COUNT: u16 = 6;
@@ -46,7 +48,7 @@ pub enum Happening {
     Mtu(u32),
     /// It has another hardware address.
     Mac(MacAddr),
-    /// Somebody set how many queues it receives on.
+    /// It receives on so many queues: somebody set them, or may have.
     Queues(u32),
     /// It was removed, or moved to another network namespace.
     Removed,
@@ -95,6 +97,7 @@ impl Watch {
             Self { index: interface.index, links, settings, readable, known, happened: VecDeque::new() };
         // What happened since it was found.
         watch.ask()?;
+        watch.ask_queues()?;
         Ok(watch)
     }
 
@@ -127,6 +130,16 @@ impl Watch {
         let mut bytes = vec![0; request.buffer_len()];
         request.serialize(&mut bytes);
         self.links.send_to(&bytes, &SocketAddr::new(0, 0), 0).map(|_| ())
+    }
+
+    /// Has the kernel tell how many queues there are, if it tells of queues at all.
+    fn ask_queues(&self) -> io::Result<()> {
+        let Some(settings) = &self.settings else { return Ok(()) };
+        let index = DefaultNla::new(ETHTOOL_A_HEADER_DEV_INDEX, self.index.to_ne_bytes().to_vec());
+        let mut header = vec![0; index.buffer_len()];
+        index.emit(&mut header);
+        let header = DefaultNla::new(ETHTOOL_A_CHANNELS_HEADER | NLA_F_NESTED, header);
+        settings.ask_among_notices(ETHTOOL_MSG_CHANNELS_GET, &[header])
     }
 
     fn read_links(&mut self) -> io::Result<()> {
@@ -173,10 +186,13 @@ impl Watch {
 
     fn read_settings(&mut self) -> io::Result<()> {
         let Some(settings) = &self.settings else { return Ok(()) };
-        let notices = settings.notices().map_err(io::Error::other)?;
-        // If there were too many, some other interface was busy; the next change of ours is told again.
-        let of_queues = notices.iter().flatten().filter(|notice| notice.command == ETHTOOL_MSG_CHANNELS_NTF);
-        for notice in of_queues {
+        let (notices, are_lost) = settings.notices().map_err(io::Error::other)?;
+        if are_lost {
+            self.ask_queues()?;
+        }
+        let of_queues =
+            |command| matches!(command, ETHTOOL_MSG_CHANNELS_NTF | ETHTOOL_MSG_CHANNELS_GET_REPLY);
+        for notice in notices.iter().filter(|notice| of_queues(notice.command)) {
             if let Ok(Some(queues)) = rx_queues(notice, self.index) {
                 self.happened.push_back(Happening::Queues(queues));
             }
