@@ -321,6 +321,8 @@ fn wire(plan: &Plan) -> Result<Wire> {
 
 #[cfg(test)]
 mod tests {
+    use std::slice;
+
     use clap::Parser;
 
     use super::*;
@@ -368,11 +370,11 @@ mod tests {
         let kernels = Kernels::new(directory.path().to_owned(), false);
         let of = |nic| Plan { nic, queues: 1, kernel: Request::Newest };
         let (virtio, igb) = (of(Nic::Virtio), of(Nic::Igb));
-        assert_eq!(flavour(&virtio, &[virtio.clone()], &kernels), Flavour::Cloud);
+        assert_eq!(flavour(&virtio, slice::from_ref(&virtio), &kernels), Flavour::Cloud);
         assert_eq!(flavour(&virtio, &[virtio.clone(), igb.clone()], &kernels), Flavour::Generic);
-        assert_eq!(flavour(&igb, &[igb.clone()], &kernels), Flavour::Generic);
+        assert_eq!(flavour(&igb, slice::from_ref(&igb), &kernels), Flavour::Generic);
         fs::create_dir(directory.path().join("newest-generic")).unwrap();
-        assert_eq!(flavour(&virtio, &[virtio.clone()], &kernels), Flavour::Generic);
+        assert_eq!(flavour(&virtio, slice::from_ref(&virtio), &kernels), Flavour::Generic);
     }
 
     #[test]

@@ -304,15 +304,25 @@ pub(super) mod tests {
         assert!(
             controller.join("notify").expect("anybody may") && !controller.join("xs-none").expect("none")
         );
-        assert!(
-            controller.notices().expect("nothing has happened").is_some_and(|notices| notices.is_empty())
-        );
+        let (notices, are_lost) = controller.notices().expect("nothing has happened");
+        assert!(notices.is_empty() && !are_lost);
+    }
+
+    #[test]
+    fn who_asks_among_notices_is_answered_there_or_refused() {
+        let family = Family::find("nlctrl").expect("the kernel answers").expect("it is there");
+        for (name, answers) in [(&b"xs-none\0"[..], 0), (b"nlctrl\0", 1)] {
+            let name = DefaultNla::new(CTRL_ATTR_FAMILY_NAME, name.to_vec());
+            family.ask_among_notices(CTRL_CMD_GETFAMILY, &[name]).expect("the kernel takes it");
+            let (notices, are_lost) = family.notices().expect("a refusal is no failure");
+            assert_eq!((notices.len(), are_lost), (answers, false));
+        }
     }
 
     #[test]
     fn a_kernel_that_has_nothing_to_say_is_not_waited_for() {
         let family = Family::find("nlctrl").expect("the kernel answers").expect("it is there");
-        let error = family.answers().err().expect("nothing was asked");
+        let error = family.answers().expect_err("nothing was asked");
         assert!(
             matches!(&error, GenetlinkError::Os(error) if error.kind() == io::ErrorKind::WouldBlock),
             "{error}"
