@@ -12,7 +12,7 @@
 //! or [`Guest::require_zero_copy`](guest::Guest::require_zero_copy), and returns.
 //!
 //! Scenarios run one after the other, by software emulation on a machine that may be busy: sizes are those of megabytes,
-//! time limits are generous, and nothing asserts how long something took. All short runs together have two minutes: what
+//! time limits are generous, and nothing asserts how long something took. A short run, two guests, takes four or five minutes on two cores, and every scenario adds to each: what
 //! takes more than a few seconds is marked `#[ignore = "long"]`, and is run by `cargo xtask vm-test` without `--short`.
 //!
 //! ```console

@@ -53,7 +53,7 @@ pub struct Args {
     /// How many queues the card has
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=8))]
     queues: Option<u32>,
-    /// Each card once with the newest kernel, without the scenarios that only long runs have: two minutes
+    /// Each card once with the newest kernel, without the scenarios that only long runs have: some minutes
     #[arg(long)]
     short: bool,
     /// A shell in the guest, on this terminal, instead of the scenarios
