@@ -4,7 +4,6 @@ use std::{
     fs,
     net::UdpSocket,
     os::unix::fs::PermissionsExt,
-    path::Path,
     process::{Command, Stdio},
     thread,
     time::Duration,
@@ -331,10 +330,7 @@ fn two_queues_in_one_umem_receive_both() {
         program.bind_socket(queue, socket).unwrap();
     }
     program.claim(OURS.parse().unwrap(), 0, &[]).unwrap();
-    guest.wait_until("there is a carrier", || {
-        fs::read_to_string(Path::new("/sys/class/net").join(NIC).join("carrier"))
-            .is_ok_and(|up| up.trim() == "1")
-    });
+    guest.wait_for_carrier();
     // Nobody answers, so the peer goes on asking who has the address.
     let mut received = Vec::new();
     guest.wait_until("something comes", || {

@@ -185,6 +185,15 @@ impl Guest {
         Some(capture)
     }
 
+    /// Waits until the card has a carrier: binding its queues and giving them back reset the link of some.
+    #[track_caller]
+    pub(crate) fn wait_for_carrier(&self) {
+        let carrier = format!("/sys/class/net/{NIC}/carrier");
+        self.wait_until("there is a carrier", || {
+            std::fs::read_to_string(&carrier).is_ok_and(|up| up.trim() == "1")
+        });
+    }
+
     /// Waits until something has happened.
     #[track_caller]
     pub(crate) fn wait_until(&self, what: &str, mut happened: impl FnMut() -> bool) {
