@@ -29,6 +29,7 @@ use nix::{
     sys::{
         prctl::{get_dumpable, get_no_new_privs, set_dumpable},
         ptrace,
+        resource::{UsageWho, getrusage},
         signal::kill,
         socket::{AddressFamily, SockFlag, SockProtocol, SockType, UnixAddr, connect, socket},
     },
@@ -121,6 +122,9 @@ fn the_loop_and_what_a_profile_adds_work_behind_the_filter() {
             }
             if let Some(child) = &mut child {
                 assert!(child.wait().unwrap().success());
+            }
+            if profile == Profile::Bench {
+                getrusage(UsageWho::RUSAGE_SELF).unwrap();
             }
             if relays {
                 pass_bytes_through_the_kernel();
@@ -265,7 +269,7 @@ fn attempts(profile: Profile) -> Vec<Attempt> {
             _ => Err(Errno::EPERM),
         }),
     ];
-    if matches!(profile, Profile::Client | Profile::Server) {
+    if matches!(profile, Profile::Client | Profile::Server | Profile::Bench) {
         attempts.push(("socket(AF_INET)", || {
             socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).map(drop)
         }));
@@ -274,7 +278,7 @@ fn attempts(profile: Profile) -> Vec<Attempt> {
             connect(-1, &UnixAddr::new("/nowhere")?)
         }));
     }
-    if matches!(profile, Profile::Server | Profile::Relay) {
+    if matches!(profile, Profile::Server | Profile::Relay | Profile::Bench) {
         attempts.push(("openat(O_WRONLY)", || {
             os(fs::OpenOptions::new().write(true).open("/dev/null").map(drop))
         }));

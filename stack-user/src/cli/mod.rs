@@ -5,6 +5,7 @@
 //! that a mistake on the command line costs nothing and touches no interface.
 
 pub mod attach;
+pub mod bench;
 pub mod console;
 pub mod control;
 pub mod curl;
@@ -85,6 +86,8 @@ pub enum Command {
     Connections(Box<control::connections::ConnectionsOptions>),
     /// Look for what is in the way on this machine and its interfaces, and name the command that helps
     Doctor(doctor::DoctorOptions),
+    /// Measure this stack, or the kernel's by the same program; speaks iperf3's protocol
+    Bench(Box<bench::BenchOptions>),
 }
 
 impl Command {
@@ -96,6 +99,7 @@ impl Command {
             Self::Forward(options) => options.relay.verbose,
             Self::Proxy(options) => options.relay.verbose,
             Self::Daemon(options) => options.verbose,
+            Self::Bench(options) => options.common().verbose,
             Self::Attach(_) | Self::Detach(_) | Self::Status(_) | Self::Connections(_) | Self::Doctor(_) => {
                 false
             }
@@ -106,14 +110,20 @@ impl Command {
 impl Command {
     /// Whether it attaches a program for as long as it runs.
     fn brings_up_a_network(&self) -> bool {
-        matches!(self, Self::Curl(_) | Self::Serve(_) | Self::Forward(_) | Self::Proxy(_) | Self::Daemon(_))
+        match self {
+            Self::Curl(_) | Self::Serve(_) | Self::Forward(_) | Self::Proxy(_) | Self::Daemon(_) => true,
+            Self::Bench(options) => !options.common().kernel,
+            Self::Attach(_) | Self::Detach(_) | Self::Status(_) | Self::Connections(_) | Self::Doctor(_) => {
+                false
+            }
+        }
     }
 
     /// How many threads shards may have: all that run at once for those that serve many; one that serves itself has enough
-    /// with one.
+    /// with one, and what one core can do is what benchmarks ask first.
     fn threads(&self) -> NonZeroUsize {
         match self {
-            Self::Curl(_) => NonZeroUsize::MIN,
+            Self::Curl(_) | Self::Bench(_) => NonZeroUsize::MIN,
             _ => std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
         }
     }
@@ -204,6 +214,7 @@ pub async fn run<N: Network>(
         Command::Detach(options) => attach::detach(options, &global, console).await,
         Command::Status(options) => control::status::run(options, console, stop).await,
         Command::Connections(options) => control::connections::run(*options, console, stop).await,
+        Command::Bench(options) => bench::run(*options, console, open, stop).await,
         Command::Doctor(options) => doctor::run(options, &global, console, stop).await,
     }
 }

@@ -17,6 +17,8 @@ pub enum Profile {
     Relay,
     /// All of that, for years: `xstack daemon`.
     Daemon,
+    /// Talks to its peers and looks at how busy it is, nothing else: `xstack bench`.
+    Bench,
     /// Waits, and removes a file: the guard of the daemon's control socket.
     Guard,
 }
@@ -39,7 +41,7 @@ pub(super) struct Is {
 
 impl Profile {
     /// Those of commands.
-    pub const ALL: [Self; 4] = [Self::Client, Self::Server, Self::Relay, Self::Daemon];
+    pub const ALL: [Self; 5] = [Self::Client, Self::Server, Self::Relay, Self::Daemon, Self::Bench];
 
     /// What passes.
     pub(super) fn calls(self) -> impl Iterator<Item = Call> {
@@ -48,6 +50,7 @@ impl Profile {
             Self::Server => &[below_a_directory],
             Self::Relay => &[kernel_sockets, removing_files],
             Self::Daemon => &[kernel_sockets, removing_files, writing_files, waiting_for_children],
+            Self::Bench => &[processor_time],
             Self::Guard => &[],
         };
         let base: &[fn() -> Vec<Call>] = match self {
@@ -245,6 +248,11 @@ fn removing_files() -> Vec<Call> {
         #[cfg(target_arch = "x86_64")]
         libc::SYS_unlink,
     ])
+}
+
+/// How much of it went by, for whom.
+fn processor_time() -> Vec<Call> {
+    any(&[libc::SYS_getrusage])
 }
 
 /// Processes that were there before: the daemon's guard must be gone when it is, or it might take the next daemon's socket
