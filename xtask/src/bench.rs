@@ -28,6 +28,8 @@ enum Benchmark {
     Jumbo,
     /// A million connections between two stacks in memory: what each takes, idle and busy
     Conns,
+    /// One stream between two stacks in memory, beside smoltcp's and the copies and sums alone; what a segment costs, part by part
+    Memory,
 }
 
 /// Runs a benchmark. Its exit code is ours.
@@ -37,6 +39,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         Benchmark::Wan => "wan",
         Benchmark::Jumbo => "jumbo",
         Benchmark::Conns => "conns",
+        Benchmark::Memory => "memory",
     };
     let mut command = cargo_as_root("bench");
     command.args(["--package", "stack-user", "--bench", name, "--quiet", "--"]).args(&args.arguments);
