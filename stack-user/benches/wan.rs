@@ -34,6 +34,9 @@ struct Args {
     /// Runs of each
     #[arg(long, default_value_t = 3)]
     runs: u64,
+    /// Number of the first run, which is what its losses are drawn from
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
     /// Our congestion control algorithm; the kernel's is CUBIC
     #[arg(long, default_value_t = Algorithm::default())]
     congestion: Algorithm,
@@ -69,7 +72,7 @@ fn main() -> ExitCode {
         for run in 0..args.runs {
             for ((name, sender, receiver), results) in pairs.iter().zip(&mut results) {
                 eprintln!("wan: loss {loss} %, run {} of {}, {name}", run + 1, args.runs);
-                let spec = match faults(&args, loss, run) {
+                let spec = match faults(&args, loss, args.seed.wrapping_add(run)) {
                     Ok(spec) => spec,
                     Err(error) => return fail(&error),
                 };
@@ -85,7 +88,7 @@ fn main() -> ExitCode {
             for ((name, ..), mbits) in pairs.iter().zip(medians) {
                 println!(
                     "{}",
-                    json!({ "loss_percent": loss, "pair": name, "mbits": mbits, "ratio": mbits / medians[0] })
+                    json!({ "loss_percent": loss, "rtt_ms": args.rtt, "pair": name, "mbits": mbits, "ratio": mbits / medians[0] })
                 );
             }
         } else {
@@ -97,12 +100,12 @@ fn main() -> ExitCode {
 }
 
 /// The delay in equal parts both ways; losses and the bottleneck on the way of the data only.
-fn faults(args: &Args, loss: f64, run: u64) -> Result<FaultSpec, String> {
+fn faults(args: &Args, loss: f64, seed: u64) -> Result<FaultSpec, String> {
     let Args { rate, rtt, .. } = args;
     let probe: FaultSpec = format!("rate={rate}").parse().map_err(|error| format!("{error}"))?;
     let queue = (u128::from(probe.tx.rate) * u128::from(*rtt) / 8000).max(20_000);
     let half = rtt * 500;
-    format!("delay={half}us,tx.loss={loss}%,tx.rate={rate},tx.queue={queue},seed={run}")
+    format!("delay={half}us,tx.loss={loss}%,tx.rate={rate},tx.queue={queue},seed={seed}")
         .parse()
         .map_err(|error| format!("{error}"))
 }

@@ -53,3 +53,55 @@ impl Drop for Step {
         }
     }
 }
+
+/// Many steps of known number, of which one is under way.
+pub struct Steps {
+    bar: ProgressBar,
+    label: String,
+}
+
+impl Steps {
+    /// Announces so many steps.
+    pub fn start(label: impl Into<String>, count: usize) -> Self {
+        let label = label.into();
+        let bar = if std::io::stderr().is_terminal() {
+            let style = ProgressStyle::with_template(
+                "{bar:24.cyan} {pos}/{len} {msg} {elapsed:.dim}, {eta:.dim} left",
+            )
+            .unwrap_or_else(|_| ProgressStyle::default_bar());
+            let bar = ProgressBar::new(count as u64).with_style(style);
+            bar.enable_steady_tick(Duration::from_secs(1));
+            bar
+        } else {
+            ProgressBar::hidden()
+        };
+        bar.set_length(count as u64);
+        Self { bar, label }
+    }
+
+    /// The next one is under way.
+    pub fn next(&self, what: &str) {
+        if self.bar.is_hidden() {
+            eprintln!("xtask: {}: {what}", self.label);
+        } else if !self.bar.message().is_empty() {
+            self.bar.inc(1);
+        }
+        self.bar.set_message(what.to_owned());
+    }
+
+    /// Says something that stays.
+    pub fn tell(&self, line: &str) {
+        self.aside(|| eprintln!("xtask: {}: {line}", self.label));
+    }
+
+    /// Does something that prints.
+    pub fn aside<T>(&self, print: impl FnOnce() -> T) -> T {
+        self.bar.suspend(print)
+    }
+}
+
+impl Drop for Steps {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}

@@ -63,11 +63,11 @@ impl Kernel {
     ///
     /// The counter that is expected to is looked at first, since reading them all takes longer than the run.
     pub(crate) fn decide(&mut self, frame: &[u8], expected: Verdict) -> Verdict {
-        let program: &Xdp =
-            self.ebpf.program(abi::PROGRAM).expect("the program").try_into().expect("of type XDP");
         let options = TestRunOptions { data_in: Some(frame), ..TestRunOptions::new() };
-        let result =
-            program.test_run(options).unwrap_or_else(|error| panic!("{} bytes: {error:?}", frame.len()));
+        let result = self
+            .program()
+            .test_run(options)
+            .unwrap_or_else(|error| panic!("{} bytes: {error:?}", frame.len()));
         // There is no socket, so what is ours goes to the kernel too.
         const XDP_PASS: u32 = 2;
         assert_eq!(result.return_value, XDP_PASS, "without a socket every frame is the kernel's");
@@ -79,6 +79,11 @@ impl Kernel {
             assert!(self.has_risen(NO_SOCKET), "{verdict:?}");
         }
         verdict
+    }
+
+    /// The program itself, for who wants to run it otherwise.
+    pub(crate) fn program(&self) -> &Xdp {
+        self.ebpf.program(abi::PROGRAM).expect("the program").try_into().expect("of type XDP")
     }
 
     /// Makes sure that no counter has risen unseen.

@@ -22,7 +22,7 @@ pub fn command(namespace: &str, program: impl AsRef<OsStr>) -> Command {
 }
 
 /// Runs `ip` with these words; with a namespace, inside it.
-pub(super) fn ip(namespace: Option<&str>, words: &str) -> Result<String> {
+pub(crate) fn ip(namespace: Option<&str>, words: &str) -> Result<String> {
     let mut command = Command::new(ip_program());
     if let Some(namespace) = namespace {
         command.args(["-n", namespace]);
@@ -31,7 +31,7 @@ pub(super) fn ip(namespace: Option<&str>, words: &str) -> Result<String> {
 }
 
 /// Sets a kernel parameter inside a namespace.
-pub(super) fn sysctl(namespace: &str, path: &str, value: &str) -> Result<()> {
+pub(crate) fn sysctl(namespace: &str, path: &str, value: &str) -> Result<()> {
     let script = format!("[ ! -e /proc/sys/{path} ] || echo {value} > /proc/sys/{path}");
     capture(command(namespace, "sh").args(["-c", &script])).map(|_| ())
 }
