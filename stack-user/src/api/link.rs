@@ -5,7 +5,10 @@ use std::{
     sync::{Arc, Weak},
 };
 
-use super::{Running, builder::only_first};
+use super::{
+    Running,
+    builder::{LongFrames, only_first},
+};
 use crate::{
     device::{
         interface::{Happening, Interface, Watch},
@@ -16,12 +19,18 @@ use crate::{
 };
 
 /// Follows the interface for as long as the stack runs.
-pub(super) async fn follow(mut watch: Watch, interface: Interface, all_queues: bool, running: Weak<Running>) {
+pub(super) async fn follow(
+    mut watch: Watch,
+    interface: Interface,
+    long_frames: LongFrames,
+    all_queues: bool,
+    running: Weak<Running>,
+) {
     loop {
         let happening = watch.next().await;
         let Some(running) = running.upgrade() else { return };
         match happening {
-            Ok(happening) => running.heed(happening, &interface, all_queues),
+            Ok(happening) => running.heed(happening, &interface, &long_frames, all_queues),
             Err(error) => {
                 tracing::warn!("what happens to {} is not noticed any more: {error}", interface.name);
                 return;
@@ -31,7 +40,7 @@ pub(super) async fn follow(mut watch: Watch, interface: Interface, all_queues: b
 }
 
 impl Running {
-    fn heed(&self, happening: Happening, interface: &Interface, all_queues: bool) {
+    fn heed(&self, happening: Happening, interface: &Interface, long_frames: &LongFrames, all_queues: bool) {
         let name = &interface.name;
         match happening {
             Happening::CarrierLost => {
@@ -46,6 +55,7 @@ impl Running {
             }
             Happening::Mtu(mtu) => {
                 tracing::info!(target: STORY, "{name} has an MTU of {mtu} now");
+                long_frames.tell_of_new(name, mtu);
                 let mtu = u16::try_from(mtu).unwrap_or(u16::MAX);
                 self.shards.iter().for_each(|shard| shard.with(|core, _| core.stack.set_mtu(mtu)));
             }

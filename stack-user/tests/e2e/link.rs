@@ -143,6 +143,27 @@ fn a_smaller_mtu_holds_for_connections_that_are_open_and_for_new_ones() {
     assert!(matches!(&packets[..], [offer] if offer.contains("mss 960,")), "{packets:#?}");
 }
 
+/// Its sockets were bound for frames in one chunk, and can't be bound anew.
+#[test]
+fn an_mtu_that_is_raised_beyond_a_chunk_is_told_with_what_to_do() {
+    let test = "an_mtu_that_is_raised_beyond_a_chunk_is_told_with_what_to_do";
+    let Some(lab) = TestLab::with_servers(test, &["curl"]) else { return };
+    let mut serving = Serving::start(&lab, &[]);
+    lab.output(Host::Host, &["ip", "link", "set", "xs0", "mtu", "3498"]);
+    serving.xstack.wait_until_said("has an MTU of 3498 now");
+    lab.output(Host::Host, &["ip", "link", "set", "xs0", "mtu", "9000"]);
+    serving.xstack.wait_until_said("takes packets of 9000 bytes now");
+    let said = serving.xstack.said();
+    let told: Vec<_> = said.lines().filter(|line| line.contains("bound for frames in one chunk")).collect();
+    assert!(
+        matches!(told[..], [line] if line.contains("Start again") && line.contains("`sudo ip link set xs0 mtu 3498`")
+        && line.contains("longer than 3822 bytes")),
+        "{said}"
+    );
+    let fetching = serving.fetched_slowly(&lab);
+    serving.assert_fetched(fetching);
+}
+
 #[test]
 fn whoever_uses_an_interface_that_is_removed_hears_of_it_at_once() {
     let test = "whoever_uses_an_interface_that_is_removed_hears_of_it_at_once";

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::SystemTime};
 
-use super::{Builder, StartError, long_frames, only_first_queue};
+use super::{Builder, LongFrames, StartError, only_first_queue};
 use crate::{
     device::{
         Device, Umem, busy_poll,
@@ -25,7 +25,7 @@ pub(super) struct Queue {
     number: u32,
     device: XdpDevice,
     umem: Umem,
-    zero_copy: bool,
+    bound: Bound,
 }
 
 /// What runs on a queue.
@@ -38,7 +38,7 @@ impl Builder {
         &self,
         interface: &Interface,
         program: &mut Program,
-    ) -> Result<Vec<Queue>, StartError> {
+    ) -> Result<(Vec<Queue>, LongFrames), StartError> {
         let release = kernel::release();
         if is_fatal(interface.driver.as_deref(), self.mode, &release) {
             return Err(StartError::KernelPanics { interface: interface.name.clone(), release });
@@ -56,7 +56,7 @@ impl Builder {
             chunks_per_queue: xdp::Options::chunks_for_each_of(numbers.len()),
             mtu: interface.mtu,
         };
-        let (mut queues, mut all): (Vec<Queue>, Vec<Bound>) = (Vec::new(), Vec::new());
+        let mut queues: Vec<Queue> = Vec::new();
         // Were there more queues when all are bound than before, those are bound too.
         while queues.len() < numbers.len() {
             for &number in &numbers[queues.len()..] {
@@ -70,26 +70,27 @@ impl Builder {
                 for (queue, socket) in device.sockets() {
                     program.bind_socket(queue, socket)?;
                 }
-                queues.push(Queue { number, device, umem, zero_copy: bound.zero_copy });
-                all.push(bound);
+                queues.push(Queue { number, device, umem, bound });
             }
             numbers = interface.queues(self.queue);
         }
-        let (zero_copy, copy): (Vec<_>, Vec<_>) = all.iter().partition(|bound| bound.zero_copy);
+        let all = queues.iter().map(|queue| &queue.bound);
+        let (zero_copy, copy): (Vec<_>, Vec<_>) = all.clone().partition(|bound| bound.zero_copy);
         for bound in [zero_copy, copy].into_iter().filter(|bound| !bound.is_empty()) {
             tracing::info!(target: STORY, "AF_XDP sockets bound to {}: {}", interface.name, Bound::all(bound));
         }
         if let Some(queue) = self.queue {
             check_spread(interface, queue)?;
         }
-        long_frames::tell(interface, &Bound::all(&all), options.copying);
-        Ok(queues)
+        let long_frames = LongFrames::new(Bound::all(all));
+        long_frames.tell(interface, options.copying);
+        Ok((queues, long_frames))
     }
 
     /// Has the sockets of the queues poll the driver, if that was asked for.
     pub(super) fn poll_busily(&self, interface: &Interface, queues: &[Queue]) -> Option<busy_poll::Held> {
         let time = self.busy_poll?;
-        let zero_copy = queues.iter().any(|queue| queue.zero_copy);
+        let zero_copy = queues.iter().any(|queue| queue.bound.zero_copy);
         let sockets = queues.iter().flat_map(|queue| queue.device.sockets());
         busy_poll::start(interface, sockets, zero_copy, time)
     }
