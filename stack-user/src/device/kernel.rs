@@ -1,4 +1,6 @@
-//! What is known about kernels by their release alone.
+//! What is known about the running kernel: by its release alone, and what memory it has set aside.
+
+use std::fs;
 
 use nix::sys::utsname::uname;
 
@@ -23,6 +25,42 @@ pub fn panics_on_copied_frames(release: &str) -> bool {
     }
 }
 
+/// The huge pages of the default size that a system has set aside.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct HugePages {
+    /// How many there are.
+    pub total: u64,
+    /// Of these, how many nobody has, nor has been promised.
+    pub free: u64,
+    /// Bytes of each; 0 if the kernel has none.
+    pub bytes: u64,
+}
+
+impl HugePages {
+    /// As `/proc/meminfo` has them.
+    pub fn of_this_system() -> Self {
+        Self::parse(&fs::read_to_string("/proc/meminfo").unwrap_or_default())
+    }
+
+    fn parse(meminfo: &str) -> Self {
+        let field = |name| -> u64 {
+            let line = meminfo.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+            line.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).unwrap_or(0)
+        };
+        Self {
+            total: field("HugePages_Total"),
+            free: field("HugePages_Free").saturating_sub(field("HugePages_Rsvd")),
+            bytes: field("Hugepagesize").saturating_mul(1024),
+        }
+    }
+
+    /// Whether so many bytes fit in those that are free, and fill them to the end: one can't give back a part.
+    pub fn can_hold(&self, bytes: usize) -> bool {
+        let bytes = bytes as u64;
+        self.bytes > 0 && bytes.is_multiple_of(self.bytes) && bytes / self.bytes <= self.free
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -43,5 +81,18 @@ mod tests {
     #[test]
     fn the_running_kernel_has_a_release() {
         assert!(release().starts_with(|c: char| c.is_ascii_digit()));
+    }
+
+    #[test]
+    fn huge_pages_are_free_if_nobody_has_nor_was_promised_them() {
+        const MIB: usize = 1 << 20;
+        let meminfo = "MemTotal: 1 kB\nHugePages_Total:      20\nHugePages_Free:       18\nHugePages_Rsvd:        2\n\
+                       Hugepagesize:       2048 kB\n";
+        let pages = HugePages::parse(meminfo);
+        assert_eq!(pages, HugePages { total: 20, free: 16, bytes: 2 << 20 });
+        assert!(pages.can_hold(16 * MIB) && pages.can_hold(32 * MIB));
+        assert!(!pages.can_hold(34 * MIB) && !pages.can_hold(MIB), "none is broken");
+        assert_eq!(HugePages::parse("HugePages_Freed: 7\n"), HugePages::default());
+        assert!(!HugePages::parse("").can_hold(0));
     }
 }

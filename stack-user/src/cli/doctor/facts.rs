@@ -2,6 +2,7 @@
 
 use crate::device::{
     interface::{Details, netdev},
+    kernel::HugePages,
     xdp::program::OnInterface,
 };
 
@@ -103,17 +104,6 @@ impl Capabilities {
     pub fn suffice(self) -> bool {
         self.net_raw && self.net_admin && self.bpf
     }
-}
-
-/// Huge pages.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct HugePages {
-    /// How many there are.
-    pub total: u64,
-    /// Of these, how many nobody has.
-    pub free: u64,
-    /// Bytes of each; 0 if the kernel has none.
-    pub bytes: u64,
 }
 
 /// An interface.

@@ -8,8 +8,6 @@
 //!
 //! Huge pages hold chunks of any size, and spare the processor's table of addresses when there are.
 
-use std::fs;
-
 use nix::unistd::{SysconfVar, sysconf};
 
 use super::{CHUNKS_MAX, Copying, MIN_CHUNKS, Options};
@@ -81,36 +79,6 @@ fn chunks(options: &Options, queues: usize, size: usize) -> u32 {
     if in_memory < all { in_memory.max(MIN_CHUNKS) } else { all }
 }
 
-/// The huge pages that a system has reserved.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct HugePages {
-    /// Bytes of one; 0 if the kernel has none.
-    size: usize,
-    /// Those that nobody uses, nor has been promised.
-    free: usize,
-}
-
-impl HugePages {
-    /// The pages of the default size, as `/proc/meminfo` has them.
-    pub(super) fn of_this_system() -> Self {
-        Self::parse(&fs::read_to_string("/proc/meminfo").unwrap_or_default())
-    }
-
-    fn parse(meminfo: &str) -> Self {
-        let field = |name| {
-            let line = meminfo.lines().find_map(|line| line.strip_prefix(name))?;
-            line.trim_start_matches(':').split_whitespace().next()?.parse::<usize>().ok()
-        };
-        let free = field("HugePages_Free").unwrap_or(0).saturating_sub(field("HugePages_Rsvd").unwrap_or(0));
-        Self { size: field("Hugepagesize").unwrap_or(0).saturating_mul(1024), free }
-    }
-
-    /// Whether so many bytes fit in those that are free, and fill them to the end: one can't give back a part.
-    pub(super) fn can_hold(&self, bytes: usize) -> bool {
-        self.size > 0 && bytes.is_multiple_of(self.size) && bytes / self.size <= self.free
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -154,17 +122,6 @@ mod tests {
         let tiny = Options { chunks_per_queue: 256, ..options };
         assert_eq!(to_try(&tiny, 1, 65_536)[0].chunks, MIN_CHUNKS);
         assert_eq!(to_try(&options, 1000, 4096)[0].chunks, CHUNKS_MAX);
-    }
-
-    #[test]
-    fn huge_pages_are_used_if_they_suffice_and_none_is_broken() {
-        let meminfo = "MemTotal: 1 kB\nHugePages_Total:      20\nHugePages_Free:       18\nHugePages_Rsvd:        2\n\
-                       Hugepagesize:       2048 kB\n";
-        let pages = HugePages::parse(meminfo);
-        assert_eq!(pages, HugePages { size: 2 * MIB, free: 16 });
-        assert!(pages.can_hold(16 * MIB) && pages.can_hold(32 * MIB));
-        assert!(!pages.can_hold(34 * MIB) && !pages.can_hold(MIB));
-        assert!(!HugePages::parse("").can_hold(0));
     }
 
     #[test]

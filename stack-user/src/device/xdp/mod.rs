@@ -32,13 +32,13 @@ use std::{
 
 pub use device::XdpDevice;
 pub use error::OpenError;
-use layout::{HugePages, Layout};
+use layout::Layout;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 pub use ring_size::{RingSize, RingSizeError};
 use xsk_rs::config::{FrameSize, QueueSize, UmemConfig};
 
 use self::queue::Queue;
-use super::{CHUNK_SIZE, Umem, remedy};
+use super::{CHUNK_SIZE, Umem, kernel, remedy};
 
 /// Descriptors in each ring of a queue.
 ///
@@ -250,7 +250,7 @@ pub fn open(
     options: &Options,
 ) -> Result<(XdpDevice, Umem, Bound), OpenError> {
     let ring_size = QueueSize::new(options.ring_size).map_err(|_| OpenError::RingSize(options.ring_size))?;
-    let pages = HugePages::of_this_system();
+    let pages = kernel::HugePages::of_this_system();
     let mut refusal = OpenError::NoQueue;
     for layout in layout::to_try(options, queues.len(), layout::page_size()) {
         match open_as(interface, queues, ring_size, &layout, pages.can_hold(layout.bytes())) {

@@ -9,9 +9,9 @@ use nix::{
 };
 
 use crate::{
-    cli::doctor::facts::{Capabilities, Host, HugePages},
+    cli::doctor::facts::{Capabilities, Host},
     device::{
-        kernel,
+        kernel::{self, HugePages},
         remedy::{BPFFS, sysctl_path},
     },
 };
@@ -38,7 +38,7 @@ pub(super) fn look() -> Host {
         capabilities: capabilities(),
         is_root: Uid::effective().is_root(),
         file_capabilities: file_capabilities(),
-        huge_pages: fs::read_to_string("/proc/meminfo").map(|text| huge_pages(&text)).unwrap_or_default(),
+        huge_pages: HugePages::of_this_system(),
         numa_nodes: nodes().len(),
         process_nodes: process_nodes(),
         has_irqbalance: has_process("irqbalance"),
@@ -74,7 +74,17 @@ fn is_mounted(mounts: &str, kind: &str, target: &str) -> bool {
 }
 
 fn capabilities() -> Capabilities {
-    let has = |capability| caps::has_cap(None, CapSet::Effective, capability).unwrap_or(false);
+    capabilities_by(|capability| caps::has_cap(None, CapSet::Effective, capability).unwrap_or(false))
+}
+
+fn file_capabilities() -> Option<Capabilities> {
+    let file = std::env::current_exe().ok()?;
+    let permitted = permitted(&xattr::get(file, "security.capability").ok()??)?;
+    Some(capabilities_by(|capability| permitted & capability.bitmask() != 0))
+}
+
+/// Those that matter here, by whatever says whether one is there.
+fn capabilities_by(has: impl Fn(Capability) -> bool) -> Capabilities {
     let sys_admin = has(Capability::CAP_SYS_ADMIN);
     Capabilities {
         net_raw: has(Capability::CAP_NET_RAW),
@@ -85,40 +95,12 @@ fn capabilities() -> Capabilities {
     }
 }
 
-fn file_capabilities() -> Option<Capabilities> {
-    let file = std::env::current_exe().ok()?;
-    let attribute = xattr::get(file, "security.capability").ok()??;
-    permitted(&attribute).map(|permitted| {
-        let has = |capability: Capability| permitted & capability.bitmask() != 0;
-        let sys_admin = has(Capability::CAP_SYS_ADMIN);
-        Capabilities {
-            net_raw: has(Capability::CAP_NET_RAW),
-            net_admin: has(Capability::CAP_NET_ADMIN),
-            bpf: sys_admin || has(Capability::CAP_BPF),
-            ipc_lock: has(Capability::CAP_IPC_LOCK),
-            sys_admin,
-        }
-    })
-}
-
 /// The permitted set of a `struct vfs_cap_data` of version 2 or 3: a word that tells the version, and then the low and the
 /// high word of the set, each followed by that of the inheritable one.
 fn permitted(attribute: &[u8]) -> Option<u64> {
     let word = |at: usize| Some(u32::from_le_bytes(attribute.get(at..at + 4)?.try_into().ok()?));
     matches!(word(0)? >> 24, 2 | 3).then_some(())?;
     Some(u64::from(word(4)?) | u64::from(word(12)?) << 32)
-}
-
-fn huge_pages(meminfo: &str) -> HugePages {
-    let number = |name: &str| -> u64 {
-        let line = meminfo.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-        line.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).unwrap_or(0)
-    };
-    HugePages {
-        total: number("HugePages_Total"),
-        free: number("HugePages_Free"),
-        bytes: number("Hugepagesize") << 10,
-    }
 }
 
 /// The NUMA nodes that have CPUs, with these.
@@ -192,9 +174,6 @@ mod tests {
         let mounts = "sysfs /sys sysfs rw 0 0\nbpf /sys/fs/bpf bpf rw,mode=700 0 0\n";
         assert!(is_mounted(mounts, "bpf", "/sys/fs/bpf"));
         assert!(!is_mounted(mounts, "bpf", "/sys/fs") && !is_mounted(mounts, "tmpfs", "/sys/fs/bpf"));
-        let meminfo = "HugePages_Total:      10\nHugePages_Free:        4\nHugepagesize:       2048 kB\n";
-        assert_eq!(huge_pages(meminfo), HugePages { total: 10, free: 4, bytes: 2 << 20 });
-        assert_eq!(huge_pages(""), HugePages::default());
     }
 
     /// What `setcap cap_net_raw,cap_bpf+ep` writes.
@@ -205,7 +184,14 @@ mod tests {
         attribute.extend([0; 4]);
         attribute.extend((1u32 << (39 - 32)).to_le_bytes());
         attribute.extend([0; 4]);
-        assert_eq!(permitted(&attribute), Some(1 << 13 | 1 << 39));
+        let set = permitted(&attribute).expect("a set");
+        assert_eq!(set, 1 << 13 | 1 << 39);
+        let few = capabilities_by(|capability| set & capability.bitmask() != 0);
+        assert!(few.net_raw && few.bpf && !few.net_admin && !few.ipc_lock && !few.sys_admin);
+        assert!(
+            capabilities_by(|capability| capability == Capability::CAP_SYS_ADMIN).bpf,
+            "it may all of that"
+        );
         assert_eq!(permitted(&attribute[..9]), None);
         attribute[3] = 1;
         assert_eq!(permitted(&attribute), None, "an old version, of 32 bits");

@@ -222,10 +222,13 @@ fn huge_pages(host: &Host) -> Option<Finding> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::doctor::{
-        facts::{Capabilities, HugePages},
-        finding::Severity,
-        judge::testing::{facts, host},
+    use crate::{
+        cli::doctor::{
+            facts::Capabilities,
+            finding::Severity,
+            judge::testing::{facts, host},
+        },
+        device::kernel::HugePages,
     };
 
     /// The finding of a check about a host.

@@ -2,13 +2,16 @@
 
 use crate::{
     cli::doctor::{
-        facts::{Capabilities, Facts, Host, HugePages, Interface, Seen, Wish},
+        facts::{Capabilities, Facts, Host, Interface, Seen, Wish},
         finding::Finding,
     },
-    device::interface::{
-        Details, Network, QueueCounts,
-        features::{Feature, Features},
-        netdev::{self, XdpFeatures},
+    device::{
+        interface::{
+            Details, Network, QueueCounts,
+            features::{Feature, Features},
+            netdev::{self, XdpFeatures},
+        },
+        kernel::HugePages,
     },
 };
 
