@@ -24,7 +24,7 @@ use crate::{
         interface::{self, Interface, InterfaceError, Watch},
         remedy::Change,
         xdp::{
-            Mode, RingSize,
+            HugePages, Mode, RingSize,
             program::{Guard, Membership, Program, ProgramError},
         },
     },
@@ -136,6 +136,7 @@ pub struct Builder {
     mode: Mode,
     queue: Option<u32>,
     ring_size: RingSize,
+    huge_pages: HugePages,
     schedule: Schedule,
     program: ProgramChoice,
     program_log: Option<tracing::Level>,
@@ -205,6 +206,13 @@ impl Builder {
     #[must_use]
     pub fn ring_size(mut self, size: RingSize) -> Self {
         self.ring_size = size;
+        self
+    }
+
+    /// Whether frames lie on huge pages. Without it: if enough are free.
+    #[must_use]
+    pub fn huge_pages(mut self, wish: HugePages) -> Self {
+        self.huge_pages = wish;
         self
     }
 

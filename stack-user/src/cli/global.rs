@@ -14,7 +14,7 @@ use tracing::level_filters::LevelFilter;
 use super::privileges::{Filter, UserSpec};
 use crate::api::{AddressChoice, ProgramChoice};
 use crate::device::fault::FaultSpec;
-use crate::device::xdp::{Mode, RingSize};
+use crate::device::xdp::{HugePages, Mode, RingSize};
 use crate::tcp::{self, congestion::Algorithm};
 
 /// Microseconds that may be polled without a frame.
@@ -80,6 +80,19 @@ pub struct GlobalOptions {
     /// Larger rings hold longer bursts, smaller ones stay in the processor's cache.
     #[arg(long, global = true, env = "XSTACK_RING_SIZE", hide_env_values = true, value_name = "N")]
     pub ring_size: Option<RingSize>,
+
+    /// Take the memory for frames from huge pages: auto (if enough are free), never or always
+    ///
+    /// The system has to have them set aside (`sysctl vm.nr_hugepages`), 16 MB for each queue.
+    #[arg(
+        long,
+        global = true,
+        env = "XSTACK_HUGE_PAGES",
+        hide_env_values = true,
+        value_name = "WHEN",
+        default_value_t
+    )]
+    pub huge_pages: HugePages,
 
     /// Run the shards, one for each queue, on N threads at most [default: for servers one for each core, else 1]
     #[arg(long, global = true, env = "XSTACK_THREADS", hide_env_values = true, value_name = "N")]
@@ -200,6 +213,7 @@ impl GlobalOptions {
             self.queue.is_some(),
             self.busy_poll.is_some(),
             self.ring_size.is_some(),
+            self.huge_pages != HugePages::default(),
             self.pcap.is_some(),
             self.fault.is_some(),
             self.program.is_some(),

@@ -59,6 +59,7 @@ impl OurNetwork {
             .mode(options.mode)
             .queue(options.queue)
             .ring_size(options.ring_size.unwrap_or_default())
+            .huge_pages(options.huge_pages)
             .conflict_detection(match options.acd {
                 AcdSchedule::Fast => Schedule::Fast,
                 AcdSchedule::Rfc => Schedule::Rfc,

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant as Clock};
 use stack_user::{
     device::{
         Device,
-        xdp::{self, Copying, Options},
+        xdp::{self, Copying, HugePages as Wish, OpenError, Options},
     },
     frame::FramePool,
     time::Instant,
@@ -18,16 +18,21 @@ const JUMBO: Options = Options {
     ring_size: xdp::RING_SIZE,
     chunks_per_queue: xdp::CHUNKS_PER_QUEUE,
     mtu: 9000,
+    huge_pages: Wish::Auto,
 };
 
 fn jumbo_lab(name: &str, mtu: u32) -> Option<Lab> {
-    let lab = Lab::new(name, 1)?;
-    lab.inside(|| {
-        for end in [lab::ONE, lab::OTHER] {
-            lab::ip(&["link", "set", end, "mtu", &mtu.to_string()]);
-        }
-    });
-    Some(lab)
+    lab_of(name, 1, mtu)
+}
+
+fn lab_of(name: &str, queues: u32, mtu: u32) -> Option<Lab> {
+    Lab::new(name, queues).inspect(|lab| {
+        lab.inside(|| {
+            for end in [lab::ONE, lab::OTHER] {
+                lab::ip(&["link", "set", end, "mtu", &mtu.to_string()]);
+            }
+        });
+    })
 }
 
 #[test]
@@ -43,7 +48,7 @@ fn long_frames_lie_in_several_chunks() {
 
 #[test]
 fn chunks_lie_on_huge_pages_where_enough_are_reserved() {
-    let Some(lab) = jumbo_lab("huge", 9000) else { return };
+    let Some(lab) = lab_of("huge", 2, 9000) else { return };
     // A UMEM takes eight; other tests of this process take what they find, too.
     let Some(_pages) = HugePages::reserve("af_xdp::huge", 64) else { return };
     lab.inside(|| {
@@ -53,6 +58,27 @@ fn chunks_lie_on_huge_pages_where_enough_are_reserved() {
             assert!(end.device.describe().contains("multi-buffer, huge pages"), "{}", end.device.describe());
         }
         exchange(&mut a, &mut b, 10_000, 64, true);
+        let on = |wish| {
+            let opened = xdp::open(lab::OTHER, &[1], &Options { huge_pages: wish, ..JUMBO });
+            opened.map(|(_, _, bound)| bound.huge_pages)
+        };
+        assert!(!on(Wish::Never).expect("opens"), "they are left to others");
+        assert!(on(Wish::Always).expect("opens"), "there are enough");
+    });
+}
+
+#[test]
+fn who_insists_on_huge_pages_is_told_how_to_have_them() {
+    let Some(lab) = Lab::new("no-pages", 1) else { return };
+    lab.inside(|| {
+        // More than any machine that runs tests has.
+        let options =
+            Options { huge_pages: Wish::Always, chunks_per_queue: xdp::CHUNKS_MAX, ..Options::default() };
+        let opened = xdp::open(lab::ONE, &[0], &options);
+        let error = opened.map(|_| ()).expect_err("there are not that many");
+        assert!(matches!(error, OpenError::NoHugePages { .. }), "{error}");
+        let told = error.to_string();
+        assert!(told.contains("256 MB") && told.contains("--huge-pages auto"), "{told}");
     });
 }
 

@@ -55,6 +55,7 @@ impl Builder {
             ring_size: self.ring_size.get(),
             chunks_per_queue: xdp::Options::chunks_for_each_of(numbers.len()),
             mtu: interface.mtu,
+            huge_pages: self.huge_pages,
         };
         let mut queues: Vec<Queue> = Vec::new();
         // Were there more queues when all are bound than before, those are bound too.

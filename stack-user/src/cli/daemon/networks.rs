@@ -18,7 +18,7 @@ use super::{
 use crate::{
     api::{AddressChoice, ProgramChoice},
     cli::global::{AcdSchedule, BUSY_POLL_MAX, GlobalOptions},
-    device::xdp::{Mode, RingSize},
+    device::xdp::{HugePages, Mode, RingSize},
 };
 
 /// One network or more, in the order of preference.
@@ -46,6 +46,8 @@ pub struct Network {
     /// Descriptors in each ring.
     #[serde(deserialize_with = "ring_size")]
     pub ring_size: Option<RingSize>,
+    /// Whether frames lie on huge pages.
+    pub huge_pages: Option<Text<HugePages>>,
     /// The VLAN of the addresses.
     pub vlan: Option<Spanned<u16>>,
     /// A program that is attached already.
@@ -231,6 +233,7 @@ impl Network {
             mode,
             queue,
             ring_size,
+            huge_pages,
             busy_poll,
             vlan,
             program,
@@ -250,6 +253,7 @@ impl Network {
             options.dns.clone_from(dns);
         }
         fill_default(&mut options.mode, mode.as_ref().map(|mode| mode.0));
+        fill_default(&mut options.huge_pages, huge_pages.as_ref().map(|wish| wish.0));
         fill_default(&mut options.acd, *acd);
     }
 

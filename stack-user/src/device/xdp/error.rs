@@ -2,8 +2,11 @@
 
 use std::io;
 
-use super::{Copying, privilege_remedy};
-use crate::device::remedy::{UNLIMITED_MEMLOCK, up};
+use super::{Copying, huge_pages, privilege_remedy};
+use crate::device::{
+    kernel::HugePages,
+    remedy::{UNLIMITED_MEMLOCK, up},
+};
 
 /// Opening AF_XDP sockets failed.
 #[derive(Debug, thiserror::Error)]
@@ -23,6 +26,17 @@ pub enum OpenError {
     LockedMemory {
         /// What was needed.
         bytes: u64,
+    },
+    /// Frames were to be on huge pages or nowhere.
+    #[error(
+        "frames were to lie on huge pages, {} MB of them, which could not be had ({}); --huge-pages auto does without where it \
+         must", bytes >> 20, huge_pages::remedy(*bytes, pages)
+    )]
+    NoHugePages {
+        /// What was needed.
+        bytes: usize,
+        /// What there is.
+        pages: HugePages,
     },
     /// There is no such interface in this network namespace.
     #[error("there is no interface `{interface}` in this network namespace: `ip link` lists them")]

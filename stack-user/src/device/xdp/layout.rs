@@ -6,7 +6,7 @@
 //! bound with `XDP_USE_SG` and, for zero-copy, a driver that has it. What works is found out by trying, the best first: a
 //! kernel that is too old and a driver that can't both say so by refusing.
 //!
-//! Huge pages hold chunks of any size, and spare the processor's table of addresses when there are.
+//! Huge pages ([`HugePages`](super::HugePages)) hold chunks of any size, and spare the processor's table of addresses when there are.
 
 use nix::unistd::{SysconfVar, sysconf};
 

@@ -13,6 +13,7 @@
 
 mod device;
 mod error;
+mod huge_pages;
 mod layout;
 mod lent;
 mod long;
@@ -32,6 +33,7 @@ use std::{
 
 pub use device::XdpDevice;
 pub use error::OpenError;
+pub use huge_pages::{HugePages, HugePagesError};
 use layout::Layout;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 pub use ring_size::{RingSize, RingSizeError};
@@ -150,6 +152,8 @@ pub struct Options {
     pub chunks_per_queue: u32,
     /// Bytes of the longest IP packet that the interface takes. A frame of that which doesn't fit in a chunk lies in several.
     pub mtu: u32,
+    /// Whether chunks are on huge pages.
+    pub huge_pages: HugePages,
 }
 
 impl Options {
@@ -167,6 +171,7 @@ impl Default for Options {
             ring_size: RING_SIZE,
             chunks_per_queue: CHUNKS_PER_QUEUE,
             mtu: 1500,
+            huge_pages: HugePages::default(),
         }
     }
 }
@@ -253,7 +258,11 @@ pub fn open(
     let pages = kernel::HugePages::of_this_system();
     let mut refusal = OpenError::NoQueue;
     for layout in layout::to_try(options, queues.len(), layout::page_size()) {
-        match open_as(interface, queues, ring_size, &layout, pages.can_hold(layout.bytes())) {
+        let may_hold = options.huge_pages.may_hold(layout.bytes(), pages);
+        if options.huge_pages == HugePages::Always && !may_hold {
+            return Err(OpenError::NoHugePages { bytes: layout.bytes(), pages });
+        }
+        match open_as(interface, queues, ring_size, &layout, may_hold.then_some(options.huge_pages)) {
             // The last resort is what was asked for before anybody thought of long frames, so its error is the one to tell.
             Err(error) if error.is_of_the_layout() => refusal = error,
             opened => return opened,
@@ -267,7 +276,7 @@ fn open_as(
     queues: &[u32],
     ring_size: QueueSize,
     layout: &Layout,
-    on_huge_pages: bool,
+    on_huge_pages: Option<HugePages>,
 ) -> Result<(XdpDevice, Umem, Bound), OpenError> {
     let (mut umem, huge_pages) = open_umem(ring_size, layout, on_huge_pages)?;
     // No frame may be longer than the ring.
@@ -291,7 +300,11 @@ fn open_as(
 }
 
 /// A UMEM, and whether it is on huge pages.
-fn open_umem(ring_size: QueueSize, layout: &Layout, on_huge_pages: bool) -> Result<(Umem, bool), OpenError> {
+fn open_umem(
+    ring_size: QueueSize,
+    layout: &Layout,
+    on_huge_pages: Option<HugePages>,
+) -> Result<(Umem, bool), OpenError> {
     let chunks = NonZeroU32::new(layout.chunks).ok_or(OpenError::NoQueue)?;
     let frame_size = FrameSize::new(layout.chunk_size as u32).map_err(|_| OpenError::NotOurUmem)?;
     let config = UmemConfig::builder()
@@ -302,7 +315,7 @@ fn open_umem(ring_size: QueueSize, layout: &Layout, on_huge_pages: bool) -> Resu
         .build()
         .map_err(|_| OpenError::NotOurUmem)?;
     raise_locked_memory();
-    if on_huge_pages {
+    if let Some(wish) = on_huge_pages {
         let give_up = Instant::now() + HUGE_PAGES_PATIENCE;
         loop {
             match Umem::shared(chunks, config, true) {
@@ -311,6 +324,10 @@ fn open_umem(ring_size: QueueSize, layout: &Layout, on_huge_pages: bool) -> Resu
                     thread::sleep(HUGE_PAGES_PATIENCE / 10);
                 }
                 // They are another's by now, or not ours to use (a cgroup's limit).
+                Err(error) if wish == HugePages::Always && is_out_of_memory(&error) => {
+                    let pages = kernel::HugePages::of_this_system();
+                    return Err(OpenError::NoHugePages { bytes: layout.bytes(), pages });
+                }
                 Err(_) => break,
             }
         }
