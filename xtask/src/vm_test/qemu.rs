@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use super::wire::Wire;
+use super::{run::ON_A_LIFELINE, wire::Wire};
 use crate::{
     debian::Archive,
     process::{as_root, capture, find_program},
@@ -157,7 +157,7 @@ impl Qemu {
     /// Whether it runs, and emulates what we need.
     fn is_right(&self) -> Result<()> {
         ensure!(self.program.is_file(), "there is no {}", self.program.display());
-        let devices = capture(self.command(None)?.args(["-device", "help"]))?;
+        let devices = capture(self.command(None, false)?.args(["-device", "help"]))?;
         ensure!(
             devices.contains(&format!("\"{NEWEST_DEVICE}\"")),
             "{} has no device {NEWEST_DEVICE}: it has to be QEMU 8 or later",
@@ -166,8 +166,8 @@ impl Qemu {
         Ok(())
     }
 
-    /// The program with what it needs to run, as root in a network namespace if one is given.
-    fn command(&self, namespace: Option<&str>) -> Result<Command> {
+    /// The program with what it needs to run, as root in a network namespace if one is given; by a shell if it is to end with us.
+    fn command(&self, namespace: Option<&str>, ends_with_us: bool) -> Result<Command> {
         let mut command = match namespace {
             Some(namespace) => {
                 let mut command = as_root(find_program("ip").context("ip is not installed")?)?;
@@ -176,6 +176,9 @@ impl Qemu {
             }
             None => Command::new("env"),
         };
+        if ends_with_us {
+            command.args(["sh", "-c", ON_A_LIFELINE, "sh", "env"]);
+        }
         // By `env`, since sudo would drop them.
         if let Some(root) = &self.root {
             let libraries = root.join("usr/lib/x86_64-linux-gnu");
@@ -189,9 +192,10 @@ impl Qemu {
         Ok(command)
     }
 
-    /// The command that runs a guest to its end. What scenarios report is its standard output.
+    /// The command that runs a guest to its end. What scenarios report is its standard output. With a shell on this terminal, that
+    /// ends it.
     pub(super) fn boot(&self, guest: &Guest<'_>) -> Result<Command> {
-        let mut command = self.command(guest.wire.namespace())?;
+        let mut command = self.command(guest.wire.namespace(), guest.console.is_some())?;
         command.args(arguments(guest));
         Ok(command)
     }

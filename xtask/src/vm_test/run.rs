@@ -59,21 +59,44 @@ impl Stopped {
     }
 }
 
-/// Ended with its value, however that goes.
+/// For `sh -c`: runs the command that follows, and kills it when standard input ends. That is when we close it, and also when we
+/// are gone. A signal would do for neither: what sudo runs belongs to root, who takes none of ours.
+pub(super) const ON_A_LIFELINE: &str = r#"exec 3<&0
+"$@" </dev/null 3<&- & command=$!
+{ read -r _ <&3; kill -KILL "$command"; } >/dev/null & watch=$!
+wait "$command"; code=$?
+kill "$watch"
+exit "$code""#;
+
+/// How long it takes until a command whose lifeline was cut is gone: moments. Lower, and a busy machine is not given them; higher,
+/// and a shell that somebody stopped is waited for.
+const CUT_WITHIN: Duration = Duration::from_secs(10);
+
+/// A command [on a lifeline](ON_A_LIFELINE). Ended with its value, however that goes.
 struct Running(Child);
 
 impl Running {
     /// Ends it, if it does not end by itself within a moment.
     fn end(&mut self, grace: Duration) -> io::Result<ExitStatus> {
-        let deadline = Instant::now() + grace;
-        while Instant::now() < deadline {
-            if let Some(status) = self.0.try_wait()? {
-                return Ok(status);
-            }
-            std::thread::sleep(Duration::from_millis(20));
+        if let Some(status) = self.wait(grace)? {
+            return Ok(status);
+        }
+        drop(self.0.stdin.take());
+        if let Some(status) = self.wait(CUT_WITHIN)? {
+            return Ok(status);
         }
         self.0.kill()?;
         self.0.wait()
+    }
+
+    fn wait(&mut self, at_most: Duration) -> io::Result<Option<ExitStatus>> {
+        let deadline = Instant::now() + at_most;
+        loop {
+            match self.0.try_wait()? {
+                None if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(20)),
+                status => return Ok(status),
+            }
+        }
     }
 }
 
@@ -86,7 +109,7 @@ impl Drop for Running {
 /// Runs QEMU, and reads what the scenarios report on its standard output. Their files are unpacked into `results`.
 pub(super) fn run(mut command: Command, files: &Path, progress: &Step, stopped: &Stopped) -> Result<Ended> {
     let log = fs::File::create(files.join("qemu.log"))?;
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log);
     fs::write(files.join("command"), format!("{}\n", describe(&command)))?;
     let child = command.spawn().with_context(|| format!("cannot start `{}`", describe(&command)))?;
     let mut qemu = Running(child);
@@ -228,6 +251,8 @@ fn first_complaint(log: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{BufRead as _, BufReader};
+
     use super::*;
 
     fn followed(script: &str) -> (Option<String>, Words<io::Sink>) {
@@ -255,6 +280,35 @@ mod tests {
         let (broke, words) = followed("printf 'vm: up 7.3\\ntest a ... '");
         assert_eq!((broke, words.code), (None, None));
         assert_eq!(words.reader.current(), Some("a"));
+    }
+
+    /// A shell on a lifeline, and the process that it runs, which is another one.
+    fn on_a_lifeline(script: &str) -> (Running, i32) {
+        let mut command = Command::new("sh");
+        command.args(["-c", ON_A_LIFELINE, "sh", "sh", "-c", &format!("echo $$; {script}")]);
+        let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
+        let mut running = Running(child.unwrap());
+        let mut line = String::new();
+        BufReader::new(running.0.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        (running, line.trim().parse().unwrap())
+    }
+
+    fn is_alive(pid: i32) -> bool {
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), None).is_ok()
+    }
+
+    #[test]
+    fn a_guest_ends_with_us_without_a_signal_of_ours() {
+        let (mut running, guest) = on_a_lifeline("exec sleep 60");
+        assert!(is_alive(guest) && guest != running.0.id() as i32);
+        assert!(!running.end(Duration::ZERO).unwrap().success());
+        assert!(!is_alive(guest), "the shell has waited for it");
+    }
+
+    #[test]
+    fn a_guest_that_ends_by_itself_has_an_exit_code() {
+        let (mut running, _) = on_a_lifeline("exit 7");
+        assert_eq!(running.end(Duration::from_secs(60)).unwrap().code(), Some(7));
     }
 
     #[test]

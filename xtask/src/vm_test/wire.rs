@@ -89,7 +89,7 @@ impl Drop for Bridge {
     }
 }
 
-/// A run that was killed left its namespace behind, and QEMU died with its terminal or goes on until it is silent.
+/// A run that was killed left its namespace behind, and QEMU ended with it.
 fn remove_abandoned() {
     let names = fs::read_dir("/run/netns").into_iter().flatten().flatten();
     for name in names.filter_map(|entry| entry.file_name().into_string().ok()) {
