@@ -96,13 +96,9 @@ impl OurNetwork {
             tracing::info!(target: STORY, "frames dropped: {}", drops.join(", "));
         }
         for info in self.stack.shard_infos() {
-            let api::ShardInfo { chunks, free_chunks: free, device_chunks, .. } = info;
-            if let Some(device) = device_chunks {
-                let in_use = chunks.saturating_sub(free + device);
-                tracing::info!(
-                    target: STORY,
-                    "frames: {chunks}, of which {free} are free, {device} with the device, {in_use} in use"
-                );
+            if let Some(device) = info.device_chunks {
+                let told = whereabouts(info.chunks, info.free_chunks, device);
+                tracing::info!(target: STORY, "frames: {told}");
             }
         }
         for shard in (0..self.stack.shard_count()).filter_map(|number| self.stack.on_shard(number)) {
@@ -241,6 +237,12 @@ impl Listener for TcpListener {
     }
 }
 
+/// Where the frames of a shard are. Were one counted twice, there would be fewer than none in use, which is told as it is.
+fn whereabouts(chunks: usize, free: usize, device: usize) -> String {
+    let in_use = chunks as i64 - free as i64 - device as i64;
+    format!("{chunks}, of which {free} are free, {device} with the device, {in_use} in use")
+}
+
 /// Threads for the shards that the stack is going to have.
 async fn threads(options: &GlobalOptions) -> Result<Threads, Failure> {
     let most = options.threads.map_or(1, NonZeroUsize::get);
@@ -258,5 +260,16 @@ async fn why_unreachable(ip: IpAddr, error: io::Error) -> String {
              reach it through the kernel"
         ),
         _ => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frame_that_is_counted_twice_is_not_hidden() {
+        assert_eq!(whereabouts(8, 5, 2), "8, of which 5 are free, 2 with the device, 1 in use");
+        assert!(whereabouts(8, 7, 2).ends_with(", -1 in use"));
     }
 }

@@ -71,7 +71,7 @@ impl Story {
         let lines: Vec<_> = self.0.lines().filter(|line| line.starts_with("* frames: ")).collect();
         assert!(!lines.is_empty(), "it does not tell where its frames are: {}", self.0);
         for line in lines {
-            assert!(line.ends_with(", 0 in use"), "frames are lost: {line}; {}", self.0);
+            assert!(line.ends_with(", 0 in use"), "frames are lost, or counted twice: {line}; {}", self.0);
         }
         for device in self.devices() {
             for name in ["rx_invalid_descs", "tx_invalid_descs"] {
