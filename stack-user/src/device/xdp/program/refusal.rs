@@ -2,7 +2,10 @@
 //!
 //! A BPF link is refused with a number only. Asked by netlink, the driver answers in words, too.
 
-use std::{fmt, io, os::fd::AsFd, os::fd::AsRawFd};
+use std::{
+    fmt, io,
+    os::fd::{AsFd, AsRawFd, RawFd},
+};
 
 use aya::programs::ProgramFd;
 use nix::net::if_::if_indextoname;
@@ -74,15 +77,34 @@ impl fmt::Display for Refusal {
 
 /// Asks by netlink for what was refused, which is refused once more, but with a word.
 ///
-/// Were it attached this time, that would outlive us, unlike a link: so it is detached at once.
+/// There is no way to hear it that could not attach the program, should what was in the way be gone by now. Attached so, it would
+/// outlive us, unlike a link: so it is detached at once, it and nothing that somebody may have put in its place. Were we killed in
+/// between, it would pass every frame on, since its maps have no claims.
 fn ask_again(program: &ProgramFd, index: u32, generic: bool) -> io::Result<Option<String>> {
-    const IF_NO_EXIST: u32 = 1;
     let mode = if generic { XDP_FLAGS_SKB_MODE } else { XDP_FLAGS_DRV_MODE };
-    let answer = set(index, &[LinkXdp::Fd(program.as_fd().as_raw_fd()), LinkXdp::Flags(mode | IF_NO_EXIST)])?;
+    let program = program.as_fd().as_raw_fd();
+    let answer = set(index, &attaching(program, mode))?;
     if error_number(&answer) == Some(0) {
-        set(index, &[LinkXdp::Fd(-1), LinkXdp::Flags(mode)])?;
+        let answer = set(index, &detaching(program, mode))?;
+        if error_number(&answer) != Some(0) {
+            tracing::warn!(
+                "a program of ours may have stayed on interface {index}, where it passes every frame on: `ip link` shows it"
+            );
+        }
     }
     Ok(message(&answer))
+}
+
+/// Where there is none.
+fn attaching(program: RawFd, mode: u32) -> [LinkXdp; 2] {
+    const IF_NO_EXIST: u32 = 1;
+    [LinkXdp::Fd(program), LinkXdp::Flags(mode | IF_NO_EXIST)]
+}
+
+/// Only this one.
+fn detaching(program: RawFd, mode: u32) -> [LinkXdp; 3] {
+    const REPLACE: u32 = 1 << 4;
+    [LinkXdp::Fd(-1), LinkXdp::ExpectedFd(program.cast_unsigned()), LinkXdp::Flags(mode | REPLACE)]
 }
 
 /// Asks for a change of an interface's program, and returns the answer.
@@ -172,6 +194,37 @@ mod tests {
             // Nothing of it is trusted, whoever has sent it.
             let _ = (error_number(&with_offset[..cut]), message(&with_offset[..cut]));
         }
+    }
+
+    /// The kernel's own judgement, on an interface of a namespace of our own.
+    #[test]
+    fn what_was_attached_by_asking_is_detached_and_nothing_of_others() {
+        use nix::sched::{CloneFlags, unshare};
+        let test = "what_was_attached_by_asking_is_detached_and_nothing_of_others";
+        let asked = std::thread::spawn(move || {
+            if !nix::unistd::geteuid().is_root() || unshare(CloneFlags::CLONE_NEWNET).is_err() {
+                println!("SKIP {test}: a network namespace and XDP programs need root");
+                return;
+            }
+            // The loopback interface runs programs in the generic path.
+            let (index, mode) = (1, XDP_FLAGS_SKB_MODE);
+            let load = || super::super::load(None).expect("loads");
+            let (mut ours, mut theirs) = (load(), load());
+            let ours = super::super::verify(&mut ours).expect("verifies");
+            let theirs = super::super::verify(&mut theirs).expect("verifies");
+            let number = |program: &ProgramFd| program.as_fd().as_raw_fd();
+            let there = || super::super::attachment::attached_id(index).expect("asks").is_some();
+            ask_again(ours, index, true).expect("asks");
+            assert!(!there(), "it stayed");
+            let asked = |xdp: &[LinkXdp]| error_number(&set(index, xdp).expect("an answer"));
+            assert_eq!(asked(&attaching(number(theirs), mode)), Some(0));
+            assert_ne!(asked(&detaching(number(ours), mode)), Some(0), "it is not ours");
+            ask_again(ours, index, true).expect("asks");
+            assert!(there(), "theirs was replaced");
+            assert_eq!(asked(&detaching(number(theirs), mode)), Some(0));
+            assert!(!there());
+        });
+        asked.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
     }
 
     #[test]
