@@ -10,6 +10,8 @@ use std::{
     fs::{self, File},
     io,
     path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
 };
 
 use super::{
@@ -21,6 +23,10 @@ use super::{
 
 /// Below [`ROOT`]: no interface has a name of that length.
 const DIRECTORY: &str = "joined-dispatchers";
+
+/// How long somebody who joins, or leaves for the dead, is waited for. Shorter, and a start fails beside another one on a slow
+/// machine; longer, and one that hangs is told late.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Sees to it that a dispatcher is left: at once when it is dropped, returning when that is done, and also when our process ends
 /// without dropping anything.
@@ -45,14 +51,20 @@ impl Membership {
         if !has_one()? {
             return Ok(false);
         }
-        leave_for_the_dead(index);
+        // Whoever joins just now has no mark that is locked yet. If others come and go all the time, the dead can wait.
+        if let Ok(_nobody_joins) = turn(&marks()) {
+            leave_for_the_dead(index);
+        }
         has_one()
     }
 
     pub(super) fn begin(interface: &str, index: u32, mode: Mode) -> Result<(Self, Joined), ProgramError> {
+        let turn = turn(&marks()).map_err(|source| ProgramError::keep(&marks(), &source))?;
         let joined = join(interface, index, mode)?;
         let program = joined.program;
-        match mark(index, program) {
+        let marked = mark(index, program);
+        drop(turn);
+        match marked {
             Ok(alive) => Ok((Self { interface: index, program, guard: None, _alive: alive }, joined)),
             Err(source) => {
                 let _ = dispatcher::leave(index, program);
@@ -127,22 +139,42 @@ pub(super) fn join(interface: &str, index: u32, mode: Mode) -> Result<Joined, Pr
     })
 }
 
-fn place(interface: u32, program: u32) -> PathBuf {
-    Path::new(ROOT).join(DIRECTORY).join(format!("{interface}-{program}"))
+/// Where all marks are.
+fn marks() -> PathBuf {
+    Path::new(ROOT).join(DIRECTORY)
 }
 
-/// Says that the program's process is alive, for as long as the lock is held.
-fn mark(interface: u32, program: u32) -> io::Result<File> {
+fn place(interface: u32, program: u32) -> PathBuf {
+    marks().join(format!("{interface}-{program}"))
+}
+
+/// Has the marks to ourselves, so that nobody takes one that is being made for that of a dead one.
+fn turn(marks: &Path) -> io::Result<File> {
     // Closed to others, below one that members of a group have to pass.
-    persistent::make_directory(&Path::new(ROOT).join(DIRECTORY))?;
+    persistent::make_directory(marks)?;
+    let patience = Instant::now() + PATIENCE;
+    loop {
+        match owners::try_lock(marks)? {
+            Some(lock) => return Ok(lock),
+            None if Instant::now() < patience => thread::sleep(Duration::from_millis(10)),
+            None => {
+                let why = "somebody else has joined or left for seconds";
+                return Err(io::Error::new(io::ErrorKind::WouldBlock, why));
+            }
+        }
+    }
+}
+
+/// Says that the program's process is alive, for as long as the lock is held. It takes our [turn].
+fn mark(interface: u32, program: u32) -> io::Result<File> {
     let place = place(interface, program);
     persistent::make_directory(&place)?;
     owners::try_lock(&place)?.ok_or_else(|| io::ErrorKind::WouldBlock.into())
 }
 
-/// Takes those out of the dispatcher whose process is gone.
+/// Takes those out of the dispatcher whose process is gone. It takes our [turn].
 fn leave_for_the_dead(index: u32) {
-    let entries = fs::read_dir(Path::new(ROOT).join(DIRECTORY)).into_iter().flatten().flatten();
+    let entries = fs::read_dir(marks()).into_iter().flatten().flatten();
     for entry in entries {
         let name = entry.file_name();
         let numbers = name.to_str().and_then(|name| name.split_once('-'));
@@ -173,6 +205,23 @@ fn leave_for_the_dead(index: u32) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A directory is made, and locked only then: in between, it looks like that of somebody who was killed.
+    #[test]
+    fn marks_are_made_and_looked_through_by_one_at_a_time() {
+        let root = tempfile::tempdir().expect("a directory");
+        let marks = root.path().join("marks");
+        let ours = turn(&marks).expect("it is free");
+        let waits = thread::spawn({
+            let marks = marks.clone();
+            move || turn(&marks).map(|_| Instant::now())
+        });
+        thread::sleep(Duration::from_millis(100));
+        let released = Instant::now();
+        drop(ours);
+        let theirs = waits.join().expect("no panic").expect("its turn");
+        assert!(theirs >= released, "two at a time");
+    }
 
     /// libxdp is not even asked, which takes no interface of that number.
     #[test]
