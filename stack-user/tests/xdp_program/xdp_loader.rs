@@ -2,6 +2,7 @@
 
 use std::{
     io::{BufRead as _, BufReader},
+    os::unix::fs::PermissionsExt as _,
     path::Path,
     process::{Command, Stdio},
     time::Duration,
@@ -9,9 +10,16 @@ use std::{
 
 use aya::maps::{Array, HashMap, Map, MapData};
 use stack_common::abi::{self, Claim, ClaimKey};
-use stack_user::device::xdp::{
-    Mode,
-    program::{Program, ProgramError},
+use stack_user::{
+    device::{
+        Device as _,
+        xdp::{
+            self, Mode, Options,
+            program::{Program, ProgramError},
+        },
+    },
+    frame::FramePool as _,
+    time::Instant,
 };
 
 use super::{
@@ -63,6 +71,48 @@ fn a_pinned_program_is_used_and_left_as_it_was() {
         let error = Program::attach(HERE, Mode::Auto, None).expect_err("there is one already");
         assert!(error.to_string().contains("pinned:DIR"), "{error}");
         run("xdp-loader", &["unload", HERE, "--all"]);
+    });
+}
+
+/// Whoever comes after us on a queue may be there before we have let go of the program.
+#[test]
+fn a_successor_on_a_queue_keeps_its_place() {
+    test_with_loader("a_successor_on_a_queue_keeps_its_place", || {
+        load();
+        let begin = || {
+            let mut program = Program::from_pins(Path::new(PINS), HERE).expect("using the pins");
+            let (device, umem, _) = xdp::open(HERE, &[0], &Options::default()).expect("opening a socket");
+            for (queue, socket) in device.sockets() {
+                program.bind_socket(queue, socket).expect("its place is free");
+            }
+            (program, device, umem)
+        };
+        let (first, device, umem) = begin();
+        drop((device, umem));
+        let (mut second, mut device, mut umem) = begin();
+        drop(first);
+        second.claim(ours(), 0, &[]).expect("claiming");
+        send_to(&[OURS]);
+        let mut frames = Vec::new();
+        wait_until("the successor has the frame", || {
+            device.rx_burst(Instant::default(), &mut umem, &mut frames);
+            !frames.is_empty()
+        });
+        assert_eq!(count(&second, "no-socket"), 0);
+        frames.into_iter().for_each(|frame| umem.release_rx(frame));
+        drop((second, device, umem));
+        run("xdp-loader", &["unload", HERE, "--all"]);
+    });
+}
+
+/// Somebody else could have put maps of their own there, and would have all of our frames.
+#[test]
+fn pins_that_others_may_change_are_not_used() {
+    test_in_namespace("xdp_loader::pins_that_others_may_change_are_not_used", || {
+        std::fs::create_dir_all(PINS).expect("a directory for pins");
+        std::fs::set_permissions(PINS, std::fs::Permissions::from_mode(0o777)).expect("its mode");
+        let error = Program::from_pins(Path::new(PINS), HERE).expect_err("anybody's");
+        assert!(matches!(error, ProgramError::Untrusted { .. }), "{error}");
     });
 }
 

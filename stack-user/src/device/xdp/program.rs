@@ -45,15 +45,14 @@ use crate::{device::processes, telemetry::STORY};
 /// Dropped, it takes back what it put there. So does the kernel when the process dies, whatever way it dies: the link
 /// that attaches the program is a file descriptor. A [pinned](Self::from_pins) program stays, as whoever pinned it
 /// wants, and with it a claim if we were killed; it gives such frames to the kernel, since their socket is gone, and the next
-/// who uses the pins removes it. In a [dispatcher](Self::membership) it takes a process to leave.
+/// who uses the pins removes it. A socket's place in the map is taken back by the kernel, when it is closed. In a [dispatcher](Self::membership) it takes a process to leave.
 pub struct Program {
     interface: String,
     attachment: Attachment,
     sockets: XskMap<MapData>,
     claims: pins::Claims,
     counters: PerCpuArray<MapData, u64>,
-    /// What is ours in maps that others may use too.
-    bound: Vec<u32>,
+    /// What is ours in a map that others may use too.
     claimed: Vec<ClaimKey>,
     /// Reads the log records, if there are any. Dropped last.
     _records: Option<Records>,
@@ -180,6 +179,8 @@ impl Program {
     /// interface.
     pub fn from_pins(directory: &Path, interface: &str) -> Result<Self, ProgramError> {
         let index = attachment::index(interface)?;
+        persistent::on_bpffs(directory)?;
+        trust::check(directory)?;
         let user = User::begin(directory, interface)?;
         pins::check_version(directory, interface)?;
         let claims = pins::open(directory, abi::CLAIMS, interface)?;
@@ -222,7 +223,6 @@ impl Program {
             sockets: sockets.try_into().map_err(ProgramError::map)?,
             claims: claims.try_into().map_err(ProgramError::map)?,
             counters: counters.try_into().map_err(ProgramError::map)?,
-            bound: Vec::new(),
             claimed: Vec::new(),
             _records: records,
         })
@@ -238,9 +238,7 @@ impl Program {
         set.map_err(|source| match os_error(&source) {
             Some(libc::EEXIST) => ProgramError::QueueTaken { interface: self.interface.clone(), queue },
             _ => ProgramError::map(source),
-        })?;
-        self.bound.push(queue);
-        Ok(())
+        })
     }
 
     /// Makes an address ours: all of it if `ports` is empty, else TCP and UDP to those ports, first to last of each
@@ -375,9 +373,8 @@ impl Drop for Program {
         for key in &self.claimed {
             let _ = self.claims.remove(&key.to_words());
         }
-        for queue in &self.bound {
-            let _ = self.sockets.unset(*queue);
-        }
+        // The sockets' places are not: the kernel has emptied those of sockets that are closed, and there may be another one by
+        // now. Which one it is, such a map does not tell.
     }
 }
 

@@ -386,7 +386,7 @@ pub(super) fn make_directory(directory: &Path) -> io::Result<()> {
 }
 
 /// Makes sure that a directory is, or will be, in a BPF file system.
-fn on_bpffs(directory: &Path) -> Result<(), ProgramError> {
+pub(super) fn on_bpffs(directory: &Path) -> Result<(), ProgramError> {
     let there = directory.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
     if statfs(there).is_ok_and(|found| found.filesystem_type() == BPF_FS_MAGIC) {
         return Ok(());
