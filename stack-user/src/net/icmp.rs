@@ -234,8 +234,8 @@ impl Responder {
             return Err(DropReason::IcmpRateLimited);
         }
         // Two chunks of one pool can't be borrowed at once; pings are rare enough for a detour over the heap.
-        let data = message.get(icmpv4::LEN..).unwrap_or_default().to_vec();
-        write(pool, Message::EchoReply { identifier, sequence }, &data, header_room)
+        let message = message.into_owned();
+        write(pool, Message::EchoReply { identifier, sequence }, message, header_room)
     }
 
     /// The error that answers a datagram, after `header_room` bytes that are left for the headers.
@@ -259,17 +259,18 @@ impl Responder {
             Problem::ProtocolUnreachable => unreachable(unreachable::PROTOCOL),
             Problem::ReassemblyTimeExceeded => Message::TimeExceeded { code: time_exceeded::REASSEMBLY },
         };
-        write(pool, message, quote.bytes(), header_room)
+        write(pool, message, [&[0; icmpv4::LEN], quote.bytes()].concat(), header_room)
     }
 }
 
+/// Puts a message in front of what it is about, which lies behind as many bytes of `bytes` as the message has, and both into a
+/// frame.
 fn write<P: FramePool>(
     pool: &mut P,
     message: Message,
-    body: &[u8],
+    mut bytes: Vec<u8>,
     header_room: usize,
 ) -> Result<TxFrame, DropReason> {
-    let mut bytes = [&[0; icmpv4::LEN], body].concat();
     message.emit(&mut bytes);
     let end = header_room + bytes.len();
     let mut frame = pool.allocate_tx(end).ok_or(DropReason::NoFrame)?;
