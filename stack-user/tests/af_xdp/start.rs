@@ -1,6 +1,10 @@
 //! Starting a stack where something is in the way: nothing is claimed, and the way out is told to the letter.
 
-use std::process::Command;
+use std::{
+    process::Command,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 use stack_user::{
     api::{Stack, StartError},
@@ -38,6 +42,27 @@ fn nothing_is_claimed_while_one_of_several_queues_is_not_ours() {
         assert!(listener.received.is_empty(), "an address was asked for");
         listener.received.drain(..).for_each(drop);
         assert!(!lab::has_program(lab::ONE));
+    });
+}
+
+/// Nobody would hear what asks for the address, so that everybody's would do (RFC 5227 §2.1).
+#[test]
+fn nothing_is_claimed_before_the_carrier_is_there() {
+    let Some(lab) = Lab::new("carrier", 1) else { return };
+    lab.inside(|| {
+        lab::ip(&["link", "set", lab::OTHER, "down"]);
+        let has_carrier = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                // Much longer than an address is asked for.
+                std::thread::sleep(Duration::from_millis(1_500));
+                has_carrier.store(true, Ordering::SeqCst);
+                lab::ip(&["link", "set", lab::OTHER, "up"]);
+            });
+            let stack = start(Mode::Auto, None).expect("it starts with its carrier");
+            assert!(has_carrier.load(Ordering::SeqCst), "it did not wait");
+            drop(stack);
+        });
     });
 }
 

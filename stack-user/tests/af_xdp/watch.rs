@@ -9,6 +9,43 @@ use stack_user::{
 
 use crate::lab::{self, Lab};
 
+/// The kernel keeps as many notices as a socket has room for, and then says that there were more.
+#[test]
+fn queues_are_asked_for_when_notices_were_lost() {
+    /// Several times as many as there is room for where nobody set `net.core.rmem_default`.
+    const NOTICES: usize = 1_000;
+    let Some(lab) = Lab::new("overflow", 2) else { return };
+    lab.inside(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        // In one shell, since each takes the kernel no time.
+        let shell = |script: String| {
+            assert!(Command::new("sh").args(["-ec", &script]).status().expect("running sh").success());
+        };
+        let one = lab::ONE;
+        shell(format!("ethtool -L {one} rx 1"));
+        let found = runtime.block_on(interface::find(Some(one))).expect("it is up");
+        let mut watch = {
+            let _entered = runtime.enter();
+            Watch::new(&found).expect("sockets")
+        };
+        let two = format!("ethtool -L {one} tx 1; ethtool -L {one} tx 2");
+        shell(format!("for _ in $(seq {}); do {two}; done; ethtool -L {one} rx 2", NOTICES / 2));
+        let mut told = 0;
+        loop {
+            let next = async { tokio::time::timeout(Duration::from_secs(5), watch.next()).await };
+            match runtime.block_on(next).expect("how many queues there are").expect("the kernel tells") {
+                Happening::Queues(2) => break,
+                Happening::Queues(1) => told += 1,
+                Happening::CarrierLost | Happening::Back => {}
+                other => panic!("{other:?}"),
+            }
+        }
+        if told >= NOTICES {
+            println!("SKIP af_xdp::overflow: the sockets of this system have room for {NOTICES} notices");
+        }
+    });
+}
+
 #[test]
 fn what_happens_to_an_interface_is_told_and_nothing_of_others() {
     let Some(lab) = Lab::new("watch", 2) else { return };

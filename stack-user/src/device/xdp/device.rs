@@ -63,8 +63,7 @@ pub struct XdpDevice {
     kick_at: Option<Instant>,
     /// A queue has less than half of the chunks that it should have, since none were free.
     is_short: bool,
-    /// When to look whether the kernel noticed that a fill ring was refilled that had been empty.
-    check_fill_at: Option<Instant>,
+    second_look: SecondLook,
     /// The chunks that the kernel has to receive into.
     lent: Lent,
     /// The driver writes to them itself.
@@ -73,6 +72,25 @@ pub struct XdpDevice {
     unbound: Option<io::Error>,
     counters: Counters,
     description: String,
+}
+
+/// When to look again whether the kernel waits for a fill ring that was refilled when it was empty: a driver that had found it so
+/// may have asked to be woken only after it was full again.
+#[derive(Debug, Default, Clone, Copy)]
+struct SecondLook(Option<Instant>);
+
+impl SecondLook {
+    /// A ring that had so many chunks was given some.
+    fn refilled(&mut self, now: Instant, had: usize, given: usize) {
+        if had == 0 && given > 0 {
+            self.0 = Some(now + FILL_RECHECK);
+        }
+    }
+
+    /// Whether it is time, which it is once.
+    fn is_due(&mut self, now: Instant) -> bool {
+        self.0.take_if(|at| *at <= now).is_some()
+    }
 }
 
 #[derive(Debug, Default, Clone, Copy)]
@@ -110,7 +128,7 @@ impl XdpDevice {
             now: Instant::ZERO,
             kick_at: None,
             is_short: false,
-            check_fill_at: None,
+            second_look: SecondLook::default(),
             lent: Lent::new(umem.chunks()),
             is_zero_copy: bound.zero_copy,
             unbound: None,
@@ -153,8 +171,8 @@ impl XdpDevice {
         self.receiving[queue] += given;
         self.is_short |= self.receiving[queue] < self.receiving_max / 2;
         // Only a driver looks at the ring by itself; the kernel that copies does when a frame is there.
-        if self.is_zero_copy && had == 0 && given > 0 {
-            self.check_fill_at = Some(self.now + FILL_RECHECK);
+        if self.is_zero_copy {
+            self.second_look.refilled(self.now, had, given);
         }
         self.wake_receiver(queue);
     }
@@ -169,10 +187,8 @@ impl XdpDevice {
         }
     }
 
-    /// A driver that had found a fill ring empty may have asked to be woken only after the ring was full again.
     fn check_fill(&mut self) {
-        if self.check_fill_at.is_some_and(|at| at <= self.now) {
-            self.check_fill_at = None;
+        if self.second_look.is_due(self.now) {
             (0..self.queues.len()).for_each(|queue| self.wake_receiver(queue));
         }
     }
@@ -283,7 +299,7 @@ impl Device for XdpDevice {
     }
 
     fn poll_timeout(&self) -> Option<Instant> {
-        [self.kick_at, self.check_fill_at].into_iter().flatten().min()
+        [self.kick_at, self.second_look.0].into_iter().flatten().min()
     }
 
     fn before_sleep(&mut self) -> bool {
@@ -368,6 +384,19 @@ fn pool_reserve<P: FramePool>(umem: &P) -> usize {
 mod tests {
     use super::*;
     use crate::tcp::send_queue::SendQueue;
+
+    #[test]
+    fn a_ring_that_was_empty_is_looked_at_again_once_and_in_time() {
+        let mut look = SecondLook::default();
+        let at = |millis| Instant::ZERO + Duration::from_millis(millis);
+        look.refilled(at(5), 1, 64);
+        look.refilled(at(5), 0, 0);
+        assert!(!look.is_due(at(1_000)), "there was something to look at, or there is nothing yet");
+        look.refilled(at(5), 0, 64);
+        look.refilled(at(6), 64, 64);
+        assert_eq!(look.0, Some(at(15)), "who sleeps is woken for it");
+        assert_eq!([14, 15, 16].map(|millis| look.is_due(at(millis))), [false, true, false]);
+    }
 
     #[test]
     fn a_chunk_that_comes_back_is_received_into_before_it_is_written_into() {

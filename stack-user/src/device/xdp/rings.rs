@@ -39,6 +39,53 @@ enum Unfinished {
     Refused,
 }
 
+/// What the kernel says of a chunk that it has received into.
+#[derive(Debug, Clone, Copy)]
+struct Received {
+    /// Where its bytes begin, from the beginning of the UMEM.
+    address: usize,
+    len: usize,
+    /// The next one is of the same frame.
+    goes_on: bool,
+}
+
+impl Unfinished {
+    /// Takes chunks back from the kernel, and the frames that are whole with them.
+    fn take(
+        &mut self,
+        umem: &mut Umem,
+        lent: &mut Lent,
+        frames: &mut Vec<RxFrame>,
+        received: impl Iterator<Item = Received>,
+    ) -> Taken {
+        let mut taken = Taken::default();
+        for Received { address, len, goes_on } in received {
+            let (chunk, offset) = umem.chunk_at(address);
+            if !lent.take_back(chunk) {
+                taken.strays = 1;
+                break;
+            }
+            taken.chunks += 1;
+            let chunk = FreeFrame::mint(chunk);
+            let is_alone = matches!(self, Self::Nothing) && !goes_on;
+            if offset + len > umem.chunk_size() {
+                umem.release(chunk);
+                taken.refused += refuse(umem, self, goes_on);
+                continue;
+            }
+            let piece = chunk.into_rx(offset as u16, len as u16);
+            if is_alone {
+                frames.push(piece);
+            } else {
+                let (frame, is_refused) = join(umem, self, piece, goes_on);
+                frames.extend(frame);
+                taken.refused += is_refused;
+            }
+        }
+        taken
+    }
+}
+
 /// A flag of a descriptor: the next one is of the same frame.
 const XDP_PKT_CONTD: u32 = 1;
 
@@ -132,29 +179,12 @@ impl RxRing {
     ) -> Taken {
         // SAFETY: the ring is of the UMEM's own socket, so what it names are the UMEM's chunks.
         let chunks = unsafe { self.ring.consume(&mut self.descs[..count.min(BURST)]) };
-        let mut refused = 0;
-        for (taken, desc) in self.descs[..chunks].iter().enumerate() {
-            let (chunk, offset) = umem.chunk_at(desc.addr());
-            if !lent.take_back(chunk) {
-                return Taken { chunks: taken, refused, strays: 1 };
-            }
-            let (chunk, len) = (FreeFrame::mint(chunk), desc.lengths().data());
-            let is_alone = matches!(self.unfinished, Unfinished::Nothing) && !desc.has_more_frames();
-            if offset + len > umem.chunk_size() {
-                umem.release(chunk);
-                refused += refuse(umem, &mut self.unfinished, desc.has_more_frames());
-                continue;
-            }
-            let piece = chunk.into_rx(offset as u16, len as u16);
-            if is_alone {
-                frames.push(piece);
-            } else {
-                let (frame, is_refused) = join(umem, &mut self.unfinished, piece, desc.has_more_frames());
-                frames.extend(frame);
-                refused += is_refused;
-            }
-        }
-        Taken { chunks, refused, strays: 0 }
+        let received = self.descs[..chunks].iter().map(|desc| Received {
+            address: desc.addr(),
+            len: desc.lengths().data(),
+            goes_on: desc.has_more_frames(),
+        });
+        self.unfinished.take(umem, lent, frames, received)
     }
 
     /// Chunks of a frame that is not finished: neither the kernel's any more, nor anybody else's.
@@ -364,6 +394,45 @@ mod tests {
     fn piece(umem: &mut Umem, bytes: &[u8]) -> RxFrame {
         let free = umem.allocate().expect("a chunk");
         umem.receive(free, bytes)
+    }
+
+    /// What a driver says that it has received: as many bytes as a chunk has.
+    fn received(umem: &Umem, chunk: u32, goes_on: bool) -> Received {
+        Received { address: chunk as usize * umem.chunk_size(), len: umem.chunk_size(), goes_on }
+    }
+
+    #[test]
+    fn a_driver_that_hands_over_what_it_does_not_have_is_believed_no_more() {
+        let mut umem = Umem::on_heap(4).expect("memory");
+        let mut lent = Lent::new(4);
+        let mut unfinished = Unfinished::Nothing;
+        let held: Vec<_> = std::iter::from_fn(|| umem.allocate()).collect();
+        held.iter().take(3).for_each(|free| lent.lend(free.chunk()));
+        let mut frames = Vec::new();
+        let said = [0, 1, 0, 2].map(|chunk| received(&umem, chunk, false));
+        let taken = unfinished.take(&mut umem, &mut lent, &mut frames, said.into_iter());
+        assert_eq!((taken.chunks, taken.refused, taken.strays), (2, 0, 1));
+        assert_eq!(frames.iter().map(RxFrame::chunk).collect::<Vec<_>>(), [0, 1], "none has two owners");
+        let never = [received(&umem, 3, false)];
+        assert_eq!(unfinished.take(&mut umem, &mut lent, &mut frames, never.into_iter()).strays, 1);
+        assert_eq!(frames.len(), 2);
+    }
+
+    #[test]
+    fn chunks_of_one_frame_are_joined_and_one_that_says_too_much_spoils_it() {
+        let mut umem = Umem::on_heap(8).expect("memory");
+        let mut lent = Lent::new(8);
+        let mut unfinished = Unfinished::Nothing;
+        std::iter::from_fn(|| umem.allocate()).for_each(|free| lent.lend(free.chunk()));
+        let mut frames = Vec::new();
+        let mut said = [(0, true), (1, true), (2, false), (3, true), (4, true), (5, false), (6, false)]
+            .map(|(chunk, goes_on)| received(&umem, chunk, goes_on));
+        said[4].len += 1;
+        let taken = unfinished.take(&mut umem, &mut lent, &mut frames, said.into_iter());
+        assert_eq!((taken.chunks, taken.refused, taken.strays), (7, 1, 0));
+        let chunks = frames.iter().map(|frame| umem.rx_pieces(frame).count());
+        assert_eq!(chunks.collect::<Vec<_>>(), [3, 1]);
+        assert_eq!(umem.available(), 3, "those of the frame that was refused");
     }
 
     #[test]
