@@ -160,8 +160,12 @@ fn hints(interface: &Interface) -> Option<Finding> {
         ("launch times", tx.contains(XskFeatures::TX_LAUNCH_TIME_FIFO)),
     ];
     let there: Vec<_> = named.into_iter().filter(|(_, is)| *is).map(|(name, _)| name).collect();
-    (!there.is_empty())
-        .then(|| Finding::ok("hints", format!("the driver can tell or do: {}", there.join(", "))))
+    (!there.is_empty()).then(|| {
+        Finding::ok(
+            "hints",
+            format!("the driver can tell or do, and xstack does without: {}", there.join(", ")),
+        )
+    })
 }
 
 fn mtu(host: &Host, interface: &Interface) -> Finding {
@@ -430,7 +434,7 @@ mod tests {
             features.xsk = Some(XskFeatures::TX_LAUNCH_TIME_FIFO);
         }
         let what = find(judge(&host(), &igc), "hints").what;
-        assert!(what.contains("receive timestamps, launch times"), "{what}");
+        assert!(what.contains("xstack does without: receive timestamps, launch times"), "{what}");
     }
 
     #[test]
