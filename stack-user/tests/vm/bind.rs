@@ -18,7 +18,7 @@ fn the_driver_gives_zero_copy_where_it_can_and_copies_where_it_can_t() {
 
 #[test]
 fn zero_copy_that_is_asked_for_is_had_or_refused_with_advice() {
-    let Some(guest) = Guest::new("zero_copy_asked_for") else { return };
+    let Some(guest) = Guest::long_on_igb("zero_copy_asked_for") else { return };
     let server = guest.serve();
     let get = |mode: &str| {
         guest.run_xstack(&["--mode", mode, "curl", "-v", "--silent", "--show-error", &server.url(1000)])

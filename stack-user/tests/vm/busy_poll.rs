@@ -42,7 +42,7 @@ fn all_are(wanted: Settings) -> bool {
 
 #[test]
 fn bytes_arrive_whole_while_the_driver_is_polled() {
-    let Some(guest) = Guest::new("busy_download") else { return };
+    let Some(guest) = Guest::long_on_igb("busy_download") else { return };
     let server = guest.serve();
     for length in [1, 1460, 100_000, sized(3_000_000, 20_000_000)] {
         let outcome =
@@ -56,7 +56,7 @@ fn bytes_arrive_whole_while_the_driver_is_polled() {
 
 #[test]
 fn what_we_send_arrives_whole_while_the_driver_is_polled() {
-    let Some(guest) = Guest::new("busy_upload") else { return };
+    let Some(guest) = Guest::long_on_igb("busy_upload") else { return };
     let directory = tempfile::tempdir().unwrap();
     let length = sized(3_000_000, 20_000_000);
     fs::write(directory.path().join("file"), content(length)).unwrap();
@@ -84,7 +84,7 @@ fn what_we_send_arrives_whole_while_the_driver_is_polled() {
 
 #[test]
 fn a_kill_lets_the_interrupts_in_again() {
-    let Some(guest) = Guest::new("busy_killed") else { return };
+    let Some(guest) = Guest::long_on_igb("busy_killed") else { return };
     let server = guest.serve();
     let directory = tempfile::tempdir().unwrap();
     let serving = guest.start_xstack(&[

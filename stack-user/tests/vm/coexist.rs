@@ -137,7 +137,7 @@ fn the_kernel_is_reached(guest: &Guest) {
 
 #[test]
 fn xdp_loader_runs_our_object_and_another_program_in_one_dispatcher() {
-    let Some(guest) = Guest::new("xdp_loaders_dispatcher") else { return };
+    let Some(guest) = Guest::long_on_igb("xdp_loaders_dispatcher") else { return };
     let Some(_clean) = prepared(&guest) else { return };
     let server = guest.serve();
     let pins = "/sys/fs/bpf/operator";

@@ -6,7 +6,7 @@ use crate::guest::{Guest, sized};
 
 #[test]
 fn kill_9_under_traffic_leaves_the_card_usable() {
-    let Some(guest) = Guest::new("kill_9") else { return };
+    let Some(guest) = Guest::long_on_igb("kill_9") else { return };
     for round in 0..sized(2, 5) {
         let relay = guest.relay(&[]);
         relay.download(100_000, &format!("in round {round}"));

@@ -12,8 +12,9 @@
 //! or [`Guest::require_zero_copy`](guest::Guest::require_zero_copy), and returns.
 //!
 //! Scenarios run one after the other, by software emulation on a machine that may be busy: sizes are those of megabytes,
-//! time limits are generous, and nothing asserts how long something took. A short run, two guests, takes four or five minutes on two cores, and every scenario adds to each: what
-//! takes more than a few seconds is marked `#[ignore = "long"]`, and is run by `cargo xtask vm-test` without `--short`.
+//! time limits are generous, and nothing asserts how long something took. Every scenario adds to both guests of a short run: what takes more than a few seconds is marked
+//! `#[ignore = "long"]`, and is run by `cargo xtask vm-test` without `--short`. What would show no more on igb than on virtio-net
+//! begins with [`Guest::long_on_igb`](guest::Guest::long_on_igb).
 //!
 //! ```console
 //! $ cargo xtask vm-test --nic igb --kernel newest --queues 2 transfer   # some, in one guest

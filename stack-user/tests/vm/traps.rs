@@ -60,7 +60,7 @@ const CAUGHT: &str = "handed over memory that it did not have";
 /// nobody can fill the ring before, with every ring that is smaller than the card's own, and after any jam.
 #[test]
 fn a_driver_that_found_no_chunk_is_woken_and_receives_again() {
-    let Some(guest) = Guest::new("fill_ring_ran_dry") else { return };
+    let Some(guest) = Guest::long_on_igb("fill_ring_ran_dry") else { return };
     if !guest.require_zero_copy() {
         return;
     }
@@ -94,7 +94,7 @@ fn a_driver_that_found_no_chunk_is_woken_and_receives_again() {
 /// of whose they are in zero-copy: so frames are copied.
 #[test]
 fn no_byte_is_wrong_with_rings_that_are_smaller_than_the_cards() {
-    let Some(guest) = Guest::new("small_rings") else { return };
+    let Some(guest) = Guest::long_on_igb("small_rings") else { return };
     for _ in 0..sized(1, 4) {
         let outcome = fetched(&guest, &["--ring-size", "64"], sized(1_000_000, 5_000_000));
         let bound = format!("AF_XDP sockets bound to {NIC}: copy, ");
@@ -182,7 +182,7 @@ fn an_address_in_use_is_found_though_binding_resets_the_link() {
 /// likes.
 #[test]
 fn all_is_sent_in_copy_mode_and_in_the_generic_path() {
-    let Some(guest) = Guest::new("copy_mode") else { return };
+    let Some(guest) = Guest::long_on_igb("copy_mode") else { return };
     for mode in ["native-copy", "generic"] {
         let serving = Serving::start(&guest, &["--mode", mode], sized(300_000, 3_000_000));
         assert!(
@@ -197,7 +197,7 @@ fn all_is_sent_in_copy_mode_and_in_the_generic_path() {
 /// Frames of less than 60 bytes come padded from igb, and as they are from virtio.
 #[test]
 fn the_shortest_frames_are_what_they_say() {
-    let Some(guest) = Guest::new("runts") else { return };
+    let Some(guest) = Guest::long_on_igb("runts") else { return };
     let _serving = Serving::start(&guest, &[], 1);
     for length in ["0", "1", "17", "18", "19"] {
         let mut ping = guest.peer("busybox");

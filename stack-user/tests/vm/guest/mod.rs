@@ -83,6 +83,17 @@ impl Guest {
         Some(Self { scenario, nic, queues })
     }
 
+    /// The same for what a short run shows on virtio-net only: binding a queue of igb takes seconds each time, and emulating it is
+    /// slow. It is for what depends on our side of the rings more than on the driver's.
+    #[track_caller]
+    pub(crate) fn long_on_igb(scenario: &'static str) -> Option<Self> {
+        if sized(true, false) && std::env::var("XSTACK_VM_NIC").is_ok_and(|nic| nic == "igb") {
+            println!("SKIP {scenario}: a short run has it on virtio-net");
+            return None;
+        }
+        Self::new(scenario)
+    }
+
     /// Says why this scenario can't be in this guest. The scenario then returns.
     pub(crate) fn skip(&self, reason: &str) {
         println!("SKIP {}: {reason}", self.scenario);
