@@ -7,7 +7,7 @@ use stack_user::cli::Cli;
 
 #[test]
 fn the_help_is_as_it_was_last_seen() {
-    for name in ["server"] {
+    for name in ["server", "client"] {
         let mut command = Cli::command().term_width(100);
         command.build();
         let bench = command.find_subcommand_mut("bench").expect("a command");

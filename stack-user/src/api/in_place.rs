@@ -91,6 +91,29 @@ impl TcpStream {
         read.map_ok(|_| bytes.map(|bytes| Chunk { stack: self.home().clone(), bytes: Some(bytes) }))
     }
 
+    /// Waits for bytes, and throws away what is there without looking at it, segment by segment until they are `limit` bytes or
+    /// more: what `recv` with `MSG_TRUNC` is to the kernel's TCP. Returns how many they were; 0 is the end of the stream.
+    ///
+    /// # Errors
+    /// As reading.
+    pub fn poll_discard(&self, cx: &Context<'_>, limit: usize) -> Poll<io::Result<usize>> {
+        self.poll_input(Some(cx), |stack, now, id| {
+            let mut discarded = 0;
+            while discarded < limit {
+                match stack.tcp_read_in_place(now, id) {
+                    Ok(Some(payload)) => {
+                        discarded += payload.len();
+                        payload.release(stack.pool_mut());
+                    }
+                    // What was taken counts; the next call tells of the error.
+                    Err(error) if discarded == 0 => return Err(error),
+                    Ok(None) | Err(_) => break,
+                }
+            }
+            Ok(discarded)
+        })
+    }
+
     /// Waits for room, and hands out a frame to write into without a copy: as many bytes as one segment takes. Cancel safe.
     ///
     /// # Errors

@@ -53,6 +53,7 @@ exits! {
     Configuration = 78, "the daemon's configuration is not valid";
     Listen = 102, "an address and port, or a socket, cannot be listened on";
     InUse = 103, "the program of an interface is in use, and --force was not given";
+    Benchmark = 104, "a benchmark did not come to its end";
     Control = 111, "the daemon could not be reached, or refused";
     Warnings = 120, "xstack doctor found something that is not good";
     Problems = 121, "xstack doctor found something that can't work, or its self-test failed";
@@ -257,6 +258,9 @@ pub enum Failure {
     /// Closed before the first byte.
     #[error("Empty reply from server")]
     EmptyReply,
+    /// What came in a benchmark's way.
+    #[error("{0}")]
+    Bench(String),
     /// While sending the request.
     #[error("Send failure: {}", reason(*.0))]
     Send(io::ErrorKind),
@@ -299,6 +303,7 @@ impl Failure {
             Self::Privileges { .. } => Exit::Privileges,
             Self::TooManyRedirects { .. } => Exit::TooManyRedirects,
             Self::BadResolveEntry { .. } => Exit::BadOption,
+            Self::Bench(_) => Exit::Benchmark,
             Self::EmptyReply => Exit::EmptyReply,
             Self::Send(_) => Exit::Send,
             Self::Receive(_) | Self::Unreceivable(_) => Exit::Receive,
@@ -402,6 +407,7 @@ mod tests {
             (Failure::Configuration(text()), 78),
             (Failure::Control(text()), 111),
             (Failure::BadResolveEntry { entry: text() }, 49),
+            (Failure::Bench(text()), 104),
             (Failure::EmptyReply, 52),
             (Failure::Send(io::ErrorKind::BrokenPipe), 55),
             (Failure::Receive(io::ErrorKind::ConnectionReset), 56),

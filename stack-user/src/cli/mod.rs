@@ -1,4 +1,4 @@
-//! The `xstack` command: one file or folder per subcommand, over any [`Network`].
+//! The `xstack` command: one file or folder per subcommand, over any [`Network`](network::Network).
 //!
 //! [`main`] parses the command line, sets up logging, runs the subcommand until it is done or a signal ends it,
 //! and returns its exit code. The network is opened by the subcommand, and only once it has something to send, so
@@ -43,10 +43,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::util::SubscriberInitExt;
 
+use bench::Transport;
 use console::Console;
 use error::{Exit, Failure};
 use global::GlobalOptions;
-use network::Network;
 
 use crate::device::unprivileged;
 
@@ -133,7 +133,7 @@ impl Command {
 const RUNTIME_SHUTDOWN: Duration = Duration::from_millis(500);
 
 /// Runs the command line of this process over the network that `open` brings up.
-pub fn main<N: Network>(open: impl AsyncFnOnce(&GlobalOptions) -> Result<N, Failure>) -> ExitCode {
+pub fn main<N: Transport>(open: impl AsyncFnOnce(&GlobalOptions) -> Result<N, Failure>) -> ExitCode {
     let mut cli = match parse(std::env::args_os()) {
         Ok(cli) => cli,
         Err(error) => {
@@ -188,7 +188,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, clap:
 }
 
 /// Runs a parsed command line. When `stop` returns, so does this, with its exit code and after cleaning up.
-pub async fn run<N: Network>(
+pub async fn run<N: Transport>(
     cli: Cli,
     console: Console,
     open: impl AsyncFnOnce(&GlobalOptions) -> Result<N, Failure>,

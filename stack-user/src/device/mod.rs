@@ -14,6 +14,7 @@ mod processes;
 mod readable;
 pub mod remedy;
 pub mod restore;
+pub mod tcp_info;
 mod umem;
 pub mod unprivileged;
 mod view;

@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
+use stack_user::cli::bench::Transport;
 use stack_user::cli::console::{Console, Diagnostics, Output};
 use stack_user::cli::error::Exit;
 use stack_user::cli::kernel::KernelNetwork;
@@ -121,7 +122,7 @@ pub(crate) async fn curl_on(
 }
 
 /// The same, over any network.
-pub(crate) async fn run_over<N: Network>(
+pub(crate) async fn run_over<N: Transport>(
     network: N,
     arguments: &[&str],
     stdout: Buffer,

@@ -9,18 +9,19 @@
 mod iperf3;
 mod rpc;
 mod server;
+mod transport;
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
 use clap::{Args, Subcommand};
 use tokio::time::timeout;
 
-use self::server::ServerOptions;
+pub use self::transport::{Fares, Flow, Transport};
+pub use self::{iperf3::ClientOptions, server::ServerOptions};
 use super::{
     console::Console,
     error::{Exit, Failure},
     kernel::KernelNetwork,
-    network::Network,
     privileges::Profile,
 };
 
@@ -41,6 +42,8 @@ pub struct BenchOptions {
 pub enum BenchCommand {
     /// Be the other end of the benchmarks, and of the real iperf3
     Server(ServerOptions),
+    /// Send or receive as much as possible: iperf3, as its client
+    Client(Box<ClientOptions>),
 }
 
 /// What each of them can be told.
@@ -60,12 +63,13 @@ impl BenchOptions {
     pub fn common(&self) -> Common {
         match &self.command {
             BenchCommand::Server(options) => options.common,
+            BenchCommand::Client(options) => options.common,
         }
     }
 }
 
 /// Runs a benchmark over the network that `open` brings up, or over the kernel's sockets, until it is done or told to stop.
-pub async fn run<N: Network>(
+pub async fn run<N: Transport>(
     options: BenchOptions,
     console: Console,
     open: impl AsyncFnOnce() -> Result<N, Failure>,
@@ -84,7 +88,7 @@ pub async fn run<N: Network>(
 }
 
 /// Opens the network, gives up what that needed, runs the benchmark, and closes it.
-async fn run_over<N: Network>(
+async fn run_over<N: Transport>(
     options: BenchOptions,
     console: Console,
     open: impl AsyncFnOnce() -> Result<N, Failure>,
@@ -99,6 +103,7 @@ async fn run_over<N: Network>(
     let done = match network.give_up_privileges(Profile::Bench) {
         Ok(()) => match options.command {
             BenchCommand::Server(options) => server::run(options, console, &network, stop).await,
+            BenchCommand::Client(options) => iperf3::run(*options, console, &*network, stop).await,
         },
         Err(failure) => Err(failure),
     };

@@ -3,18 +3,24 @@
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
 use clap::Args;
 use tokio::{io::AsyncReadExt, time::timeout};
 
-use super::{Common, iperf3, rpc};
+use super::{
+    Common, iperf3, rpc,
+    transport::{Flow, Transport},
+};
 use crate::cli::{
     console::{Console, printable},
     error::{Exit, Failure},
-    network::{Connection, Listener, Network},
+    network::{Listener, Network},
     relay::command::raise_descriptor_limit,
     service::Service,
 };
@@ -30,6 +36,9 @@ const MAX_CONNECTIONS: usize = 2_500_000;
 /// seconds; whoever is silent for longer has nothing to say.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long a test that is stopped may take to tell so.
+const LAST_WORDS: Duration = Duration::from_millis(200);
+
 /// What `xstack bench server` can be told.
 #[derive(Args, Clone, Debug)]
 pub struct ServerOptions {
@@ -42,13 +51,25 @@ pub struct ServerOptions {
     #[arg(short = 'B', long, value_name = "ADDR", default_value_t = IpAddr::V4(Ipv4Addr::UNSPECIFIED))]
     pub bind: IpAddr,
 
+    /// Serve one test of iperf3's, and end
+    #[arg(short = '1', long)]
+    pub one_off: bool,
+
+    /// Report tests of iperf3's every so many seconds; 0 for at the end only
+    #[arg(short = 'i', long, value_name = "SECONDS", default_value = "1", value_parser = iperf3::interval)]
+    pub interval: Duration,
+
+    /// Report them as iperf3's JSON, at the end of each
+    #[arg(short = 'J', long)]
+    pub json: bool,
+
     /// What all benchmarks have.
     #[command(flatten)]
     pub common: Common,
 }
 
 /// Serves until told to stop.
-pub(super) async fn run<N: Network>(
+pub(super) async fn run<N: Transport>(
     options: ServerOptions,
     console: Console,
     network: &Arc<N>,
@@ -59,25 +80,34 @@ pub(super) async fn run<N: Network>(
     let listener = network.listen(local).await.map_err(|source| Failure::Listen { local, source })?;
     tell_where(&console, &**network, &listener);
     let service = Service::new(MAX_CONNECTIONS);
+    let style = (options.json, options.interval, options.common.verbose);
+    let bulk = iperf3::Server::new(style, options.one_off, console, service.stopping().clone());
+    let (bulk, accepted) = (Arc::new(bulk), AtomicU64::new(0));
+    let serve = |stream, remote| {
+        let number = accepted.fetch_add(1, Ordering::Relaxed);
+        let bulk = Arc::clone(&bulk);
+        async move { serve(&bulk, stream, remote, number).await }
+    };
     let served = tokio::select! {
         biased;
         _ = stop => Ok(Exit::Success),
-        ended = service.accept(listener, |stream, _| serve(stream)) => match ended {
+        () = bulk.done() => Ok(Exit::Success),
+        ended = service.accept(listener, serve) => match ended {
             Ok(()) => Ok(Exit::Success),
             Err(error) => Err(Failure::Interface(format!("nothing more comes in: {error}"))),
         },
     };
-    service.stop(Duration::ZERO).await;
+    service.stop(LAST_WORDS).await;
     served
 }
 
 /// Serves one connection, as its first bytes ask for.
-async fn serve<S: Connection>(mut stream: S) {
+async fn serve<S: Flow>(bulk: &iperf3::Server<S>, mut stream: S, remote: SocketAddr, number: u64) {
     let mut head = [0; rpc::MAGIC.len()];
     match timeout(HEAD_TIMEOUT, stream.read_exact(&mut head)).await {
         Ok(Ok(_)) if head == rpc::MAGIC => rpc::serve(stream).await,
         Ok(Ok(_)) if head.iter().all(|byte| iperf3::is_of_a_cookie(*byte)) => {
-            iperf3::serve(stream, &head).await
+            bulk.serve(stream, remote, number, &head).await;
         }
         // Whoever says something else, or nothing, is no client of ours.
         _ => stream.reset(),

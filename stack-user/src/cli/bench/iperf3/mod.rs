@@ -1,19 +1,30 @@
-//! iperf3's protocol.
+//! iperf3's protocol, so that the real one may be the other end, in either role.
+//!
+//! A test's life, at the client: [`options`] → the control connection ([`control`]) → [`parameters`] are told → streams are
+//! connected, each with the test's cookie → they run ([`running`]: bytes by [`stream`], kept to a rate by [`pace`], measured by
+//! [`meter`]) → [`results`] are exchanged → and told, for people ([`report`], with [`units`]) or for programs ([`json`]). The
+//! [`server`] does the same as a client bids it.
+//!
+//! What a peer says is parsed into a type once, with every number in its bounds.
 
-use tokio::io::AsyncWriteExt;
+mod client;
+mod control;
+mod json;
+mod meter;
+mod options;
+mod pace;
+mod parameters;
+mod report;
+mod results;
+mod running;
+mod server;
+mod stream;
+mod units;
 
-use crate::cli::network::Connection;
+pub use self::options::ClientOptions;
+pub(super) use self::{client::run, options::interval, server::Server};
 
-/// "Another test is running."
-const ACCESS_DENIED: u8 = -1_i8 as u8;
-
-/// Serves one connection, of which `_head` has been read.
-pub(super) async fn serve<S: Connection>(mut stream: S, _head: &[u8]) {
-    let _ = stream.write_all(&[ACCESS_DENIED]).await;
-    let _ = stream.shutdown().await;
-}
-
-/// Whether a cookie has it: they are of the alphabet of base32, in lower case, and end with a zero.
+/// Whether a test's cookie may have it.
 pub(super) fn is_of_a_cookie(byte: u8) -> bool {
-    matches!(byte, b'a'..=b'z' | b'2'..=b'7')
+    control::Cookie::has(byte)
 }
