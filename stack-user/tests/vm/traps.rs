@@ -297,6 +297,10 @@ fn queues_that_change_under_traffic_end_it_with_a_word_or_stay() {
     drop(serving);
     guest.wait_until("the program is gone", || !guest.has_program());
 
+    if guest.nic() == Nic::Virtio {
+        // With fewer than it could have it brings some for the program, and is refused: see `queues_of_xdp`.
+        return;
+    }
     assert!(set(1));
     serving = Serving::start(&guest, &[], 100_000);
     if set(2) {
