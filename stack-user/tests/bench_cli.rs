@@ -2,12 +2,17 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "bench_cli/harness.rs"]
+mod harness;
+#[path = "bench_cli/rpc.rs"]
+mod rpc;
+
 use clap::CommandFactory;
 use stack_user::cli::Cli;
 
 #[test]
 fn the_help_is_as_it_was_last_seen() {
-    for name in ["server", "client"] {
+    for name in ["server", "client", "rr", "crr", "conns", "mix"] {
         let mut command = Cli::command().term_width(100);
         command.build();
         let bench = command.find_subcommand_mut("bench").expect("a command");

@@ -37,7 +37,7 @@ exits! {
     BadUrl = 3, "a URL is malformed";
     UnknownHost = 6, "the host's name could not be resolved";
     CouldNotConnect = 7, "the host refused the connection, or is unreachable";
-    WeirdReply = 8, "the server's reply is not valid HTTP";
+    WeirdReply = 8, "the server's reply is not valid HTTP, or not what a benchmark's server says";
     Partial = 18, "the body ended before it was complete";
     HttpError = 22, "the server answered with status 400 or above, and --fail was given";
     Write = 23, "the body could not be written";
@@ -270,6 +270,14 @@ pub enum Failure {
     /// The response's framing or size is such that it cannot be received.
     #[error("Recv failure: {0}")]
     Unreceivable(String),
+    /// The other end of a benchmark is none, or does not do its part.
+    #[error("{what}")]
+    Benchmark {
+        /// The exit code.
+        exit: Exit,
+        /// What is wrong, and what to do.
+        what: String,
+    },
 }
 
 impl Failure {
@@ -305,6 +313,7 @@ impl Failure {
             Self::BadResolveEntry { .. } => Exit::BadOption,
             Self::Bench(_) => Exit::Benchmark,
             Self::EmptyReply => Exit::EmptyReply,
+            Self::Benchmark { exit, .. } => *exit,
             Self::Send(_) => Exit::Send,
             Self::Receive(_) | Self::Unreceivable(_) => Exit::Receive,
         }

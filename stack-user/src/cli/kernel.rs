@@ -60,6 +60,7 @@ pub fn connect_error(error: &io::Error) -> ConnectError {
         io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
             ConnectError::Unreachable(error.to_string())
         }
+        io::ErrorKind::AddrNotAvailable => ConnectError::NoLocalPort(error.to_string()),
         _ => ConnectError::Other(error.to_string()),
     }
 }

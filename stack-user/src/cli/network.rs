@@ -159,10 +159,13 @@ pub enum ConnectError {
     /// The connection was established and reset before it could be used.
     #[error("connection reset by peer")]
     Reset,
+    /// No port is left on our side for another connection to that address and port, or no address.
+    #[error("{0}")]
+    NoLocalPort(String),
     /// IPv6, where it is not spoken.
     #[error("IPv6 is not supported yet, use an IPv4 address")]
     FamilyUnsupported,
-    /// Anything else: no port or no memory left, the stack stopped…
+    /// Anything else: no memory left, the stack stopped…
     #[error("{0}")]
     Other(String),
 }

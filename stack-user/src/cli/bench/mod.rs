@@ -44,6 +44,14 @@ pub enum BenchCommand {
     Server(ServerOptions),
     /// Send or receive as much as possible: iperf3, as its client
     Client(Box<ClientOptions>),
+    /// Measure how long an answer takes, on connections that stay
+    Rr(rpc::rr::RrOptions),
+    /// Measure connections that are opened for one request and closed
+    Crr(rpc::crr::CrrOptions),
+    /// Measure what idle connections cost, and how soon each of them answers
+    Conns(rpc::conns::ConnsOptions),
+    /// Measure what bulk does to small requests, and they to it
+    Mix(rpc::mix::MixOptions),
 }
 
 /// What each of them can be told.
@@ -64,6 +72,10 @@ impl BenchOptions {
         match &self.command {
             BenchCommand::Server(options) => options.common,
             BenchCommand::Client(options) => options.common,
+            BenchCommand::Rr(options) => options.target.common,
+            BenchCommand::Crr(options) => options.target.common,
+            BenchCommand::Conns(options) => options.target.common,
+            BenchCommand::Mix(options) => options.target.common,
         }
     }
 }
@@ -104,6 +116,10 @@ async fn run_over<N: Transport>(
         Ok(()) => match options.command {
             BenchCommand::Server(options) => server::run(options, console, &network, stop).await,
             BenchCommand::Client(options) => iperf3::run(*options, console, &*network, stop).await,
+            BenchCommand::Rr(options) => rpc::rr::run(options, console, &network, stop).await,
+            BenchCommand::Crr(options) => rpc::crr::run(options, console, &network, stop).await,
+            BenchCommand::Conns(options) => rpc::conns::run(options, console, &network, stop).await,
+            BenchCommand::Mix(options) => rpc::mix::run(options, console, &network, stop).await,
         },
         Err(failure) => Err(failure),
     };

@@ -11,6 +11,7 @@ use std::{
 };
 
 use clap::Args;
+use futures_util::future::try_join_all;
 use tokio::{io::AsyncReadExt, time::timeout};
 
 use super::{
@@ -31,6 +32,9 @@ pub(super) const PORT: u16 = 5201;
 /// Connections at once. `conns` holds a million of them; more than twice as many would be a mistake, or an attack that the
 /// memory of the stack should not have to find out.
 const MAX_CONNECTIONS: usize = 2_500_000;
+
+/// Ports at most, which is what a client can be told.
+const MAX_PORTS: i64 = 1 + rpc::MAX_PORTS as i64;
 
 /// How long a client may be silent before it has said what it speaks. A lost SYN-ACK and a lost first segment take four
 /// seconds; whoever is silent for longer has nothing to say.
@@ -63,9 +67,24 @@ pub struct ServerOptions {
     #[arg(short = 'J', long)]
     pub json: bool,
 
+    /// Listen on N ports: that one, and others that are free and that clients are told
+    ///
+    /// A client of `bench crr` or `bench conns` can have about 30000 connections a minute to each of them.
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=MAX_PORTS))]
+    pub ports: u16,
+
     /// What all benchmarks have.
     #[command(flatten)]
     pub common: Common,
+}
+
+/// What connections share.
+struct Shared<S> {
+    bulk: iperf3::Server<S>,
+    /// How many there were.
+    accepted: AtomicU64,
+    /// Where else there is the same.
+    ports: Vec<u16>,
 }
 
 /// Serves until told to stop.
@@ -76,24 +95,32 @@ pub(super) async fn run<N: Transport>(
     stop: Pin<&mut impl Future<Output = Exit>>,
 ) -> Result<Exit, Failure> {
     raise_descriptor_limit();
-    let local = SocketAddr::new(options.bind, options.port);
-    let listener = network.listen(local).await.map_err(|source| Failure::Listen { local, source })?;
+    let listener = listen(&**network, SocketAddr::new(options.bind, options.port)).await?;
+    let mut others = Vec::new();
+    for _ in 1..options.ports {
+        others.push(listen(&**network, SocketAddr::new(options.bind, 0)).await?);
+    }
+    let ports = others.iter().filter_map(|other| Some(other.local_addr().ok()?.port())).collect();
     tell_where(&console, &**network, &listener);
     let service = Service::new(MAX_CONNECTIONS);
     let style = (options.json, options.interval, options.common.verbose);
     let bulk = iperf3::Server::new(style, options.one_off, console, service.stopping().clone());
-    let (bulk, accepted) = (Arc::new(bulk), AtomicU64::new(0));
-    let serve = |stream, remote| {
-        let number = accepted.fetch_add(1, Ordering::Relaxed);
-        let bulk = Arc::clone(&bulk);
-        async move { serve(&bulk, stream, remote, number).await }
+    let shared = Arc::new(Shared { bulk, accepted: AtomicU64::new(0), ports });
+    let accept = |listener| {
+        let (service, shared) = (&service, &shared);
+        let serve = move |stream, remote| {
+            let shared = Arc::clone(shared);
+            async move { serve(&shared, stream, remote).await }
+        };
+        async move { service.accept(listener, serve).await }
     };
+    let accepting = try_join_all(std::iter::once(listener).chain(others).map(accept));
     let served = tokio::select! {
         biased;
         _ = stop => Ok(Exit::Success),
-        () = bulk.done() => Ok(Exit::Success),
-        ended = service.accept(listener, serve) => match ended {
-            Ok(()) => Ok(Exit::Success),
+        () = shared.bulk.done() => Ok(Exit::Success),
+        ended = accepting => match ended {
+            Ok(_) => Ok(Exit::Success),
             Err(error) => Err(Failure::Interface(format!("nothing more comes in: {error}"))),
         },
     };
@@ -101,13 +128,18 @@ pub(super) async fn run<N: Transport>(
     served
 }
 
+async fn listen<N: Network>(network: &N, local: SocketAddr) -> Result<N::Listener, Failure> {
+    network.listen(local).await.map_err(|source| Failure::Listen { local, source })
+}
+
 /// Serves one connection, as its first bytes ask for.
-async fn serve<S: Flow>(bulk: &iperf3::Server<S>, mut stream: S, remote: SocketAddr, number: u64) {
+async fn serve<S: Flow>(shared: &Shared<S>, mut stream: S, remote: SocketAddr) {
+    let number = shared.accepted.fetch_add(1, Ordering::Relaxed);
     let mut head = [0; rpc::MAGIC.len()];
     match timeout(HEAD_TIMEOUT, stream.read_exact(&mut head)).await {
-        Ok(Ok(_)) if head == rpc::MAGIC => rpc::serve(stream).await,
+        Ok(Ok(_)) if head == rpc::MAGIC => rpc::serve(stream, &shared.ports).await,
         Ok(Ok(_)) if head.iter().all(|byte| iperf3::is_of_a_cookie(*byte)) => {
-            bulk.serve(stream, remote, number, &head).await;
+            shared.bulk.serve(stream, remote, number, &head).await;
         }
         // Whoever says something else, or nothing, is no client of ours.
         _ => stream.reset(),

@@ -372,7 +372,7 @@ impl Refusal {
             ConnectError::TimedOut => "timed_out",
             ConnectError::Reset => "reset",
             ConnectError::FamilyUnsupported => "family",
-            ConnectError::Other(_) => "other",
+            ConnectError::NoLocalPort(_) | ConnectError::Other(_) => "other",
         };
         Self::new(StatusCode::BAD_GATEWAY, kind, error.to_string())
     }

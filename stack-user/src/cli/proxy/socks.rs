@@ -89,7 +89,9 @@ fn reason(error: &DialError) -> Reply {
             // No packet has told of its time to live: as Dante and Tor have it.
             ConnectError::TimedOut => Reply::TtlExpired,
             ConnectError::FamilyUnsupported => Reply::AddressTypeNotSupported,
-            ConnectError::Reset | ConnectError::Other(_) => Reply::GeneralFailure,
+            ConnectError::Reset | ConnectError::NoLocalPort(_) | ConnectError::Other(_) => {
+                Reply::GeneralFailure
+            }
         },
     }
 }
