@@ -1,8 +1,11 @@
 //! The Internet checksum (RFC 1071), and the pseudo-headers that TCP and UDP add (RFC 9293 §3.1, RFC 8200 §8.1).
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 /// A running one's-complement sum. Parts that are added must start at an even offset of the whole, or say where they do.
+///
+/// Words are added in the order that the CPU has, and only the result is put in the network's (RFC 1071 §2 (B)); the
+/// carry of 64 bits goes round as that of 16 does, since 2^64 - 1 is a multiple of 2^16 - 1 (§2 (C)).
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Sum(u64);
 
@@ -16,25 +19,37 @@ impl Sum {
     pub fn pseudo_header(source: IpAddr, destination: IpAddr, protocol: u8, length: usize) -> Self {
         let sum = match (source, destination) {
             (IpAddr::V4(source), IpAddr::V4(destination)) => {
-                Self::new().bytes(&source.octets()).bytes(&destination.octets())
+                let word = |address: Ipv4Addr| u64::from(u32::from_ne_bytes(address.octets()));
+                Self(word(source) + word(destination))
             }
             (source, destination) => Self::new().bytes(&ipv6_octets(source)).bytes(&ipv6_octets(destination)),
         };
-        Self(sum.0 + u64::from(protocol) + (length as u64 & 0xffff) + (length as u64 >> 16))
+        let length = (length as u32).to_be_bytes();
+        sum.word(u64::from(u16::from(protocol).to_be()) + u64::from(u32::from_ne_bytes(length)))
     }
 
     /// Adds bytes; an odd last one counts as if a zero followed.
     pub fn bytes(self, bytes: &[u8]) -> Self {
-        // Four bytes at a time into 64 bits: no carry to handle until 2^32 words, far beyond any frame.
-        let mut sum = self.0;
-        let mut words = bytes.chunks_exact(4);
-        for word in &mut words {
-            sum += u64::from(u32::from_be_bytes([word[0], word[1], word[2], word[3]]));
+        if bytes.len() < LONG { self.short(bytes) } else { self.word(long(bytes)) }
+    }
+
+    /// Eight bytes at a time: what is quickest for headers.
+    fn short(mut self, bytes: &[u8]) -> Self {
+        let (words, rest) = bytes.as_chunks::<8>();
+        for word in words {
+            self = self.word(u64::from_ne_bytes(*word));
         }
-        let mut last = [0; 4];
-        let rest = words.remainder();
+        if rest.is_empty() {
+            return self;
+        }
+        let mut last = [0; 8];
         last[..rest.len()].copy_from_slice(rest);
-        Self(sum + u64::from(u32::from_be_bytes(last)))
+        self.word(u64::from_ne_bytes(last))
+    }
+
+    fn word(self, word: u64) -> Self {
+        let (sum, carry) = self.0.overflowing_add(word);
+        Self(sum + u64::from(carry))
     }
 
     /// Adds what lies in several pieces, of which the first starts at an even offset and the others where the one before
@@ -50,18 +65,43 @@ impl Sum {
         if offset.is_multiple_of(2) {
             return self.bytes(bytes);
         }
-        let sum = !Self::new().bytes(bytes).finish();
-        Self(self.0 + u64::from(sum.swap_bytes()))
+        let sum = Self::new().bytes(bytes).folded();
+        self.word(u64::from(sum.swap_bytes()))
     }
 
     /// The checksum: the complement of the sum, folded to 16 bits. Zero over data that carries a right one.
     pub fn finish(self) -> u16 {
-        let mut sum = self.0;
-        while sum > 0xffff {
-            sum = (sum & 0xffff) + (sum >> 16);
-        }
-        !(sum as u16)
+        !u16::from_be(self.folded())
     }
+
+    /// The sum in 16 bits, as they lie in memory.
+    fn folded(self) -> u16 {
+        // Two halves of 32 bits have 33, whose quarters of 16 have 18, and so on.
+        let sum = (self.0 & 0xffff_ffff) + (self.0 >> 32);
+        let sum = (sum & 0xffff) + (sum >> 16 & 0xffff) + (sum >> 32);
+        let sum = (sum & 0xffff) + (sum >> 16);
+        ((sum & 0xffff) + (sum >> 16)) as u16
+    }
+}
+
+/// Bytes from which on vectors are worth their preparation.
+const LONG: usize = 128;
+
+/// The sum of many bytes, in 64 bits: a vector of words at a time, with the CPU's widest vectors that the compiler was told
+/// of. That choice is made at run time, once.
+#[multiversion::multiversion(targets("x86_64+avx2"))]
+fn long(bytes: &[u8]) -> u64 {
+    // As wide as four vectors, so that no addition waits for the one before. There is no carry to handle until 2^32 words,
+    // far beyond any frame.
+    let mut sums = [0u64; 16];
+    let (blocks, rest) = bytes.as_chunks::<64>();
+    for block in blocks {
+        let (words, _) = block.as_chunks::<4>();
+        for (sum, word) in sums.iter_mut().zip(words) {
+            *sum += u64::from(u32::from_ne_bytes(*word));
+        }
+    }
+    Sum(sums.iter().sum()).short(rest).0
 }
 
 /// The checksum of `bytes` alone.
