@@ -7,8 +7,10 @@
 #![allow(missing_docs)]
 
 #[path = "../tests/counting/mod.rs"]
+#[allow(dead_code, reason = "bytes do not matter here")]
 mod counting;
 #[path = "../tests/crowd/mod.rs"]
+#[allow(dead_code, reason = "one part of it does")]
 mod crowd;
 mod in_memory;
 
@@ -16,13 +18,9 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 use crowd::Crowd;
-use in_memory::{BURST, Stream, floor::Floor, ours::Ours, smoltcp::Smoltcp};
+use in_memory::{BURST, Stream, floor::Floor, many, ours::Ours, smoltcp::Smoltcp};
 use serde_json::{Map, Value, json};
-use stack_user::{
-    frame::FramePool,
-    tcp::{Config, KeepAlive},
-    time::Duration as Virtual,
-};
+use stack_user::{stack::TcpId, tcp::Config, time::Duration as Virtual};
 
 #[derive(Parser)]
 struct Arguments {
@@ -41,16 +39,21 @@ struct Arguments {
 const FLOWS: usize = 4096;
 
 /// What a round of a stream does, in order.
-const PARTS: [(&str, fn(&mut Ours)); 8] = [
+const PARTS: [(&str, fn(&mut Ours)); 10] = [
     ("write", Ours::write),
     ("send", Ours::send),
     ("deliver", Ours::deliver),
+    ("complete", Ours::complete),
     ("receive", Ours::receive),
     ("read", Ours::read),
     ("acknowledge", Ours::acknowledge),
     ("deliver_acks", Ours::deliver_acks),
+    ("complete_acks", Ours::complete_acks),
     ("hear", Ours::hear),
 ];
+
+/// Those of them that are about data; the others are about ACKs.
+const DATA_PARTS: usize = 6;
 
 fn main() {
     let Arguments { quick, json, .. } = Arguments::parse();
@@ -118,7 +121,7 @@ fn measure_parts(quick: bool) -> [(&'static str, f64); PARTS.len()] {
         }
         let (segments, acks) = (ours.segments - segments, ours.acks - acks);
         for (i, (time, samples)) in times.into_iter().zip(&mut samples).enumerate() {
-            let count = if i < 5 { segments } else { acks };
+            let count = if i < DATA_PARTS { segments } else { acks };
             samples.push(time.as_nanos() as f64 / count.max(1) as f64);
         }
     }
@@ -140,7 +143,7 @@ fn measure_among(sizes: &[usize]) -> Vec<Among> {
     let measure = |&connections: &usize| {
         crowd.open(connections);
         crowd.run(Virtual::from_secs(5));
-        let flows = shuffled(connections, FLOWS).into_iter().map(|at| crowd.clients[at]).collect::<Vec<_>>();
+        let flows = many::some(&crowd.clients, FLOWS);
         // Those that rest are woken.
         crowd.ask(&flows);
         let answered = crowd.cost(&flows).as_nanos() as f64;
@@ -150,28 +153,18 @@ fn measure_among(sizes: &[usize]) -> Vec<Among> {
     sizes.iter().map(measure).collect()
 }
 
-fn receive(crowd: &mut Crowd, flows: &[stack_user::stack::TcpId]) -> f64 {
+/// The time that it takes to receive a small segment on each of these flows.
+fn receive(crowd: &mut Crowd, flows: &[TcpId]) -> f64 {
     let mut time = Duration::ZERO;
     let mut frames = Vec::new();
-    let mut count = 0;
     for burst in flows.chunks(BURST) {
-        for &id in burst {
-            let _full = crowd.client.tcp_write(crowd.now, id, b"?");
-            while let Some(frame) = crowd.client.poll_transmit(crowd.now) {
-                let free = crowd.server.pool_mut().allocate().expect("a free chunk");
-                frames.push(crowd.server.pool_mut().receive(free, crowd.client.pool().tx_bytes(&frame)));
-                crowd.client.handle_completion(crowd.now, frame.into_completed());
-            }
-        }
-        count += frames.len();
+        many::questions(crowd, burst, &mut frames);
         let started = Instant::now();
-        for frame in frames.drain(..) {
-            crowd.server.handle_frame(crowd.now, frame);
-        }
+        many::receive(crowd, &mut frames);
         time += started.elapsed();
         crowd.run(Virtual::from_millis(3));
     }
-    time.as_nanos() as f64 / count as f64
+    time.as_nanos() as f64 / flows.len() as f64
 }
 
 /// Nanoseconds to set a timer of a connection, and to have it expire, with the keep-alive that it is for.
@@ -183,31 +176,16 @@ fn measure_timers() -> [f64; 2] {
     let mut samples = [const { Vec::new() }; 2];
     for _ in 0..21 {
         crowd.ask(&flows);
-        // Soon, so that none of them has come to rest.
-        let idle = Virtual::from_millis(500);
-        let keepalive = Some(KeepAlive { idle, ..KeepAlive::default() });
         let started = Instant::now();
-        flows.iter().for_each(|&id| crowd.client.tcp_set_keepalive(crowd.now, id, keepalive));
+        many::set_timers(&mut crowd, &flows);
         samples[0].push(started.elapsed().as_nanos() as f64 / CONNECTIONS as f64);
-        // And a tick of the timers.
-        crowd.now += idle + Virtual::from_millis(20);
+        many::wait(&mut crowd);
         let started = Instant::now();
-        crowd.client.handle_timeout(crowd.now);
+        many::expire(&mut crowd);
         samples[1].push(started.elapsed().as_nanos() as f64 / CONNECTIONS as f64);
-        flows.iter().for_each(|&id| crowd.client.tcp_set_keepalive(crowd.now, id, None));
+        many::forget_timers(&mut crowd, &flows);
     }
     samples.map(median)
-}
-
-/// Some of so many places, in no order, each as likely as the others.
-fn shuffled(of: usize, some: usize) -> Vec<usize> {
-    let mut rng = stack_user::rng::Rng::from_seed(7);
-    let mut all: Vec<usize> = (0..of).collect();
-    for i in 0..some.min(of) {
-        all.swap(i, i + rng.below((of - i) as u64) as usize);
-    }
-    all.truncate(some);
-    all
 }
 
 fn median(mut samples: Vec<f64>) -> f64 {

@@ -90,6 +90,8 @@ fn steps(args: &Args) -> Result<Vec<TestStep>> {
     end_to_end.args(["--", "--show-output", "--test-threads=1"]);
     let mut many = cargo_as_root("bench");
     many.args(["--package", "stack-user", "--bench", "conns", "--quiet", "--"]);
+    let mut instructions = cargo_as_root("bench");
+    instructions.args(["--package", "stack-user", "--bench", "instructions", "--quiet"]);
     let mut simulation = simulator();
     simulation.args(["--seeds", if args.full { "5000" } else { "300" }]);
     let mut table = simulator();
@@ -106,6 +108,7 @@ fn steps(args: &Args) -> Result<Vec<TestStep>> {
         whole("clippy", clippy),
         whole("library", library),
         tests("tests", unit),
+        tests("instructions", instructions),
         tests("sim", simulation),
         tests("sim-table", table),
         tests("e2e", end_to_end),

@@ -4,6 +4,7 @@
 #![allow(dead_code, reason = "each benchmark uses a part")]
 
 pub(crate) mod floor;
+pub(crate) mod many;
 pub(crate) mod ours;
 pub(crate) mod smoltcp;
 

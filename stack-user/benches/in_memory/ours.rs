@@ -61,7 +61,8 @@ impl Ours {
         let mut exchange = |now: Instant, from: &mut Stack<Umem>, to: &mut Stack<Umem>| {
             from.handle_timeout(now);
             take(now, from, &mut sent);
-            wire(now, from, to, &mut sent, &mut received);
+            wire(from, to, &sent, &mut received);
+            complete(now, from, &mut sent);
             received.drain(..).for_each(|frame| to.handle_frame(now, frame));
         };
         let mut round = |now: &mut Instant, reader: &mut Stack<Umem>, writer: &mut Stack<Umem>| {
@@ -98,14 +99,17 @@ impl Ours {
     }
 
     /// One turn of everybody.
+    #[inline(never)]
     pub(crate) fn round(&mut self) {
         self.write();
         self.send();
         self.deliver();
+        self.complete();
         self.receive();
         self.read();
         self.acknowledge();
         self.deliver_acks();
+        self.complete_acks();
         self.hear();
         self.pass_time();
     }
@@ -126,10 +130,16 @@ impl Ours {
         self.segments += self.sent.len();
     }
 
-    /// What a NIC does: the frames are copied into the other one's memory, and given back.
+    /// What a NIC does: the frames are copied into the other one's memory.
     #[inline(never)]
     pub(crate) fn deliver(&mut self) {
-        wire(self.now, &mut self.writer, &mut self.reader, &mut self.sent, &mut self.received);
+        wire(&self.writer, &mut self.reader, &self.sent, &mut self.received);
+    }
+
+    /// The frames are given back as sent.
+    #[inline(never)]
+    pub(crate) fn complete(&mut self) {
+        complete(self.now, &mut self.writer, &mut self.sent);
     }
 
     /// The reader's stack takes the frames in.
@@ -159,7 +169,13 @@ impl Ours {
     /// As [`deliver`](Self::deliver), in the other direction.
     #[inline(never)]
     pub(crate) fn deliver_acks(&mut self) {
-        wire(self.now, &mut self.reader, &mut self.writer, &mut self.sent, &mut self.received);
+        wire(&self.reader, &mut self.writer, &self.sent, &mut self.received);
+    }
+
+    /// As [`complete`](Self::complete), in the other direction.
+    #[inline(never)]
+    pub(crate) fn complete_acks(&mut self) {
+        complete(self.now, &mut self.reader, &mut self.sent);
     }
 
     /// The writer's stack hears of it.
@@ -185,6 +201,7 @@ impl Ours {
             self.write();
             self.send();
             self.deliver();
+            self.complete();
             self.receive();
             while let Ok(n) = self.reader.tcp_read(self.now, self.to, &mut self.sink) {
                 for &byte in &self.sink[..n] {
@@ -194,6 +211,7 @@ impl Ours {
             }
             self.acknowledge();
             self.deliver_acks();
+            self.complete_acks();
             self.hear();
             self.pass_time();
         }
@@ -238,16 +256,15 @@ fn take(now: Instant, stack: &mut Stack<Umem>, frames: &mut Vec<TxFrame>) {
     }
 }
 
-fn wire(
-    now: Instant,
-    from: &mut Stack<Umem>,
-    to: &mut Stack<Umem>,
-    sent: &mut Vec<TxFrame>,
-    received: &mut Vec<RxFrame>,
-) {
-    for frame in sent.drain(..) {
+fn wire(from: &Stack<Umem>, to: &mut Stack<Umem>, sent: &[TxFrame], received: &mut Vec<RxFrame>) {
+    for frame in sent {
         let free = to.pool_mut().allocate().expect("a free chunk");
-        received.push(to.pool_mut().receive(free, from.pool().tx_bytes(&frame)));
-        from.handle_completion(now, frame.into_completed());
+        received.push(to.pool_mut().receive(free, from.pool().tx_bytes(frame)));
+    }
+}
+
+fn complete(now: Instant, stack: &mut Stack<Umem>, sent: &mut Vec<TxFrame>) {
+    for frame in sent.drain(..) {
+        stack.handle_completion(now, frame.into_completed());
     }
 }

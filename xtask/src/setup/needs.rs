@@ -77,6 +77,7 @@ pub(super) const NEEDS: &[Need] = &[
     need!(Test,  "nginx",        "a real web server on the other side",        Program("nginx"),             "nginx-light",  "nginx",                "nginx",      "nginx"),
     need!(Test,  "dnsmasq",      "a real name server on the other side",       Program("dnsmasq"),           "dnsmasq-base", "dnsmasq",              "dnsmasq",    "dnsmasq"),
     need!(Test,  "ping",         "shows that the kernel's stack works on",     Program("ping"),              "iputils-ping", "iputils",              "iputils",    "iputils"),
+    need!(Test,  "valgrind",     "counts the instructions of a segment",       Program("valgrind"),          "valgrind",     "valgrind",             "valgrind",   "valgrind"),
     need!(Test,  "iperf3",       "loads the kernel's stack beside ours",       Program("iperf3"),            "iperf3",       "iperf3",               "iperf3",     "iperf"),
     need!(Test,  "tcpdump",      "sees what really is on the wire",            Program("tcpdump"),           "tcpdump",      "tcpdump",              "tcpdump",    "tcpdump"),
     need!(Test,  "tshark",       "checks captures for malformed packets",      Program("tshark"),            "tshark",       "wireshark-cli",        "wireshark-cli", "wireshark"),
