@@ -136,7 +136,7 @@ async fn each_interval_has_a_line_and_the_end_a_summary_in_words() {
     assert_eq!((outcome.code, outcome.stderr.as_str()), (0, ""), "{}", outcome.stdout);
     let intervals =
         outcome.stdout.lines().filter(|line| line.contains(" s ") && line.contains("p50")).count();
-    assert_eq!(intervals, 3, "{}", outcome.stdout);
+    assert_eq!(intervals, 4, "{}", outcome.stdout);
     for said in ["64 bytes each way", "over one connection", "a second", "p99.9"] {
         assert!(outcome.stdout.contains(said), "{said}: {}", outcome.stdout);
     }

@@ -9,6 +9,7 @@
 
 mod addresses;
 mod bad_input;
+mod bench_rpc;
 mod beside_the_kernel;
 mod busy_poll;
 mod capture;

@@ -22,10 +22,13 @@ use tokio_util::sync::CancellationToken;
 use super::{
     broken::Broken,
     client::open,
-    payload::{give_way, poll_pour, poll_skip_bulk},
+    payload::{BULK_AT_ONCE, give_way, poll_pour},
     protocol::{Hello, Lengths, Purpose},
 };
-use crate::cli::network::{Connection, Network};
+use crate::cli::{
+    bench::transport::{Flow, Transport},
+    network::Connection,
+};
 
 /// How long the end of a flow may take: what is in buffers has to arrive.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -38,15 +41,15 @@ pub(super) enum Direction {
 }
 
 /// A flow, until it is [finished](Self::finish).
-pub(super) struct Flow {
+pub(super) struct Beside {
     bytes: Arc<AtomicU64>,
     enough: CancellationToken,
     task: JoinHandle<Result<(), Broken>>,
 }
 
-impl Flow {
+impl Beside {
     /// Starts one.
-    pub(super) async fn start<N: Network>(
+    pub(super) async fn start<N: Transport>(
         network: &N,
         remote: SocketAddr,
         direction: Direction,
@@ -94,7 +97,7 @@ impl Flow {
     }
 }
 
-impl Drop for Flow {
+impl Drop for Beside {
     fn drop(&mut self) {
         self.task.abort();
     }
@@ -120,31 +123,30 @@ async fn pour<S: Connection>(
     if got == sent { Ok(()) } else { Err(Broken::Miscounted { got, sent }) }
 }
 
-async fn drain<S: Connection>(
-    mut stream: S,
-    bytes: &AtomicU64,
-    enough: &CancellationToken,
-) -> Result<(), Broken> {
+async fn drain<S: Flow>(mut stream: S, bytes: &AtomicU64, enough: &CancellationToken) -> Result<(), Broken> {
+    // For stacks that can't count without a copy.
+    let mut scratch = vec![0; BULK_AT_ONCE];
     tokio::select! {
         biased;
         () = enough.cancelled() => {}
-        drained = poll_fn(|cx| poll_drain(&mut stream, cx, bytes)) => {
+        drained = poll_fn(|cx| poll_drain(&mut stream, cx, &mut scratch, bytes)) => {
             drained?;
             // It was to go on until we had enough.
             return Err(Broken::Closed);
         }
     }
     stream.shutdown().await?;
-    Ok(poll_fn(|cx| poll_drain(&mut stream, cx, bytes)).await?)
+    Ok(poll_fn(|cx| poll_drain(&mut stream, cx, &mut scratch, bytes)).await?)
 }
 
-/// Reads to the end of the stream, and lets others have their turn now and then.
-fn poll_drain<S: Connection>(
+/// Reads to the end of the stream, and lets others have their turn after each read.
+fn poll_drain<S: Flow>(
     stream: &mut S,
     cx: &mut Context<'_>,
+    scratch: &mut [u8],
     bytes: &AtomicU64,
 ) -> Poll<std::io::Result<()>> {
-    match poll_skip_bulk(stream, cx)? {
+    match stream.poll_discard(cx, scratch)? {
         Poll::Ready(0) => return Poll::Ready(Ok(())),
         Poll::Ready(more) => {
             bytes.fetch_add(more as u64, Ordering::Relaxed);

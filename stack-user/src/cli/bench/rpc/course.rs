@@ -189,10 +189,18 @@ impl Course {
                 }
             }
         };
-        let mut book = self.book();
-        all.take(&mut book.latencies);
-        let took = book.until - self.counts_from;
-        Ok(Outcome { latencies: all, faults: book.faults, took, stopped })
+        let mut rest = Latencies::new();
+        let (faults, until) = {
+            let mut book = self.book();
+            rest.take(&mut book.latencies);
+            (book.faults, book.until)
+        };
+        // A sliver between the last line and the end says nothing.
+        if teller.interval().is_some_and(|interval| until >= told + interval / 10) {
+            teller.tell_interval(told - self.counts_from, until - self.counts_from, &rest).await?;
+        }
+        all.take(&mut rest);
+        Ok(Outcome { latencies: all, faults, took: until - self.counts_from, stopped })
     }
 
     fn book(&self) -> MutexGuard<'_, Book> {
@@ -211,5 +219,88 @@ async fn until(time: Option<Instant>) {
     match time {
         Some(time) => sleep_until(time).await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+
+    use tokio::time::{advance, sleep};
+
+    use super::*;
+    use crate::cli::console::Output;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn extent(omit: u32, time: Option<u32>, transactions: Option<u64>) -> Extent {
+        Extent { omit: omit * SECOND, time: time.map(|time| time * SECOND), transactions }
+    }
+
+    async fn attend(course: &Course, workers: JoinSet<Result<(), Broken>>) -> Result<Outcome, Failure> {
+        let mut teller = Teller::quiet(Output::new(tokio::io::sink(), false), true);
+        course.attend(workers, &mut teller, pin!(std::future::pending())).await
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_began_while_it_did_not_count_is_left_out_though_it_ended_later() {
+        let course = Course::begin(extent(2, Some(3), None));
+        let mut workers = JoinSet::new();
+        let worker = Arc::clone(&course);
+        workers.spawn(async move {
+            let mut began = Instant::now();
+            while worker.admits(began) {
+                sleep(Duration::from_millis(1_500)).await;
+                worker.record(began, Instant::now());
+                began = Instant::now();
+            }
+            Ok(())
+        });
+        // They begin at 0, 1.5, 3 and 4.5 s; at 6 s it is over.
+        let outcome = attend(&course, workers).await.expect("ends");
+        assert_eq!((outcome.latencies.count(), outcome.took), (2, 4 * SECOND));
+        assert_eq!((outcome.per_second(), outcome.stopped), (0.5, None));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn as_many_are_admitted_as_are_wanted_besides_those_that_are_left_out() {
+        let course = Course::begin(extent(1, None, Some(5)));
+        let admitted = |times: usize| (0..times).filter(|_| course.admits(Instant::now())).count();
+        assert_eq!(admitted(20), 20);
+        advance(SECOND).await;
+        assert_eq!((admitted(3), admitted(20)), (3, 2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_falls_silent_ends_the_run_by_exit_code_28() {
+        let course = Course::begin(extent(0, Some(100), None));
+        let mut workers = JoinSet::new();
+        let worker = Arc::clone(&course);
+        workers.spawn(async move {
+            for _ in 0..5 {
+                let began = Instant::now();
+                sleep(SECOND).await;
+                worker.record(began, Instant::now());
+            }
+            std::future::pending().await
+        });
+        let failure = attend(&course, workers).await.expect_err("nothing comes");
+        assert_eq!((failure.exit(), failure.to_string().contains("for 10 seconds")), (Exit::TimedOut, true));
+        let silent_for = course.begins().elapsed() - 5 * SECOND;
+        assert!((PATIENCE..PATIENCE + 2 * LOOK).contains(&silent_for), "{silent_for:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn faults_are_no_answers_and_one_who_can_not_go_on_ends_it_for_all() {
+        let course = Course::begin(extent(0, Some(100), None));
+        course.record_fault(Instant::now(), Fault::Refused);
+        let mut workers = JoinSet::new();
+        workers.spawn(async { Ok(()) });
+        let outcome = attend(&course, workers).await.expect("ends");
+        assert_eq!((outcome.latencies.count(), outcome.faults.total()), (0, 1));
+        let mut workers = JoinSet::new();
+        workers.spawn(async { Err(Broken::Closed) });
+        workers.spawn(std::future::pending());
+        assert_eq!(attend(&course, workers).await.expect_err("closed").exit(), Exit::Receive);
     }
 }

@@ -10,7 +10,7 @@ use tokio::{io::AsyncWriteExt, runtime::Handle, task::JoinSet};
 
 use super::{
     broken::Broken,
-    bulk::{Direction, Flow},
+    bulk::{Beside, Direction},
     client::{ask, open},
     course::{Course, Extent, Outcome},
     open_loop::{self, Pace},
@@ -19,6 +19,7 @@ use super::{
     report::{Mixed, Teller},
 };
 use crate::cli::{
+    bench::transport::Transport,
     console::Console,
     error::{Exit, Failure},
     network::{Connection, Network},
@@ -66,7 +67,7 @@ pub(super) struct Results {
 }
 
 /// Measures, and tells.
-pub(in crate::cli::bench) async fn run<N: Network>(
+pub(in crate::cli::bench) async fn run<N: Transport>(
     options: MixOptions,
     console: Console,
     network: &Arc<N>,
@@ -82,7 +83,7 @@ pub(in crate::cli::bench) async fn run<N: Network>(
     Ok(Exit::Success)
 }
 
-async fn measure<N: Network>(
+async fn measure<N: Transport>(
     options: &MixOptions,
     network: &N,
     teller: &mut Teller,
@@ -95,10 +96,10 @@ async fn measure<N: Network>(
     let direction = if options.reverse { Direction::FromServer } else { Direction::ToServer };
 
     let requests_alone = requests(options, network, remote, lengths, teller).await?;
-    let flow = Flow::start(network, remote, direction).await?;
+    let flow = Beside::start(network, remote, direction).await?;
     let bulk_alone = flow.rate(options.omit, options.time).await?;
     flow.finish().await?;
-    let flow = Flow::start(network, remote, direction).await?;
+    let flow = Beside::start(network, remote, direction).await?;
     let beside = requests(options, network, remote, lengths, teller);
     let bulk = async { flow.rate(options.omit, options.time).await.map_err(Failure::from) };
     let (requests_beside, bulk_beside) = tokio::try_join!(beside, bulk)?;

@@ -25,8 +25,8 @@ use super::{
 /// not be asked whether that was all; few enough to be in the processor's cache whenever they are written over.
 const AT_ONCE: usize = 16 * 1024;
 
-/// The same of bulk: as much as iperf3 does.
-const BULK_AT_ONCE: usize = 128 * 1024;
+/// Bytes that are read at once of bulk, and written at once: as many as iperf3 does.
+pub(super) const BULK_AT_ONCE: usize = 128 * 1024;
 
 /// What requests and responses are made of.
 pub(super) static FILLING: [u8; BULK_AT_ONCE] = [0; BULK_AT_ONCE];
@@ -51,17 +51,6 @@ pub(super) fn poll_skip<S: AsyncRead + Unpin>(
     cx: &mut Context<'_>,
 ) -> Poll<io::Result<usize>> {
     poll_keep(stream, cx, &mut [])
-}
-
-/// The same for bulk, of which there is more at once.
-pub(super) fn poll_skip_bulk<S: AsyncRead + Unpin>(
-    stream: &mut S,
-    cx: &mut Context<'_>,
-) -> Poll<io::Result<usize>> {
-    let mut room = [const { MaybeUninit::<u8>::uninit() }; BULK_AT_ONCE];
-    let mut room = ReadBuf::uninit(&mut room);
-    ready!(Pin::new(stream).poll_read(cx, &mut room))?;
-    Poll::Ready(Ok(room.filled().len()))
 }
 
 /// Sends as much as goes, for ever, and adds up how much went. After each write others have their turn: among them those who

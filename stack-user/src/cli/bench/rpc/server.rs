@@ -10,10 +10,13 @@ use std::{
 use tokio::{io::AsyncWriteExt, time::timeout};
 
 use super::{
-    payload::{poll_keep, poll_pour, poll_skip, poll_skip_bulk, send},
+    payload::{BULK_AT_ONCE, poll_keep, poll_pour, poll_skip, send},
     protocol::{AGREED, ANSWER, HELLO, Hello, Lengths, MAGIC, Purpose, Refusal, ports_answer},
 };
-use crate::{cli::network::Connection, tcp::KeepAlive};
+use crate::{
+    cli::{bench::transport::Flow, network::Connection},
+    tcp::KeepAlive,
+};
 
 /// How long a client may take for the rest of its hello, and for one request and its end if there is only one: a few lost
 /// segments' worth. Longer, and whoever is silent keeps a connection from others.
@@ -36,7 +39,7 @@ static ANSWER_AND_RESPONSE: [u8; ANSWER + 32 * 1024] = {
 };
 
 /// Serves one connection, of which [`MAGIC`] has been read. The same service is to be had on `ports`.
-pub(in crate::cli::bench) async fn serve<S: Connection>(mut stream: S, ports: &[u16]) {
+pub(in crate::cli::bench) async fn serve<S: Flow>(mut stream: S, ports: &[u16]) {
     // Whatever goes wrong from here on, it is the client who sees it and tells.
     let Ok(Ok((hello, came))) = timeout(PATIENCE, hello(&mut stream)).await else {
         return stream.reset();
@@ -57,7 +60,7 @@ fn timed_out<T>(_: tokio::time::error::Elapsed) -> io::Result<T> {
     Err(io::ErrorKind::TimedOut.into())
 }
 
-async fn serve_long<S: Connection>(
+async fn serve_long<S: Flow>(
     stream: &mut S,
     purpose: Purpose,
     lengths: Lengths,
@@ -133,9 +136,11 @@ async fn once<S: Connection>(stream: &mut S, lengths: Lengths, mut came: u64) ->
 }
 
 /// Takes all that comes, and says how much it was.
-async fn sink<S: Connection>(stream: &mut S, mut came: u64) -> io::Result<()> {
+async fn sink<S: Flow>(stream: &mut S, mut came: u64) -> io::Result<()> {
+    // For stacks that can't count without a copy.
+    let mut scratch = vec![0; BULK_AT_ONCE];
     loop {
-        match poll_fn(|cx| poll_skip_bulk(stream, cx)).await? {
+        match poll_fn(|cx| stream.poll_discard(cx, &mut scratch)).await? {
             0 => break,
             more => came += more as u64,
         }
@@ -156,5 +161,100 @@ fn poll_source<S: Connection>(stream: &mut S, cx: &mut Context<'_>) -> Poll<io::
         // Nobody should say anything but that it is over.
         Poll::Ready(_) => Poll::Ready(Err(io::ErrorKind::InvalidData.into())),
         Poll::Pending => poll_pour(stream, cx, &mut 0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt, DuplexStream, duplex},
+        time::Instant,
+    };
+
+    use super::*;
+
+    /// A client's end, of which the server has read the magic.
+    fn served() -> DuplexStream {
+        let (ours, theirs) = duplex(1 << 12);
+        tokio::spawn(async move { serve(theirs, &[7, 8]).await });
+        ours
+    }
+
+    /// A hello without its magic.
+    fn hello(purpose: Purpose, request: u32, response: u32) -> Vec<u8> {
+        Hello { purpose, lengths: Lengths { request, response } }.encode()[MAGIC.len()..].to_vec()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_is_silent_in_a_hello_or_owes_the_rest_of_a_request_is_put_out() {
+        for (said, answered) in [
+            (vec![], 0),
+            (vec![0, 1, 0], 0),
+            ([hello(Purpose::Once, 64, 64), vec![0; 63]].concat(), 0),
+            // It got all that it asked for, and does not go.
+            ([hello(Purpose::Once, 64, 64), vec![0; 64]].concat(), ANSWER + 64),
+            (hello(Purpose::Ask, 1, 1), ANSWER + 4),
+        ] {
+            let (mut client, begun) = (served(), Instant::now());
+            client.write_all(&said).await.expect("writes");
+            let mut got = Vec::new();
+            client.read_to_end(&mut got).await.expect("ends");
+            assert_eq!(got.len(), answered, "{said:?}");
+            if answered == 0 {
+                assert!(begun.elapsed() >= PATIENCE && begun.elapsed() < PATIENCE * 2, "{said:?}");
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_on_which_nothing_is_asked_stays() {
+        let mut client = served();
+        client.write_all(&hello(Purpose::Requests, 2, 3)).await.expect("writes");
+        client.read_exact(&mut [0; ANSWER]).await.expect("agrees");
+        tokio::time::sleep(Duration::from_secs(3_600)).await;
+        // Two and a half requests at once, in any pieces.
+        for piece in [&[0; 1][..], &[0; 4]] {
+            client.write_all(piece).await.expect("writes");
+        }
+        client.read_exact(&mut [0; 6]).await.expect("answers");
+        client.write_all(&[0; 1]).await.expect("writes");
+        client.read_exact(&mut [0; 3]).await.expect("answers");
+        client.shutdown().await.expect("ends");
+        assert_eq!(client.read(&mut [0; 9]).await.expect("ends"), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_response_may_be_longer_than_what_goes_with_the_answer() {
+        for response in [1, ANSWER_AND_RESPONSE.len() as u32 - ANSWER as u32, 1 << 20] {
+            let mut client = served();
+            client
+                .write_all(&[hello(Purpose::Once, 3, response), vec![0; 3]].concat())
+                .await
+                .expect("writes");
+            let mut got = vec![1; ANSWER + response as usize];
+            client.read_exact(&mut got).await.expect("answers");
+            assert_eq!(got[..ANSWER], AGREED);
+            assert!(got[ANSWER..].iter().all(|byte| *byte == 0));
+            client.shutdown().await.expect("ends");
+            assert_eq!(client.read(&mut [0; 9]).await.expect("ends"), 0);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_a_sink_got_is_told_and_a_source_stops_when_it_is_told() {
+        let mut client = served();
+        client.write_all(&[hello(Purpose::Sink, 1, 1), vec![0; 1_000]].concat()).await.expect("writes");
+        client.read_exact(&mut [0; ANSWER]).await.expect("agrees");
+        client.write_all(&[0; 100_000]).await.expect("writes");
+        client.shutdown().await.expect("ends");
+        assert_eq!(client.read_u64().await.expect("tells"), 101_000);
+
+        let mut client = served();
+        client.write_all(&hello(Purpose::Source, 1, 1)).await.expect("writes");
+        client.read_exact(&mut vec![0; ANSWER + 1_000_000]).await.expect("sends");
+        client.shutdown().await.expect("ends");
+        let mut rest = Vec::new();
+        client.read_to_end(&mut rest).await.expect("stops");
+        assert!(rest.len() <= 2 << 12, "{} bytes more", rest.len());
     }
 }
