@@ -57,8 +57,12 @@ fn main() -> ExitCode {
     // The first run finds caches cold and the core asleep.
     time(empty, &[0; SHORTEST], args.repeat);
     tell(&args, None, "any", time(empty, &[0; SHORTEST], args.repeat));
-    for (verdict, name, frame) in frames() {
-        assert_eq!(ours.decide(&frame, verdict), verdict, "{name}");
+    let frames: Vec<_> = frames().collect();
+    // First each once, because who counts verdicts counts in ones.
+    for (verdict, name, frame) in &frames {
+        assert_eq!(ours.decide(frame, *verdict), *verdict, "{name}");
+    }
+    for (verdict, name, frame) in frames {
         tell(&args, Some(verdict), &name, time(ours.program(), &frame, args.repeat));
     }
     ExitCode::SUCCESS

@@ -49,6 +49,16 @@ impl Entry {
     }
 }
 
+impl Recipe {
+    /// The bench targets of stack-user that it needs.
+    pub(super) fn benches(&self) -> Vec<&str> {
+        match self {
+            Self::Program(program) => vec![program.bench],
+            Self::Scene(scene) => scene.processes().filter_map(Process::bench).collect(),
+        }
+    }
+}
+
 /// How figures are had.
 pub(super) enum Recipe {
     /// From programs at both ends of a link.
@@ -66,8 +76,16 @@ pub(super) struct Scene {
     pub(super) background: Vec<Process>,
     /// Whose end is the end of the run.
     pub(super) client: Process,
-    /// How its figures are read.
+    /// Who tells the figures.
+    pub(super) teller: Teller,
     pub(super) read: Read,
+}
+
+impl Scene {
+    /// All who run in it, the client last.
+    pub(super) fn processes(&self) -> impl Iterator<Item = &Process> {
+        self.background.iter().chain([&self.client])
+    }
 }
 
 /// What a file of a scene has in it.
@@ -75,6 +93,15 @@ pub(super) enum Content {
     Text(String),
     /// Made when it is needed.
     Made(fn() -> Result<Vec<u8>>),
+}
+
+/// Whose standard output is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Teller {
+    Client,
+    #[allow(dead_code, reason = "the raw pump tells at its receiving end")]
+    /// The one of the background that has this place in it, and ends by itself once the client has.
+    Background(usize),
 }
 
 /// One end of the link.
@@ -96,7 +123,7 @@ pub(super) struct Link {
 /// A process of a scene.
 pub(super) struct Process {
     pub(super) side: Side,
-    /// Program and arguments. `{xstack}` and `{directory}` are replaced.
+    /// Program and arguments. `{xstack}`, `{directory}` and, for a bench target of stack-user, `{bench:NAME}` are replaced.
     pub(super) words: Vec<String>,
     pub(super) ready: Ready,
 }
@@ -127,6 +154,11 @@ impl Process {
 
     pub(super) fn right(line: impl AsRef<str>) -> Self {
         Self::new(Side::Right, line)
+    }
+
+    /// The bench target that it is, if it is one.
+    fn bench(&self) -> Option<&str> {
+        self.words.first()?.strip_prefix("{bench:")?.strip_suffix('}')
     }
 
     /// One more argument, which may have blanks in it.

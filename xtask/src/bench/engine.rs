@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
-use super::case::{Case, Content, Entry, Plan, Process, Program, Read, Reading, Recipe, Scene, Side};
+use super::case::{Case, Content, Entry, Plan, Process, Program, Read, Reading, Recipe, Scene, Side, Teller};
 use super::machine::{self, Machine};
 use super::metric::FIRST_BYTE;
 use super::network::Network;
@@ -123,7 +123,14 @@ impl Engine<'_> {
             client.wait(limit, self.stop)?;
             return Ok(vec![Reading::new(FIRST_BYTE, took.as_nanos() as f64)]);
         }
-        scene.read.read(&client.wait(limit, self.stop)?)
+        let said = client.wait(limit, self.stop)?;
+        let said = match scene.teller {
+            Teller::Client => said,
+            Teller::Background(place) => {
+                background.0.get_mut(place).context("there is no such process")?.wait(limit, self.stop)?
+            }
+        };
+        scene.read.read(&said)
     }
 
     fn start(
@@ -161,9 +168,19 @@ impl Engine<'_> {
     }
 
     fn fill_in(&self, text: &str, directory: &Path) -> String {
-        text.replace("{xstack}", &self.tools.xstack.to_string_lossy())
-            .replace("{directory}", &directory.to_string_lossy())
+        let text = text
+            .replace("{xstack}", &self.tools.xstack.to_string_lossy())
+            .replace("{directory}", &directory.to_string_lossy());
+        self.tools
+            .benches
+            .iter()
+            .fold(text, |text, (name, path)| text.replace(&bench_word(name), &path.to_string_lossy()))
     }
+}
+
+/// What stands for a bench target in the words of a process.
+pub(super) fn bench_word(name: &str) -> String {
+    format!("{{bench:{name}}}")
 }
 
 /// What has been started, and is ended in the opposite order.
@@ -227,9 +244,7 @@ fn installed(program: &str) -> Result<PathBuf> {
 /// What an entry runs, as one would type it.
 fn commands(entry: &Entry) -> Vec<String> {
     match &entry.recipe {
-        Recipe::Scene(scene) => {
-            scene.background.iter().chain([&scene.client]).map(|process| process.words.join(" ")).collect()
-        }
+        Recipe::Scene(scene) => scene.processes().map(|process| process.words.join(" ")).collect(),
         Recipe::Program(program) => {
             vec![format!("cargo bench --bench {} -- {}", program.bench, program.arguments.join(" "))]
         }

@@ -17,25 +17,22 @@ pub(super) enum Unit {
 impl Unit {
     /// A value with its unit, in three digits.
     pub(super) fn show(self, value: f64) -> String {
-        match self {
+        // From which value on, in how much, called what.
+        type Scale = (f64, f64, &'static str);
+        let (scales, unit): (&[Scale], _) = match self {
             Self::BitsPerSecond => {
-                scaled(value, &[(1e9, "Gbit/s"), (1e6, "Mbit/s"), (1e3, "kbit/s")], "bit/s")
+                (&[(1e9, 1e9, "Gbit/s"), (1e6, 1e6, "Mbit/s"), (1e3, 1e3, "kbit/s")], "bit/s")
             }
-            Self::PerSecond => scaled(value, &[(1e6, "M/s"), (1e3, "k/s")], "/s"),
-            Self::Nanoseconds => scaled(value, &[(1e9, "s"), (1e6, "ms"), (1e3, "µs")], "ns"),
-            Self::Bytes => scaled(value, &[(1e9, "GB"), (1e6, "MB"), (1e4, "kB")], "B"),
-            Self::Count => scaled(value, &[], "").trim_end().to_owned(),
-        }
+            Self::PerSecond => (&[(1e6, 1e6, "M/s"), (1e3, 1e3, "k/s")], "/s"),
+            Self::Nanoseconds => (&[(1e9, 1e9, "s"), (1e6, 1e6, "ms"), (1e3, 1e3, "µs")], "ns"),
+            // Some thousands are told one by one: a connection takes as many.
+            Self::Bytes => (&[(1e9, 1e9, "GB"), (1e6, 1e6, "MB"), (1e4, 1e3, "kB")], "B"),
+            Self::Count => (&[], ""),
+        };
+        let scale = scales.iter().find(|(from, ..)| value.abs() >= *from);
+        let (factor, unit) = scale.map_or((1.0, unit), |&(_, factor, unit)| (factor, unit));
+        format!("{} {unit}", digits(value / factor)).trim_end().to_owned()
     }
-}
-
-/// The largest scale that leaves at least one before the point. `10 kB` is the exception: bytes are told one by one below it.
-fn scaled(value: f64, scales: &[(f64, &str)], unit: &str) -> String {
-    let scale = scales.iter().find(|(scale, _)| value.abs() >= *scale);
-    // Ten thousand bytes are ten kilobytes: what is told is a power of a thousand.
-    let (factor, unit) =
-        scale.map_or((1.0, unit), |&(scale, unit)| (scale.min(if unit == "kB" { 1e3 } else { scale }), unit));
-    format!("{} {unit}", digits(value / factor))
 }
 
 /// A number in three significant digits, or all of them before the point.

@@ -14,6 +14,8 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, Result};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use super::case::{Link, Side};
 use crate::lab::netns::{self, ip, sysctl};
@@ -112,7 +114,12 @@ impl Drop for Network {
 /// Removes the namespaces of matrices whose process is gone.
 fn sweep(names: &Path) -> Result<()> {
     for namespace in abandoned(names, |process| Path::new("/proc").join(process).exists()) {
-        // By hand, because a program that still runs there would keep the link alive.
+        // Programs there would end by themselves, but until then they would take time from what is measured now.
+        for process in
+            ip(None, &format!("netns pids {namespace}"))?.lines().filter_map(|line| line.parse().ok())
+        {
+            let _ = kill(Pid::from_raw(process), Signal::SIGKILL);
+        }
         let _ = ip(Some(&namespace), &format!("link del {INTERFACE}"));
         ip(None, &format!("netns del {namespace}"))?;
     }

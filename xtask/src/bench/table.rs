@@ -104,7 +104,7 @@ pub(super) fn tell(outcome: &Outcome) -> String {
     text
 }
 
-/// The row with a name, for whoever draws it.
+/// The rows that have the metric of the plot, for whoever draws it.
 pub(super) fn plotted(outcome: &Outcome) -> impl Iterator<Item = (&Row, &Series, Summary)> {
     outcome.rows.0.iter().filter_map(|row| {
         let series = row.get(&outcome.plotted)?;

@@ -5,7 +5,7 @@ use std::process::Stdio;
 
 use anyhow::{Context, Result, bail};
 
-use super::case::{Case, Recipe};
+use super::case::Case;
 use super::engine::Tools;
 use crate::build::{self, Profile, cargo};
 use crate::process::describe;
@@ -13,14 +13,8 @@ use crate::process::describe;
 /// Builds xstack, and the bench targets that cases want.
 pub(super) fn build(cases: &[Case]) -> Result<Tools> {
     let xstack = build::xstack(Profile::Release)?;
-    let mut wanted: Vec<_> = cases
-        .iter()
-        .flat_map(|case| &case.entries)
-        .filter_map(|entry| match &entry.recipe {
-            Recipe::Program(program) => Some(program.bench),
-            Recipe::Scene(_) => None,
-        })
-        .collect();
+    let mut wanted: Vec<_> =
+        cases.iter().flat_map(|case| &case.entries).flat_map(|entry| entry.recipe.benches()).collect();
     wanted.sort_unstable();
     wanted.dedup();
     let benches = if wanted.is_empty() { BTreeMap::new() } else { build_benches(&wanted)? };
@@ -98,15 +92,8 @@ mod tests {
         let plan = super::super::Plan { rounds: 1, seconds: 1, warm_up: 1, quick: false };
         let known = benches().unwrap();
         for case in super::super::cases::all(&plan) {
-            for entry in &case.entries {
-                if let Recipe::Program(program) = &entry.recipe {
-                    assert!(
-                        known.iter().any(|name| name == program.bench),
-                        "{}: {}",
-                        case.name,
-                        program.bench
-                    );
-                }
+            for name in case.entries.iter().flat_map(|entry| entry.recipe.benches()) {
+                assert!(known.iter().any(|known| known == name), "{}: {name}", case.name);
             }
         }
     }

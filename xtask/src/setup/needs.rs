@@ -79,6 +79,7 @@ pub(super) const NEEDS: &[Need] = &[
     need!(Test,  "ping",         "shows that the kernel's stack works on",     Program("ping"),              "iputils-ping", "iputils",              "iputils",    "iputils"),
     need!(Test,  "valgrind",     "counts the instructions of a segment",       Program("valgrind"),          "valgrind",     "valgrind",             "valgrind",   "valgrind"),
     need!(Test,  "iperf3",       "loads the kernel's stack beside ours",       Program("iperf3"),            "iperf3",       "iperf3",               "iperf3",     "iperf"),
+    need!(Test,  "sockperf",     "asks the kernel's stack without sleeping",   Program("sockperf"),          "sockperf",     "sockperf",             "sockperf",   ""),
     need!(Test,  "tcpdump",      "sees what really is on the wire",            Program("tcpdump"),           "tcpdump",      "tcpdump",              "tcpdump",    "tcpdump"),
     need!(Test,  "tshark",       "checks captures for malformed packets",      Program("tshark"),            "tshark",       "wireshark-cli",        "wireshark-cli", "wireshark"),
     need!(Test,  "xdp-loader",   "attaches our program as an operator would",  Program("xdp-loader"),        "xdp-tools",    "xdp-tools",            "xdp-tools",  "xdp-tools"),

@@ -1,17 +1,23 @@
 //! One connection that carries as much as it can, by MTU.
 
-use super::link;
-use crate::bench::case::{Case, Content, Entry, Link, Plan, Process, Read, Ready, Scene, Side};
+use super::{Mode, kernel_to_ours, link, ours_to_kernel, xstack_left, xstack_right};
+use crate::bench::case::{Case, Content, Entry, Link, Plan, Process, Read, Ready, Scene, Side, Teller};
 use crate::bench::empty_program;
 use crate::bench::metric::GOODPUT;
 use crate::bench::network::{INTERFACE, address};
+use crate::bench::target::{At, Goal, Target};
 
 pub(super) const KERNEL: &str = "kernel ↔ kernel, all offloads";
-pub(super) const KERNEL_WITHOUT: &str = "kernel ↔ kernel, no tso, gso, gro";
-pub(super) const KERNEL_BESIDE_XDP: &str = "kernel ↔ kernel, an empty XDP program on the receiver";
+const KERNEL_WITHOUT: &str = "kernel ↔ kernel, no tso, gso, gro";
+const KERNEL_BESIDE_XDP: &str = "kernel ↔ kernel, an empty XDP program on the receiver";
+const TO_KERNEL: &str = "ours → kernel, spinning";
+const FROM_KERNEL: &str = "kernel → ours, spinning";
 
-/// Where iperf3 listens.
+/// Where iperf3 and `xstack bench server` listen.
 pub(super) const PORT: u16 = 5201;
+
+/// What `xstack bench server` says when it does.
+pub(super) const SERVED: Ready = Ready::Says("benchmarks are served at");
 
 pub(super) fn cases(plan: &Plan) -> Vec<Case> {
     [(1500, "bulk-1500"), (3498, "bulk-3498"), (9000, "bulk-9000")]
@@ -20,7 +26,7 @@ pub(super) fn cases(plan: &Plan) -> Vec<Case> {
             name,
             about: format!("One stream from the left to the right, MTU {mtu}: payload that arrives."),
             entries: entries(plan, mtu),
-            targets: Vec::new(),
+            targets: targets(mtu),
             plotted: GOODPUT,
             most_rounds: usize::MAX,
         })
@@ -30,37 +36,85 @@ pub(super) fn cases(plan: &Plan) -> Vec<Case> {
 fn entries(plan: &Plan, mtu: u32) -> Vec<Entry> {
     const EQUAL_SEGMENTS: &str = "tso off gso off gro off";
     let without = Link { left: EQUAL_SEGMENTS, right: EQUAL_SEGMENTS, ..link(mtu) };
-    let beside = with_empty_program(kernel_to_kernel(plan, link(mtu)));
-    vec![
+    let spinning = Mode::Spinning;
+    let mut entries = Vec::new();
+    for mode in Mode::ALL {
+        let ours = transfer(link(mtu), server_ours(mode), client_ours(plan, mode, address::OURS_RIGHT));
+        entries.push(Entry::scene(ours_name(mode), ours));
+    }
+    entries.extend([
+        Entry::scene(
+            TO_KERNEL,
+            transfer(
+                ours_to_kernel(mtu),
+                server_kernel(),
+                client_ours(plan, spinning, address::KERNEL_RIGHT),
+            ),
+        ),
+        Entry::scene(
+            FROM_KERNEL,
+            transfer(kernel_to_ours(mtu), server_ours(spinning), client_kernel(plan, address::OURS_RIGHT)),
+        ),
         Entry::scene(KERNEL, kernel_to_kernel(plan, link(mtu))),
         Entry::scene(KERNEL_WITHOUT, kernel_to_kernel(plan, without)),
-        Entry::scene(KERNEL_BESIDE_XDP, beside),
-    ]
+        Entry::scene(KERNEL_BESIDE_XDP, with_empty_program(kernel_to_kernel(plan, link(mtu)))),
+    ]);
+    entries
+}
+
+fn targets(mtu: u32) -> Vec<Target> {
+    let target = |what: &str, ours: &str, beside: &str, times| {
+        let what = format!("bulk, {what}, MTU {mtu}");
+        Target::ratio(what, At::new(ours, GOODPUT), At::new(beside, GOODPUT), Goal::LeastTimes(times))
+    };
+    match mtu {
+        1500 => vec![target("kernel → ours", FROM_KERNEL, KERNEL_BESIDE_XDP, 1.6)],
+        3498 => vec![target("ours → kernel", TO_KERNEL, KERNEL, 1.0)],
+        _ => Vec::new(),
+    }
+}
+
+fn ours_name(mode: Mode) -> String {
+    format!("ours ↔ ours, {}", mode.name())
 }
 
 /// iperf3 at both ends.
 pub(super) fn kernel_to_kernel(plan: &Plan, link: Link) -> Scene {
+    transfer(link, server_kernel(), client_kernel(plan, address::KERNEL_RIGHT))
+}
+
+/// Both ends speak iperf3's protocol, whosever TCP they have. What came is what the receiver says.
+fn transfer(link: Link, server: Process, client: Process) -> Scene {
     Scene {
         link,
         files: Vec::new(),
-        background: vec![Process::right(iperf3_server()).once(Ready::Listens(PORT))],
-        client: Process::left(iperf3_client(plan, address::KERNEL_RIGHT)),
-        read: iperf3_says(),
+        background: vec![server],
+        client,
+        teller: Teller::Client,
+        read: Read::Json(vec![(GOODPUT, "/end/sum_received/bits_per_second")]),
     }
 }
 
-/// What came to the receiver, by iperf3's JSON.
-pub(super) fn iperf3_says() -> Read {
-    Read::Json(vec![(GOODPUT, "/end/sum_received/bits_per_second")])
+fn server_kernel() -> Process {
+    Process::right(format!("iperf3 --server --one-off --port {PORT}")).once(Ready::Listens(PORT))
 }
 
-pub(super) fn iperf3_server() -> String {
-    format!("iperf3 --server --one-off --port {PORT}")
+fn server_ours(mode: Mode) -> Process {
+    Process::right(xstack_right(mode, "bench server --one-off --interval 0")).once(SERVED)
 }
 
-pub(super) fn iperf3_client(plan: &Plan, server: &str) -> String {
+fn client_kernel(plan: &Plan, server: &str) -> Process {
+    Process::left(format!("iperf3 {}", client_options(plan, server)))
+}
+
+fn client_ours(plan: &Plan, mode: Mode, server: &str) -> Process {
+    let options = client_options(plan, server).replacen("--client ", "", 1);
+    Process::left(xstack_left(mode, &format!("bench client {options}")))
+}
+
+fn client_options(plan: &Plan, server: &str) -> String {
     let Plan { seconds, warm_up, .. } = plan;
-    format!("iperf3 --client {server} --port {PORT} --time {seconds} --omit {warm_up} --json")
+    format!("--client {server} --port {PORT} --time {seconds} --omit {warm_up} --interval 0 --json")
 }
 
 /// The same with an XDP program that does nothing on the receiver's interface.

@@ -5,7 +5,7 @@ use serde::Deserialize;
 
 use crate::bench::case::{Case, Entry, Plan, Program, Read, Reading};
 use crate::bench::metric::{COST, Metric, Unit};
-use crate::bench::target::{At, Goal, Target};
+use crate::bench::target::{At, Target};
 
 const BYTES: Metric = Metric { name: "memory of an end", unit: Unit::Bytes };
 
@@ -30,15 +30,7 @@ pub(super) fn cases(plan: &Plan) -> Vec<Case> {
                 read: Read::With(says),
             },
         )],
-        targets: vec![
-            Target::absolute("memory of an idle connection", At::new(IDLE, BYTES), 512.0),
-            Target::ratio(
-                "question and answer among all connections",
-                At::new(AMONG_ALL, COST),
-                At::new(AMONG_FEW, COST),
-                Goal::MostTimes(1.25),
-            ),
-        ],
+        targets: vec![Target::absolute("memory of an idle connection", At::new(IDLE, BYTES), 512.0)],
         plotted: BYTES,
         most_rounds: 3,
     }]

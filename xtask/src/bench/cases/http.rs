@@ -2,8 +2,8 @@
 
 use anyhow::{Context, Result, bail};
 
-use super::{kernel_to_ours, link, xstack_right};
-use crate::bench::case::{Case, Content, Entry, Plan, Process, Read, Reading, Ready, Scene};
+use super::{Mode, kernel_to_ours, link, xstack_right};
+use crate::bench::case::{Case, Content, Entry, Plan, Process, Read, Reading, Ready, Scene, Teller};
 use crate::bench::metric::{P50, P99, RATE};
 use crate::bench::network::address;
 use crate::bench::target::{At, Goal, Target};
@@ -66,7 +66,7 @@ enum Server {
 fn scene(plan: &Plan, server: Server, closes: bool) -> Scene {
     let (link, address, process) = match server {
         Server::Xstack => {
-            let serve = xstack_right("serve --quiet {directory}");
+            let serve = xstack_right(Mode::Sleeping, "serve --quiet {directory}");
             (kernel_to_ours(1500), address::OURS_RIGHT, Process::right(serve))
         }
         Server::Nginx => {
@@ -91,6 +91,7 @@ fn scene(plan: &Plan, server: Server, closes: bool) -> Scene {
         // Whoever comes first asks for MAC addresses, and waits for a server that is still coming up.
         background: vec![process, Process::left("sh -c").and(first).once(Ready::Ended)],
         client: client.and(url),
+        teller: Teller::Client,
         read: Read::With(wrk_says),
     }
 }

@@ -4,6 +4,9 @@
 mod bulk;
 mod conns;
 mod http;
+mod instructions;
+mod memory;
+mod rpc;
 mod start;
 mod wan;
 mod xdp;
@@ -13,17 +16,49 @@ use super::network::{INTERFACE, address};
 
 /// Every case, in the order in which they are run and stand on the page.
 pub(super) fn all(plan: &Plan) -> Vec<Case> {
-    [
-        bulk::cases(plan),
-        http::cases(plan),
-        conns::cases(plan),
-        xdp::cases(plan),
-        start::cases(plan),
-        wan::cases(plan),
-    ]
-    .into_iter()
-    .flatten()
-    .collect()
+    let families: [fn(&Plan) -> Vec<Case>; 9] = [
+        bulk::cases,
+        rpc::cases,
+        http::cases,
+        memory::cases,
+        instructions::cases,
+        conns::cases,
+        xdp::cases,
+        start::cases,
+        wan::cases,
+    ];
+    families.iter().flat_map(|family| family(plan)).collect()
+}
+
+/// How the ends that are ours wait for frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    /// They look for them all the time.
+    Spinning,
+    /// They sleep until some come.
+    Sleeping,
+}
+
+impl Mode {
+    /// Both.
+    const ALL: [Self; 2] = [Self::Spinning, Self::Sleeping];
+
+    /// As names of rows have it.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Spinning => "spinning",
+            Self::Sleeping => "sleeping",
+        }
+    }
+
+    /// The network options for it. Who spins has rings that stay in the cache, as who is in a hurry would say.
+    const fn options(self) -> &'static str {
+        match self {
+            // Longer than any gap between two frames of a run.
+            Self::Spinning => "--busy-poll=100000 --ring-size 512",
+            Self::Sleeping => "",
+        }
+    }
 }
 
 /// A link as it comes.
@@ -43,17 +78,17 @@ const fn ours_to_kernel(mtu: u32) -> Link {
 }
 
 /// xstack, with our address on the left.
-fn xstack_left(command: &str) -> String {
-    xstack(address::OURS_LEFT, command)
+fn xstack_left(mode: Mode, command: &str) -> String {
+    xstack(address::OURS_LEFT, mode, command)
 }
 
 /// xstack, with our address on the right.
-fn xstack_right(command: &str) -> String {
-    xstack(address::OURS_RIGHT, command)
+fn xstack_right(mode: Mode, command: &str) -> String {
+    xstack(address::OURS_RIGHT, mode, command)
 }
 
-fn xstack(address: &str, command: &str) -> String {
-    format!("{{xstack}} --interface {INTERFACE} --address {address}/24 {command}")
+fn xstack(address: &str, mode: Mode, command: &str) -> String {
+    format!("{{xstack}} --interface {INTERFACE} --address {address}/24 {} {command}", mode.options())
 }
 
 #[cfg(test)]

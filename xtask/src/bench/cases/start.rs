@@ -1,8 +1,8 @@
 //! From nothing to the first byte of a page.
 
 use super::http::NGINX;
-use super::{ours_to_kernel, xstack_left};
-use crate::bench::case::{Case, Content, Entry, Plan, Process, Read, Ready, Scene};
+use super::{Mode, ours_to_kernel, xstack_left};
+use crate::bench::case::{Case, Content, Entry, Plan, Process, Read, Ready, Scene, Teller};
 use crate::bench::metric::FIRST_BYTE;
 use crate::bench::network::{INTERFACE, address};
 use crate::bench::target::{At, Target};
@@ -12,7 +12,7 @@ const BY_DAEMON: &str = "xstack curl through a daemon";
 
 pub(super) fn cases(_plan: &Plan) -> Vec<Case> {
     let url = format!("http://{}/page.txt", address::KERNEL_RIGHT);
-    let alone = scene(Process::left(xstack_left(&format!("curl {url}"))));
+    let alone = scene(Process::left(xstack_left(Mode::Sleeping, &format!("curl {url}"))));
     let mut by_daemon = scene(Process::left(format!(
         "{{xstack}} curl --daemon --control-socket {{directory}}/control.sock {url}"
     )));
@@ -45,6 +45,7 @@ fn scene(client: Process) -> Scene {
         ],
         background: vec![Process::right("nginx -c {directory}/nginx.conf").once(Ready::Listens(80))],
         client,
+        teller: Teller::Client,
         read: Read::FirstByte,
     }
 }
