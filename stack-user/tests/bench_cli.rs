@@ -2,8 +2,14 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "bench_cli/bulk.rs"]
+mod bulk;
+#[path = "figures/mod.rs"]
+mod figures;
 #[path = "bench_cli/harness.rs"]
 mod harness;
+#[path = "process/mod.rs"]
+mod process;
 #[path = "bench_cli/rpc.rs"]
 mod rpc;
 

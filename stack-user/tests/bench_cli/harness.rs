@@ -10,7 +10,7 @@ use std::{
 };
 
 use stack_user::{
-    api::{Stack, TcpListener, TcpStream},
+    api::{Stack, TcpListener, TcpStream, UdpSocket},
     cli::{
         bench::Transport,
         console::{Console, Diagnostics, Output},
@@ -124,6 +124,14 @@ impl Network for InMemory {
 
     fn addresses(&self) -> Vec<IpAddr> {
         self.0.addresses()
+    }
+}
+
+impl Transport for InMemory {
+    type Datagrams = UdpSocket;
+
+    async fn datagrams(&self, local: SocketAddr) -> io::Result<UdpSocket> {
+        UdpSocket::bind(&self.0, local).await
     }
 }
 

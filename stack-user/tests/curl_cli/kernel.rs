@@ -14,7 +14,7 @@ use stack_user::cli::kernel::KernelNetwork;
 use stack_user::cli::logging;
 use stack_user::cli::network::{ConnectError, Listener, Network, ResolveError};
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tracing::instrument::WithSubscriber;
 use tracing::level_filters::LevelFilter;
 
@@ -56,6 +56,14 @@ impl Network for Kernel {
     }
 }
 
+impl Transport for Kernel {
+    type Datagrams = UdpSocket;
+
+    async fn datagrams(&self, local: SocketAddr) -> io::Result<UdpSocket> {
+        KernelNetwork.datagrams(local).await
+    }
+}
+
 /// A network without sockets, on which every host sends these bytes to whoever connects, and closes.
 pub(crate) struct Scripted(pub(crate) Vec<u8>);
 
@@ -79,6 +87,14 @@ impl Network for Scripted {
     }
 
     async fn listen(&self, _: SocketAddr) -> io::Result<Nowhere> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+}
+
+impl Transport for Scripted {
+    type Datagrams = UdpSocket;
+
+    async fn datagrams(&self, _: SocketAddr) -> io::Result<UdpSocket> {
         Err(io::ErrorKind::Unsupported.into())
     }
 }

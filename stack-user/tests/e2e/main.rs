@@ -9,6 +9,7 @@
 
 mod addresses;
 mod bad_input;
+mod bench;
 mod bench_rpc;
 mod beside_the_kernel;
 mod busy_poll;
@@ -19,6 +20,8 @@ mod differential;
 mod doctor;
 mod examples;
 mod fetch;
+#[path = "../figures/mod.rs"]
+mod figures;
 mod forward;
 #[path = "../huge_pages/mod.rs"]
 mod huge_pages;

@@ -9,13 +9,14 @@ use std::task::{Context, Poll};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use stack_user::cli::bench::Transport;
 use stack_user::cli::console::{Console, Diagnostics, Output};
 use stack_user::cli::error::Exit;
 use stack_user::cli::kernel::KernelNetwork;
 use stack_user::cli::logging;
 use stack_user::cli::network::{ConnectError, Network, ResolveError};
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::oneshot;
 use tracing::instrument::WithSubscriber;
 use tracing::level_filters::LevelFilter;
@@ -55,6 +56,14 @@ impl Network for Ours {
 
     async fn listen(&self, local: SocketAddr) -> io::Result<TcpListener> {
         KernelNetwork.listen(local).await
+    }
+}
+
+impl Transport for Ours {
+    type Datagrams = UdpSocket;
+
+    async fn datagrams(&self, local: SocketAddr) -> io::Result<UdpSocket> {
+        KernelNetwork.datagrams(local).await
     }
 }
 

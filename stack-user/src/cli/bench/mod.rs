@@ -16,7 +16,7 @@ use std::{pin::pin, sync::Arc, time::Duration};
 use clap::{Args, Subcommand};
 use tokio::time::timeout;
 
-pub use self::transport::{Fares, Flow, Transport};
+pub use self::transport::{Datagrams, Fares, Flow, Transport};
 pub use self::{iperf3::ClientOptions, server::ServerOptions};
 use super::{
     console::Console,

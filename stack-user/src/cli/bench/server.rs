@@ -14,14 +14,11 @@ use clap::Args;
 use futures_util::future::try_join_all;
 use tokio::{io::AsyncReadExt, time::timeout};
 
-use super::{
-    Common, iperf3, rpc,
-    transport::{Flow, Transport},
-};
+use super::{Common, iperf3, rpc, transport::Transport};
 use crate::cli::{
     console::{Console, printable},
     error::{Exit, Failure},
-    network::{Listener, Network},
+    network::{Connection, Listener, Network},
     relay::command::raise_descriptor_limit,
     service::Service,
 };
@@ -41,7 +38,7 @@ const MAX_PORTS: i64 = 1 + rpc::MAX_PORTS as i64;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long a test that is stopped may take to tell so.
-const LAST_WORDS: Duration = Duration::from_millis(200);
+const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// What `xstack bench server` can be told.
 #[derive(Args, Clone, Debug)]
@@ -79,8 +76,8 @@ pub struct ServerOptions {
 }
 
 /// What connections share.
-struct Shared<S> {
-    bulk: iperf3::Server<S>,
+struct Shared<N: Transport> {
+    bulk: iperf3::Server<N>,
     /// How many there were.
     accepted: AtomicU64,
     /// Where else there is the same.
@@ -104,7 +101,13 @@ pub(super) async fn run<N: Transport>(
     tell_where(&console, &**network, &listener);
     let service = Service::new(MAX_CONNECTIONS);
     let style = (options.json, options.interval, options.common.verbose);
-    let bulk = iperf3::Server::new(style, options.one_off, console, service.stopping().clone());
+    let bulk = iperf3::Server::new(
+        (Arc::clone(network), SocketAddr::new(options.bind, options.port)),
+        style,
+        options.one_off,
+        console,
+        service.stopping().clone(),
+    );
     let shared = Arc::new(Shared { bulk, accepted: AtomicU64::new(0), ports });
     let accept = |listener| {
         let (service, shared) = (&service, &shared);
@@ -133,13 +136,14 @@ async fn listen<N: Network>(network: &N, local: SocketAddr) -> Result<N::Listene
 }
 
 /// Serves one connection, as its first bytes ask for.
-async fn serve<S: Flow>(shared: &Shared<S>, mut stream: S, remote: SocketAddr) {
+async fn serve<N: Transport>(shared: &Shared<N>, mut stream: N::Stream, remote: SocketAddr) {
     let number = shared.accepted.fetch_add(1, Ordering::Relaxed);
     let mut head = [0; rpc::MAGIC.len()];
     match timeout(HEAD_TIMEOUT, stream.read_exact(&mut head)).await {
         Ok(Ok(_)) if head == rpc::MAGIC => rpc::serve(stream, &shared.ports).await,
         Ok(Ok(_)) if head.iter().all(|byte| iperf3::is_of_a_cookie(*byte)) => {
-            shared.bulk.serve(stream, remote, number, &head).await;
+            // There is one of these, and there may be a million of the others, whose tasks have no room for it.
+            Box::pin(shared.bulk.serve(stream, remote, number, &head)).await;
         }
         // Whoever says something else, or nothing, is no client of ours.
         _ => stream.reset(),

@@ -2,23 +2,59 @@
 
 use std::{
     io,
+    net::SocketAddr,
     pin::Pin,
     task::{Context, Poll, ready},
 };
 
 use nix::sys::socket::{getsockopt, sockopt};
-use tokio::io::{DuplexStream, ReadBuf};
+use tokio::{
+    io::{DuplexStream, ReadBuf},
+    net::UdpSocket,
+};
 
 use crate::{
     api,
-    cli::network::{Connection, Network},
+    cli::{
+        kernel::KernelNetwork,
+        network::{Connection, Network},
+        ours::OurNetwork,
+    },
     device::tcp_info::tcp_info,
 };
 
 /// A network that bulk can be sent over.
-pub trait Transport: Network<Stream: Flow> {}
+pub trait Transport: Network<Stream: Flow> {
+    /// A UDP socket.
+    type Datagrams: Datagrams;
 
-impl<N: Network<Stream: Flow>> Transport for N {}
+    /// A UDP socket on an address of this network, or on all of them if it is unspecified; port 0 asks for any.
+    ///
+    /// # Errors
+    /// As the sockets': `AddrInUse`, `AddrNotAvailable`.
+    fn datagrams(&self, local: SocketAddr) -> impl Future<Output = io::Result<Self::Datagrams>> + Send;
+}
+
+/// A UDP socket that bulk goes over.
+pub trait Datagrams: Send + Sync + 'static {
+    /// Where it is.
+    ///
+    /// # Errors
+    /// When the system does not tell.
+    fn local_addr(&self) -> io::Result<SocketAddr>;
+
+    /// Sends a datagram, once there is room for it. Several tasks may.
+    ///
+    /// # Errors
+    /// As the sockets': that it does not fit in a packet, for example.
+    fn send(&self, datagram: &[u8], remote: SocketAddr) -> impl Future<Output = io::Result<()>> + Send;
+
+    /// Receives a datagram, and tells its length and its sender. Cancel safe.
+    ///
+    /// # Errors
+    /// As the sockets'.
+    fn receive(&self, buffer: &mut [u8]) -> impl Future<Output = io::Result<(usize, SocketAddr)>> + Send;
+}
 
 /// A connection that bulk goes over.
 pub trait Flow: Connection {
@@ -55,6 +91,57 @@ pub struct Fares {
     pub mss: u64,
     /// Congestion control.
     pub congestion: String,
+}
+
+impl Transport for KernelNetwork {
+    type Datagrams = UdpSocket;
+
+    async fn datagrams(&self, local: SocketAddr) -> io::Result<UdpSocket> {
+        UdpSocket::bind(local).await
+    }
+}
+
+impl Datagrams for UdpSocket {
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        Self::local_addr(self)
+    }
+
+    async fn send(&self, datagram: &[u8], remote: SocketAddr) -> io::Result<()> {
+        self.send_to(datagram, remote).await.map(|_| ())
+    }
+
+    async fn receive(&self, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
+        self.recv_from(buffer).await
+    }
+}
+
+impl Transport for OurNetwork {
+    type Datagrams = api::UdpSocket;
+
+    async fn datagrams(&self, local: SocketAddr) -> io::Result<api::UdpSocket> {
+        api::UdpSocket::bind(self.stack(), local).await
+    }
+}
+
+impl Datagrams for api::UdpSocket {
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        Ok(Self::local_addr(self))
+    }
+
+    /// Our stack never waits for a frame, as a datagram may be lost. Here the driver has its turn instead, which brings back
+    /// those that were sent.
+    async fn send(&self, datagram: &[u8], remote: SocketAddr) -> io::Result<()> {
+        loop {
+            match self.try_send_to(datagram, remote) {
+                Err(error) if error.kind() == io::ErrorKind::OutOfMemory => tokio::task::yield_now().await,
+                sent => return sent.map(|_| ()),
+            }
+        }
+    }
+
+    async fn receive(&self, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
+        self.recv_from(buffer).await
+    }
 }
 
 impl Flow for DuplexStream {}

@@ -1,8 +1,9 @@
 //! The client of a test: it says what is measured, and when it is over.
 
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     pin::Pin,
+    sync::Arc,
     time::Duration,
 };
 
@@ -15,12 +16,13 @@ use super::{
     report::Side,
     results::Results,
     running::{Running, Style, write},
+    udp,
 };
 use crate::cli::{
     bench::transport::{Flow, Transport},
     console::{Console, Output},
     error::{Exit, Failure},
-    network::{ConnectError, Network},
+    network::{ConnectError, Connection, Network},
 };
 
 /// How a test came to its end.
@@ -58,7 +60,7 @@ pub(in crate::cli::bench) async fn run<N: Transport>(
         control.expect(State::ParamExchange, "the server's answer").await?;
         control.write_message(&Parameters::from(&running.test)).await?;
         control.expect(State::CreateStreams, "the server's answer").await?;
-        create_streams(network, &mut running, remote, &cookie).await?;
+        create_streams(network, &mut running, (control.stream().local_addr(), remote), &cookie).await?;
         let mss = fares.map_or(0, |fares| fares.mss);
         running.tell_connected(output, (&options.host, options.port), &cookie, mss).await?;
         control.expect(State::TestStart, "the start of the test").await?;
@@ -71,15 +73,18 @@ pub(in crate::cli::bench) async fn run<N: Transport>(
         opened = opening => opened?,
     };
     let measured = measure(&mut control, &mut running, output, stop).await;
-    let broken = measured.as_ref().err();
-    running.finish(output, broken).await?;
-    Ok(measured?)
+    running.finish(output, measured.as_ref().err()).await?;
+    let exit = measured?;
+    if exit == Exit::Success && !options.json {
+        write(output, "\niperf Done.\n").await?;
+    }
+    Ok(exit)
 }
 
 /// From the first byte to the last word.
-async fn measure<S: Flow>(
-    control: &mut Control<S>,
-    running: &mut Running<S>,
+async fn measure<N: Transport>(
+    control: &mut Control<N::Stream>,
+    running: &mut Running<N>,
     output: &mut Output,
     stop: Pin<&mut impl Future<Output = Exit>>,
 ) -> Result<Exit, Broken> {
@@ -101,7 +106,7 @@ async fn measure<S: Flow>(
     let broken = match ended {
         Ok(Ended::Done) => {
             let theirs = exchange(control, &ours).await;
-            running.close();
+            running.close().await;
             running.tell_summary(output, &ours, theirs.as_ref().ok()).await?;
             theirs?;
             control.send(State::IperfDone).await?;
@@ -159,20 +164,28 @@ fn greeting(options: &ClientOptions, test: &Test) -> String {
 /// The streams, in the order that gives them their numbers: those that send before those that receive.
 async fn create_streams<N: Transport>(
     network: &N,
-    running: &mut Running<N::Stream>,
-    remote: SocketAddr,
+    running: &mut Running<N>,
+    (local, remote): (Option<SocketAddr>, SocketAddr),
     cookie: &Cookie,
 ) -> Result<(), Failure> {
-    if running.test.protocol == Protocol::Udp {
-        return Err(Failure::Bench("streams of UDP are not there yet".into()));
-    }
     let test = &running.test;
     let directions: Vec<bool> = Side::Client
         .directions(test.direction)
         .iter()
         .flat_map(|&sends| std::iter::repeat_n(sends, test.streams as usize))
         .collect();
+    let protocol = test.protocol;
     for sends in directions {
+        if protocol == Protocol::Udp {
+            let any: IpAddr = match remote {
+                SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+                SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+            };
+            let socket = network.datagrams((any, 0).into()).await.map_err(Broken::Stream)?;
+            udp::greet(&socket, remote).await?;
+            running.add_datagrams(Arc::new(socket), (local.map(|local| local.ip()), remote), sends);
+            continue;
+        }
         let mut stream = Control::new(connect(network, remote, &remote.ip().to_string()).await?);
         stream.send_cookie(cookie).await?;
         running.add(stream.into_inner(), remote, sends);

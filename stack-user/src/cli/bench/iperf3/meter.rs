@@ -34,6 +34,8 @@ struct Snapshot {
     packets: u64,
     lost: u64,
     out_of_order: u64,
+    /// In seconds.
+    jitter: f64,
     retransmits: Option<u64>,
 }
 
@@ -118,6 +120,7 @@ impl Meter {
             packets: 0,
             lost: 0,
             out_of_order: 0,
+            jitter: 0.0,
             retransmits: None,
         };
         Self { id, sends, local, remote, counters, probe, base: now, last: now, fares: Extremes::default() }
@@ -136,25 +139,27 @@ impl Meter {
         self.fares = Extremes::default();
     }
 
+    /// The connection is not asked any more, so that it can be closed.
+    pub(super) fn let_go(&mut self) {
+        self.probe = Box::new(|| None);
+    }
+
     /// How the connection fares.
     pub(super) fn fares(&self) -> Option<Fares> {
         (self.probe)()
     }
 
     fn snapshot(&self, at: Instant, fares: Option<&Fares>) -> Snapshot {
-        let Counters { bytes, packets, lost, out_of_order, .. } = &*self.counters;
+        let Counters { bytes, packets, lost, out_of_order, jitter } = &*self.counters;
         Snapshot {
             at,
             bytes: bytes.get(),
             packets: packets.get(),
             lost: lost.get(),
             out_of_order: out_of_order.get(),
+            jitter: f64::from_bits(jitter.get()),
             retransmits: fares.filter(|_| self.sends).map(|fares| fares.retransmits),
         }
-    }
-
-    fn jitter(&self) -> f64 {
-        f64::from_bits(self.counters.jitter.get())
     }
 
     /// Ends an interval.
@@ -171,7 +176,7 @@ impl Meter {
             bytes: here.bytes - there.bytes,
             packets: here.packets - there.packets,
             lost: here.lost.wrapping_sub(there.lost) as i64,
-            jitter: self.jitter(),
+            jitter: here.jitter,
             retransmits: between(there.retransmits, here.retransmits),
             fares,
         }
@@ -179,7 +184,7 @@ impl Meter {
 
     /// All that was counted up to the end of the last interval.
     pub(super) fn whole(&self) -> Whole {
-        let Snapshot { at, bytes, packets, lost, out_of_order, retransmits } = self.last;
+        let Snapshot { at, bytes, packets, lost, out_of_order, jitter, retransmits } = self.last;
         Whole {
             bytes: bytes - self.base.bytes,
             seconds: (at - self.base.at).as_secs_f64(),
@@ -187,7 +192,7 @@ impl Meter {
             packets: packets - self.base.packets,
             lost: lost.wrapping_sub(self.base.lost) as i64,
             out_of_order: out_of_order - self.base.out_of_order,
-            jitter: self.jitter(),
+            jitter,
             fares: self.fares,
         }
     }

@@ -1,7 +1,7 @@
 //! iperf3's protocol, so that the real one may be the other end, in either role.
 //!
 //! A test's life, at the client: [`options`] → the control connection ([`control`]) → [`parameters`] are told → streams are
-//! connected, each with the test's cookie → they run ([`running`]: bytes by [`stream`], kept to a rate by [`pace`], measured by
+//! connected, each with the test's cookie → they run ([`running`]: bytes by [`stream`], datagrams by [`udp`], kept to a rate by [`pace`], measured by
 //! [`meter`]) → [`results`] are exchanged → and told, for people ([`report`], with [`units`]) or for programs ([`json`]). The
 //! [`server`] does the same as a client bids it.
 //!
@@ -19,6 +19,7 @@ mod results;
 mod running;
 mod server;
 mod stream;
+mod udp;
 mod units;
 
 pub use self::options::ClientOptions;

@@ -76,9 +76,9 @@ impl Sum {
         let mut sum =
             Self { seconds: wholes.clone().next().map_or(0.0, |first| first.seconds), ..Self::default() };
         for whole in wholes {
-            sum.bytes += whole.bytes;
-            sum.packets += whole.packets;
-            sum.lost += whole.lost;
+            sum.bytes = sum.bytes.saturating_add(whole.bytes);
+            sum.packets = sum.packets.saturating_add(whole.packets);
+            sum.lost = sum.lost.saturating_add(whole.lost);
             sum.jitter += whole.jitter / count as f64;
             sum.retransmits = add(sum.retransmits, whole.retransmits);
         }
@@ -90,9 +90,9 @@ impl Sum {
         let count = intervals.clone().count().max(1);
         let mut sum = Self::default();
         for interval in intervals {
-            sum.bytes += interval.bytes;
-            sum.packets += interval.packets;
-            sum.lost += interval.lost;
+            sum.bytes = sum.bytes.saturating_add(interval.bytes);
+            sum.packets = sum.packets.saturating_add(interval.packets);
+            sum.lost = sum.lost.saturating_add(interval.lost);
             sum.jitter += interval.jitter / count as f64;
             sum.retransmits = add(sum.retransmits, interval.retransmits);
         }
@@ -103,7 +103,7 @@ impl Sum {
 fn add(sum: Option<u64>, more: Option<u64>) -> Option<u64> {
     match (sum, more) {
         (None, more) => more,
-        (Some(sum), more) => Some(sum + more.unwrap_or(0)),
+        (Some(sum), more) => Some(sum.saturating_add(more.unwrap_or(0))),
     }
 }
 

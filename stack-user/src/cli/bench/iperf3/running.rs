@@ -1,6 +1,12 @@
 //! A test while it runs: its streams, its clock and its reports, which are the same at both ends.
 
-use std::{io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    pin::pin,
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::{
     runtime::Handle,
@@ -16,8 +22,13 @@ use super::{
     report::{Side, Stream, Summary, Text},
     results::Results,
     stream::{Counters, Goal, Shared, Work, payload},
+    udp,
 };
-use crate::cli::{bench::transport::Flow, console::Output};
+use crate::cli::{
+    bench::transport::{Datagrams, Flow, Transport},
+    console::Output,
+    network::Connection,
+};
 
 /// How long nothing may come or go: what iperf3 takes for the end of the other end.
 const STALLED: Duration = Duration::from_secs(120);
@@ -34,15 +45,21 @@ pub(super) struct Style {
     pub(super) verbose: bool,
 }
 
+/// What a stream goes over.
+enum Carrier<N: Transport> {
+    Tcp(Shared<N::Stream>),
+    /// The server's streams have one socket.
+    Udp(Arc<N::Datagrams>),
+}
+
 /// A test with its streams.
-pub(super) struct Running<S> {
-    side: Side,
+pub(super) struct Running<N: Transport> {
     pub(super) test: Test,
     style: Style,
     text: Text,
     json: Option<Document>,
     meters: Vec<Meter>,
-    streams: Vec<Shared<S>>,
+    streams: Vec<Carrier<N>>,
     tasks: JoinSet<io::Error>,
     pub(super) sent: Arc<Goal>,
     pub(super) received: Arc<Goal>,
@@ -50,10 +67,9 @@ pub(super) struct Running<S> {
     is_omitting: bool,
 }
 
-impl<S: Flow> Running<S> {
+impl<N: Transport> Running<N> {
     pub(super) fn new(side: Side, test: Test, style: Style) -> Self {
         Self {
-            side,
             style,
             text: Text::new(side, test.clone()),
             json: style.json.then(|| Document::new(side, test.clone())),
@@ -69,14 +85,36 @@ impl<S: Flow> Running<S> {
     }
 
     /// One more stream: the next in the order that both ends have.
-    pub(super) fn add(&mut self, stream: S, remote: SocketAddr, sends: bool) {
+    pub(super) fn add(&mut self, stream: N::Stream, remote: SocketAddr, sends: bool) {
         let local = stream.local_addr();
         let stream = Shared::new(stream);
         let asked = stream.clone();
         let probe: Probe = Box::new(move || asked.lock().fares());
+        self.add_carrier(Carrier::Tcp(stream), (local, remote), sends, probe);
+    }
+
+    /// The same by UDP, where `local` is how the other end knows this one.
+    pub(super) fn add_datagrams(
+        &mut self,
+        socket: Arc<N::Datagrams>,
+        (local, remote): (Option<IpAddr>, SocketAddr),
+        sends: bool,
+    ) {
+        let port = socket.local_addr().map_or(0, |local| local.port());
+        let local = local.map(|ip| SocketAddr::new(ip, port));
+        self.add_carrier(Carrier::Udp(socket), (local, remote), sends, Box::new(|| None));
+    }
+
+    fn add_carrier(
+        &mut self,
+        carrier: Carrier<N>,
+        ends: (Option<SocketAddr>, SocketAddr),
+        sends: bool,
+        probe: Probe,
+    ) {
         let id = ids().nth(self.meters.len()).unwrap_or(u32::MAX);
-        self.meters.push(Meter::new(id, sends, (local, remote), Arc::<Counters>::default(), probe));
-        self.streams.push(stream);
+        self.meters.push(Meter::new(id, sends, ends, Arc::<Counters>::default(), probe));
+        self.streams.push(carrier);
     }
 
     /// Says who talks with whom.
@@ -120,6 +158,9 @@ impl<S: Flow> Running<S> {
                     return Err(Broken::Stream(failed.unwrap_or_else(|_| io::ErrorKind::Other.into())));
                 }
                 () = &mut omit_end, if self.is_omitting => {
+                    if !self.style.every.is_zero() {
+                        self.tell_interval(output).await?;
+                    }
                     self.is_omitting = false;
                     let now = Instant::now();
                     self.begin(now);
@@ -140,7 +181,10 @@ impl<S: Flow> Running<S> {
 
     fn start_streams(&mut self) {
         let payload = payload(&self.test);
-        for (stream, meter) in self.streams.iter().zip(&self.meters) {
+        let wide = self.test.wide_counters;
+        // What comes in at each of the sockets: those of a client have one stream each, and a server's has all of them.
+        let mut sockets: Vec<(&Arc<N::Datagrams>, Vec<_>)> = Vec::new();
+        for (carrier, meter) in self.streams.iter().zip(&self.meters) {
             let goal = if meter.sends { &self.sent } else { &self.received };
             let work = Work {
                 counters: Arc::clone(&meter.counters),
@@ -149,13 +193,30 @@ impl<S: Flow> Running<S> {
                 rate: self.test.rate,
                 burst: self.test.burst,
             };
-            let runtime = stream.lock().runtime().unwrap_or_else(Handle::current);
-            let stream = stream.clone();
-            if meter.sends {
-                self.tasks.spawn_on(stream.send(work), &runtime);
-            } else {
-                self.tasks.spawn_on(stream.receive(work), &runtime);
+            match carrier {
+                Carrier::Tcp(stream) => {
+                    let runtime = stream.lock().runtime().unwrap_or_else(Handle::current);
+                    if meter.sends {
+                        self.tasks.spawn_on(stream.clone().send(work), &runtime);
+                    } else {
+                        self.tasks.spawn_on(stream.clone().receive(work), &runtime);
+                    }
+                }
+                Carrier::Udp(socket) if meter.sends => {
+                    self.tasks.spawn(udp::send_all(Arc::clone(socket), meter.remote, wide, work));
+                }
+                Carrier::Udp(socket) => {
+                    let stream = (meter.remote, work.counters);
+                    match sockets.iter_mut().find(|(known, _)| Arc::ptr_eq(known, socket)) {
+                        Some((_, streams)) => streams.push(stream),
+                        None => sockets.push((socket, vec![stream])),
+                    }
+                }
             }
+        }
+        for (socket, streams) in sockets {
+            let goal = Arc::clone(&self.received);
+            self.tasks.spawn(udp::receive_all(Arc::clone(socket), streams, goal, wide));
         }
     }
 
@@ -204,9 +265,11 @@ impl<S: Flow> Running<S> {
         }
     }
 
-    /// Closes the streams.
-    pub(super) fn close(&mut self) {
-        self.tasks.abort_all();
+    /// Closes the streams, all of them before this returns: a receiver that reads to the end of a block, as iperf3 does when a
+    /// test is over, would hear nothing else before.
+    pub(super) async fn close(&mut self) {
+        self.tasks.shutdown().await;
+        self.meters.iter_mut().for_each(Meter::let_go);
         self.streams.clear();
     }
 
@@ -266,12 +329,11 @@ impl<S: Flow> Running<S> {
 
     /// Ends the report, with why the test came to less than it should.
     pub(super) async fn finish(self, output: &mut Output, broken: Option<&Broken>) -> Result<(), Broken> {
-        if let Some(document) = self.json {
-            return write(output, &document.finish(broken.map(ToString::to_string).as_deref())).await;
-        }
-        match (broken, self.side) {
-            (None, Side::Client) => write(output, "\niperf Done.\n").await,
-            _ => Ok(()),
+        match self.json {
+            Some(document) => {
+                write(output, &document.finish(broken.map(ToString::to_string).as_deref())).await
+            }
+            None => Ok(()),
         }
     }
 }

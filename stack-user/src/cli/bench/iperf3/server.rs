@@ -1,8 +1,8 @@
 //! The server of tests: one at a time, as a client says, and not longer than a client is there.
 
 use std::{
-    net::SocketAddr,
-    sync::{Mutex, MutexGuard, PoisonError},
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -18,10 +18,12 @@ use super::{
     parameters::{End, MAX_STREAMS, Parameters, Protocol, Test, error_number},
     report::Side,
     running::{Running, Style, write},
+    udp,
 };
 use crate::cli::{
-    bench::transport::Flow,
+    bench::transport::{Flow, Transport},
     console::{Console, Diagnostics, Output, printable},
+    network::Connection,
 };
 
 /// How much longer than it is to last a test may take: ten changes of its state over the slowest of paths, as iperf3 has it.
@@ -30,16 +32,24 @@ const GRACE: Duration = Duration::from_secs(40);
 /// Streams that may wait for a test to take them: those of both directions.
 const ARRIVALS: usize = 2 * MAX_STREAMS as usize;
 
+/// iperf3's number for a server that can't open the socket for streams.
+const IESTREAMLISTEN: i32 = 202;
+
 /// Serves tests, of which there is one at a time.
-pub(in crate::cli::bench) struct Server<S> {
+pub(in crate::cli::bench) struct Server<N: Transport> {
+    network: Arc<N>,
+    /// Where it listens.
+    local: SocketAddr,
     style: Style,
     is_one_off: bool,
     /// The test that runs has it.
     output: tokio::sync::Mutex<Output>,
     diagnostics: Diagnostics,
-    desk: Mutex<Desk<S>>,
+    desk: Mutex<Desk<N::Stream>>,
     /// A test has come to its end.
     is_done: Notify,
+    /// There is room for the next one.
+    has_left: Notify,
     stopping: CancellationToken,
 }
 
@@ -48,6 +58,8 @@ enum Desk<S> {
     Nobody,
     /// Whoever has this cookie; further connections with it are streams.
     One(Cookie, mpsc::Sender<Arrival<S>>),
+    /// Somebody who has got all that there is, and is about to go.
+    Leaving,
 }
 
 /// A connection that is to be a stream.
@@ -64,16 +76,19 @@ enum Place<S> {
     Client(S, mpsc::Receiver<Arrival<S>>),
     /// One of its streams.
     Stream,
-    /// Somebody else's.
+    /// Somebody else's, who is not served.
     Busy(S),
+    /// Somebody else's, who is served as soon as there is room.
+    Next(S),
 }
 
 /// Somebody is served as long as this is there.
-struct Turn<'a, S>(&'a Server<S>);
+struct Turn<'a, N: Transport>(&'a Server<N>);
 
-impl<S> Drop for Turn<'_, S> {
+impl<N: Transport> Drop for Turn<'_, N> {
     fn drop(&mut self) {
         *self.0.desk() = Desk::Nobody;
+        self.0.has_left.notify_waiters();
     }
 }
 
@@ -87,27 +102,29 @@ enum Ended {
     Stopping,
 }
 
-impl<S> Server<S> {
-    fn desk(&self) -> MutexGuard<'_, Desk<S>> {
+impl<N: Transport> Server<N> {
+    fn desk(&self) -> MutexGuard<'_, Desk<N::Stream>> {
         self.desk.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
 
-impl<S: Flow> Server<S> {
     /// A server that reports to the console, until `stopping` is cancelled.
     pub(in crate::cli::bench) fn new(
+        (network, local): (Arc<N>, SocketAddr),
         (json, every, verbose): (bool, Duration, bool),
         is_one_off: bool,
         console: Console,
         stopping: CancellationToken,
     ) -> Self {
         Self {
+            network,
+            local,
             style: Style { json, every, verbose },
             is_one_off,
             output: tokio::sync::Mutex::new(console.output),
             diagnostics: console.diagnostics,
             desk: Mutex::new(Desk::Nobody),
             is_done: Notify::new(),
+            has_left: Notify::new(),
             stopping,
         }
     }
@@ -121,7 +138,7 @@ impl<S: Flow> Server<S> {
     /// order in which connections were accepted.
     pub(in crate::cli::bench) async fn serve(
         &self,
-        mut stream: S,
+        mut stream: N::Stream,
         remote: SocketAddr,
         number: u64,
         head: &[u8],
@@ -131,10 +148,18 @@ impl<S: Flow> Server<S> {
         read.copy_from_slice(head);
         let is_whole = matches!(timeout(PATIENCE, stream.read_exact(rest)).await, Ok(Ok(_)));
         let Some(cookie) = Cookie::parse(cookie).filter(|_| is_whole) else { return stream.reset() };
-        let (stream, arrivals) = match self.place(cookie, Arrival { number, stream, remote }) {
-            Place::Stream => return,
-            Place::Busy(stream) => return deny(stream).await,
-            Place::Client(stream, arrivals) => (stream, arrivals),
+        let (stream, arrivals) = loop {
+            let has_left = self.has_left.notified();
+            match self.place(cookie, Arrival { number, stream, remote }) {
+                Place::Stream => return,
+                Place::Busy(stream) => return deny(stream).await,
+                Place::Client(stream, arrivals) => break (stream, arrivals),
+                Place::Next(waiting) => {
+                    stream = waiting;
+                    // Should nobody say so, there is somebody else by now.
+                    let _ = timeout(PATIENCE, has_left).await;
+                }
+            }
         };
         let turn = Turn(self);
         let mut output = self.output.lock().await;
@@ -148,7 +173,7 @@ impl<S: Flow> Server<S> {
         }
     }
 
-    fn place(&self, cookie: Cookie, arrival: Arrival<S>) -> Place<S> {
+    fn place(&self, cookie: Cookie, arrival: Arrival<N::Stream>) -> Place<N::Stream> {
         let mut desk = self.desk();
         match &*desk {
             Desk::Nobody => {
@@ -162,15 +187,16 @@ impl<S: Flow> Server<S> {
                 Place::Stream
             }
             Desk::One(..) => Place::Busy(arrival.stream),
+            Desk::Leaving => Place::Next(arrival.stream),
         }
     }
 
     async fn test(
         &self,
-        mut control: Control<S>,
+        mut control: Control<N::Stream>,
         remote: SocketAddr,
         cookie: &Cookie,
-        mut arrivals: mpsc::Receiver<Arrival<S>>,
+        mut arrivals: mpsc::Receiver<Arrival<N::Stream>>,
         output: &mut Output,
     ) -> Result<(), Broken> {
         in_time("the client", control.send(State::ParamExchange)).await?;
@@ -187,8 +213,13 @@ impl<S: Flow> Server<S> {
         }
         let mss = control.stream().fares().map_or(0, |fares| fares.mss);
         let mut running = Running::new(Side::Server, test, self.style);
-        control.send(State::CreateStreams).await?;
-        self.streams(&mut control, &mut running, &mut arrivals).await?;
+        match running.test.protocol {
+            Protocol::Tcp => {
+                control.send(State::CreateStreams).await?;
+                self.streams(&mut control, &mut running, &mut arrivals).await?;
+            }
+            Protocol::Udp => self.datagrams(&mut control, &mut running, remote.ip()).await?,
+        }
         // Who comes now comes too late.
         drop(arrivals);
         running.tell_connected(output, (&host, port), cookie, mss).await?;
@@ -199,21 +230,17 @@ impl<S: Flow> Server<S> {
         served
     }
 
-    async fn parameters(&self, control: &mut Control<S>) -> Result<Test, Broken> {
+    async fn parameters(&self, control: &mut Control<N::Stream>) -> Result<Test, Broken> {
         let asked: Parameters = control.read_message(PARAMETERS_LIMIT, "the parameters of the test").await?;
-        let test = Test::try_from(asked)?;
-        if test.protocol == Protocol::Udp {
-            return Err(Broken::Impossible("UDP is not spoken here"));
-        }
-        Ok(test)
+        Test::try_from(asked)
     }
 
     /// Waits for as many streams as there are to be. The client sends by the first, and receives from the others.
     async fn streams(
         &self,
-        control: &mut Control<S>,
-        running: &mut Running<S>,
-        arrivals: &mut mpsc::Receiver<Arrival<S>>,
+        control: &mut Control<N::Stream>,
+        running: &mut Running<N>,
+        arrivals: &mut mpsc::Receiver<Arrival<N::Stream>>,
     ) -> Result<(), Broken> {
         let each = running.test.streams as usize;
         let directions = Side::Server.directions(running.test.direction);
@@ -234,10 +261,40 @@ impl<S: Flow> Server<S> {
         Ok(())
     }
 
+    /// The same by UDP, on the port where clients of TCP come in.
+    async fn datagrams(
+        &self,
+        control: &mut Control<N::Stream>,
+        running: &mut Running<N>,
+        client: IpAddr,
+    ) -> Result<(), Broken> {
+        let socket = match self.network.datagrams(self.local).await {
+            Ok(socket) => Arc::new(socket),
+            Err(error) => {
+                let _ = in_time("the client", control.send_error(IESTREAMLISTEN)).await;
+                return Err(Broken::Stream(error));
+            }
+        };
+        control.send(State::CreateStreams).await?;
+        let each = running.test.streams as usize;
+        let directions = Side::Server.directions(running.test.direction);
+        let remotes = tokio::select! {
+            biased;
+            remotes = udp::welcome(&*socket, client, each * directions.len()) => remotes?,
+            said = control.receive() => return Err(control.instead(said?).await),
+            () = self.stopping.cancelled() => return Err(Broken::ServerTerminated),
+        };
+        let local = control.stream().local_addr().map(|local| local.ip());
+        for (number, remote) in remotes.into_iter().enumerate() {
+            running.add_datagrams(Arc::clone(&socket), (local, remote), directions[number / each]);
+        }
+        Ok(())
+    }
+
     async fn measure(
         &self,
-        control: &mut Control<S>,
-        running: &mut Running<S>,
+        control: &mut Control<N::Stream>,
+        running: &mut Running<N>,
         output: &mut Output,
     ) -> Result<(), Broken> {
         let most = match running.test.end {
@@ -262,12 +319,14 @@ impl<S: Flow> Server<S> {
         let ended = running.run(output, until).await;
         running.end(output).await?;
         let ours = running.results();
-        running.close();
+        running.close().await;
         let broken = match ended {
             Ok(Ended::Said(Ok(State::TestEnd))) => {
                 control.send(State::ExchangeResults).await?;
                 let theirs = control.read_message(RESULTS_LIMIT, "the client's results").await?;
                 control.write_message(&ours).await?;
+                // The client may be gone, and back with another test, before all is told here.
+                *self.desk() = Desk::Leaving;
                 control.send(State::DisplayResults).await?;
                 running.tell_summary(output, &ours, Some(&theirs)).await?;
                 // Whoever goes without a word has what they wanted.

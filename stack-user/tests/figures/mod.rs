@@ -1,0 +1,55 @@
+//! What two ends of a test say of it, each in iperf3's JSON. For tests of more than one kind.
+
+use serde_json::Value;
+
+/// How far two figures of the same thing may be apart: the ends don't stop at the same time.
+const APART: f64 = 0.05;
+
+/// Checks that the client's document and the server's are of one test, and that their figures agree. `options` are the client's.
+pub(crate) fn agree(options: &[&str], client: &Value, server: &Value) {
+    for document in [client, server] {
+        assert!(document["error"].is_null(), "{options:?}: {}", document["error"]);
+        assert!(!document["intervals"].as_array().unwrap().is_empty(), "{options:?}");
+    }
+    assert_eq!(client["start"]["cookie"], server["start"]["cookie"], "{options:?}");
+    let has = |option: &str| options.contains(&option);
+    // From the client to the server, and back: what an end has measured itself, the other has been told.
+    let suffix = if has("--bidir") { "_bidir_reverse" } else { "" };
+    if !has("-R") {
+        same(options, "sum_received", client, server);
+        flowed(options, "", client);
+    }
+    if has("-R") || has("--bidir") {
+        same(options, &format!("sum_sent{suffix}"), client, server);
+        flowed(options, suffix, client);
+    }
+    let streams = options.iter().position(|option| *option == "-P").map_or("1", |at| options[at + 1]);
+    let streams = streams.parse::<usize>().unwrap() * if has("--bidir") { 2 } else { 1 };
+    for document in [client, server] {
+        assert_eq!(document["start"]["connected"].as_array().unwrap().len(), streams, "{options:?}");
+        assert_eq!(document["end"]["streams"].as_array().unwrap().len(), streams, "{options:?}");
+    }
+}
+
+/// Bits per second of one figure.
+pub(crate) fn rate(document: &Value, figure: &str) -> f64 {
+    document["end"][figure]["bits_per_second"].as_f64().unwrap_or_else(|| panic!("no {figure}: {document}"))
+}
+
+fn same(options: &[&str], figure: &str, client: &Value, server: &Value) {
+    let (here, there) = (rate(client, figure), rate(server, figure));
+    assert!(near(here, there), "{options:?}: the client's {figure} is {here}, and the server's {there}");
+}
+
+/// As much came as was sent, but for what was still on its way; and with `-b`, that was as much as was asked for.
+fn flowed(options: &[&str], suffix: &str, client: &Value) {
+    let [sent, received] = ["sum_sent", "sum_received"].map(|sum| rate(client, &format!("{sum}{suffix}")));
+    assert!(received > 0.0 && sent > 0.0, "{options:?}: {sent} sent, {received} received");
+    let Some(at) = options.iter().position(|option| *option == "-b") else { return };
+    let asked = options[at + 1].strip_suffix('M').unwrap().parse::<f64>().unwrap() * 1e6;
+    assert!(near(sent, asked) && near(received, asked), "{options:?}: {sent} sent, {received} received");
+}
+
+fn near(one: f64, other: f64) -> bool {
+    (one - other).abs() <= APART * one.max(other)
+}
