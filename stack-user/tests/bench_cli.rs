@@ -18,11 +18,12 @@ use stack_user::cli::Cli;
 
 #[test]
 fn the_help_is_as_it_was_last_seen() {
-    for name in ["server", "client", "rr", "crr", "conns", "mix"] {
+    for name in ["server", "client", "rr", "crr", "conns", "mix", "pump-tx", "pump-rx", "pump-ping"] {
         let mut command = Cli::command().term_width(100);
         command.build();
-        let bench = command.find_subcommand_mut("bench").expect("a command");
-        let mut command = bench.find_subcommand_mut(name).expect("a benchmark").clone().term_width(100);
+        let words = std::iter::once("bench").chain(name.split('-'));
+        let found = words.fold(&mut command, |command, word| command.find_subcommand_mut(word).expect(word));
+        let mut command = found.clone().term_width(100);
         let help = command.render_long_help().to_string();
         let path = format!("{}/tests/bench_cli/xstack-bench-{name}.help.txt", env!("CARGO_MANIFEST_DIR"));
         if std::env::var_os("UPDATE_SNAPSHOTS").is_some() {

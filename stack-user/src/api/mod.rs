@@ -57,6 +57,8 @@ mod in_place;
 mod incoming;
 mod inspect;
 mod link;
+#[cfg(feature = "cli")]
+mod loan;
 mod lookup;
 mod options;
 mod readiness;
@@ -86,6 +88,8 @@ pub use builder::{
 pub use in_place::{Chunk, Room};
 pub use incoming::{Incoming, IntoIncoming};
 pub use inspect::{ConnectionInfo, Cursor, NeighbourInfo, ShardInfo};
+#[cfg(feature = "cli")]
+pub(crate) use loan::Loan;
 pub use lookup::{Target, ToSocketAddrs, lookup_host};
 pub use resolver::{ResolveError, Resolver};
 pub use split::{OwnedReadHalf, OwnedWriteHalf, ReadHalf, ReuniteError, WriteHalf};
@@ -138,6 +142,8 @@ struct Running {
     _life: Option<Life>,
     /// Where further addresses are claimed.
     place: addresses::Place,
+    /// How long drivers poll before they sleep.
+    poll: Duration,
     /// Follows what happens to the interface, if there is one.
     follower: OnceLock<AbortOnDropHandle<()>>,
     /// Let go when all else is.
@@ -223,6 +229,7 @@ impl Stack {
             checksum_remedy,
             _life: life,
             place,
+            poll,
             follower: OnceLock::new(),
             _held_interrupts: held_interrupts,
         };

@@ -12,6 +12,7 @@ use tokio::runtime::Handle;
 
 use super::error::Failure;
 use super::privileges::Profile;
+use crate::api;
 use crate::tcp::KeepAlive;
 
 /// A TCP/IP stack, as far as an application sees it.
@@ -49,6 +50,11 @@ pub trait Network: Send + Sync + 'static {
     /// The addresses at which peers reach what listens on all of them, as far as they are known.
     fn addresses(&self) -> Vec<IpAddr> {
         Vec::new()
+    }
+
+    /// The stack, if it is ours: for what can't be done over any network.
+    fn ours(&self) -> Option<&api::Stack> {
+        None
     }
 
     /// Whether [giving up privileges](Self::give_up_privileges) changes the process's user, or has changed it: files that

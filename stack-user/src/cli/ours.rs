@@ -160,6 +160,10 @@ impl Network for OurNetwork {
         self.stack.addresses()
     }
 
+    fn ours(&self) -> Option<&Stack> {
+        Some(&self.stack)
+    }
+
     async fn listen(&self, local: SocketAddr) -> io::Result<TcpListener> {
         TcpListener::bind(&self.stack, local).await
     }

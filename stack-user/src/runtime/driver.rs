@@ -39,13 +39,17 @@ enum Then {
     Poll,
     /// Nothing, until it is woken or this is due.
     Sleep(Option<Instant>),
+    /// Nothing, until it is woken: the device is somebody else's.
+    Wait,
 }
 
 async fn pump(shard: &Shard, clock: Clock, queues: Readable, poll: Duration) -> io::Result<()> {
     loop {
         let (then, closing, failure) = shard.with(|core, _| {
             core.driver_woke();
-            let then = if core.pump() || core.device.before_sleep() {
+            let then = if core.is_lent {
+                Then::Wait
+            } else if core.pump() || core.device.before_sleep() {
                 Then::Pump
             } else if !poll.is_zero() && core.now().since(core.last_frame()) < poll {
                 Then::Poll
@@ -64,6 +68,10 @@ async fn pump(shard: &Shard, clock: Clock, queues: Readable, poll: Duration) -> 
         }
         let deadline = match then {
             Then::Sleep(deadline) => deadline,
+            Then::Wait => {
+                shard.wake_driver.notified().await;
+                continue;
+            }
             Then::Pump | Then::Poll => {
                 // Without the lock: whoever writes to a stream meanwhile does not wait for the NIC.
                 if then == Then::Poll {

@@ -81,6 +81,8 @@ pub struct Core {
     last_frame: Instant,
     /// Until when the driver sleeps, while it does; `None` inside means: until a frame comes.
     driver_sleeps: Option<Option<Instant>>,
+    /// Somebody else drives the device: the driver keeps away from it.
+    pub(super) is_lent: bool,
     /// Nobody uses the shard any more.
     pub(super) closing: bool,
     /// Nobody drives the shard any more, though somebody may use it.
@@ -102,6 +104,7 @@ impl Shard {
             completed: Vec::with_capacity(BURST),
             last_frame: Instant::ZERO,
             driver_sleeps: None,
+            is_lent: false,
             closing: false,
             stopped: None,
         };
@@ -192,6 +195,19 @@ impl Shard {
                 core.stop(Stopped::abandoned());
             }
         });
+    }
+
+    /// Keeps the driver from the device until [`take_back`](Self::take_back): who asked for it drives the
+    /// [device](Core::device_and_stack), and hands the stack the frames that are not for them.
+    pub fn lend(&self) {
+        self.with(|core, _| core.is_lent = true);
+        self.wake_driver.notify_one();
+    }
+
+    /// The driver drives again.
+    pub fn take_back(&self) {
+        self.with(|core, _| core.is_lent = false);
+        self.wake_driver.notify_one();
     }
 
     /// Ends the driver. What the shard holds goes when the last reference to it does.
@@ -349,11 +365,21 @@ impl Core {
         &*self.device
     }
 
+    /// The device and the stack over it, for who has been [lent](Shard::lend) the shard.
+    pub fn device_and_stack(&mut self) -> (&mut dyn Device, &mut Stack<Umem>) {
+        (&mut *self.device, &mut self.stack)
+    }
+
     /// Chunks that are with the device or wait for room on its TX ring; `None` where the device does not count its own.
     pub fn chunks_in_device(&self) -> Option<usize> {
         let pool = self.stack.pool();
         let waiting: usize = self.outgoing.iter().map(|frame| pool.tx_pieces(frame).count()).sum();
         self.device.chunks_held(pool).map(|held| held + waiting)
+    }
+
+    /// What tells the time.
+    pub fn clock(&self) -> Clock {
+        self.clock
     }
 
     /// The time, as the protocols are told it.

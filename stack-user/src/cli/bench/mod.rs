@@ -7,6 +7,7 @@
 //! Application and shard run on one thread, unless `--threads` says otherwise.
 
 mod iperf3;
+mod pump;
 mod rpc;
 mod server;
 mod transport;
@@ -17,7 +18,7 @@ use clap::{Args, Subcommand};
 use tokio::time::timeout;
 
 pub use self::transport::{Datagrams, Fares, Flow, Transport};
-pub use self::{iperf3::ClientOptions, server::ServerOptions};
+pub use self::{iperf3::ClientOptions, pump::PumpOptions, server::ServerOptions};
 use super::{
     console::Console,
     error::{Exit, Failure},
@@ -52,6 +53,8 @@ pub enum BenchCommand {
     Conns(rpc::conns::ConnsOptions),
     /// Measure what bulk does to small requests, and they to it
     Mix(rpc::mix::MixOptions),
+    /// Move frames without a protocol, which is the most that any stack over the device can reach
+    Pump(PumpOptions),
 }
 
 /// What each of them can be told.
@@ -76,6 +79,7 @@ impl BenchOptions {
             BenchCommand::Crr(options) => options.target.common,
             BenchCommand::Conns(options) => options.target.common,
             BenchCommand::Mix(options) => options.target.common,
+            BenchCommand::Pump(options) => Common { kernel: false, verbose: options.verbose },
         }
     }
 }
@@ -120,6 +124,7 @@ async fn run_over<N: Transport>(
             BenchCommand::Crr(options) => rpc::crr::run(options, console, &network, stop).await,
             BenchCommand::Conns(options) => rpc::conns::run(options, console, &network, stop).await,
             BenchCommand::Mix(options) => rpc::mix::run(options, console, &network, stop).await,
+            BenchCommand::Pump(options) => pump::run(options, console, &*network, stop).await,
         },
         Err(failure) => Err(failure),
     };
