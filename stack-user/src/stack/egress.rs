@@ -73,10 +73,11 @@ impl<P: FramePool> Stack<P> {
         let owner = self.owners.get_mut(frame.chunk() as usize).and_then(Option::take);
         match owner {
             Some(Owner { id, retained: Some(key) }) if self.connections.contains(id) => {
-                if let Some(connection) = self.connections.get_mut(id) {
-                    connection.handle_completion(now, &mut self.pool, frame, key);
+                let Some(connection) = self.connections.get_mut(id) else { return };
+                connection.handle_completion(now, &mut self.pool, frame, key);
+                if connection.may_go_on() {
+                    self.connections.worked_on(id, &mut self.pool, &mut self.events);
                 }
-                self.connections.worked_on(id, &mut self.pool, &mut self.events);
             }
             _ => self.pool.release_completed(frame),
         }

@@ -255,6 +255,12 @@ impl Connection {
         self.offer_room(now, pool);
     }
 
+    /// Whether a completion may have let somebody go on: the application, or a segment that has to be sent again and was with
+    /// the NIC. Most frames are waited for by nobody.
+    pub(crate) fn may_go_on(&self) -> bool {
+        !self.events.is_empty() || self.send.lost() > 0 || self.recovery.wants_new_data()
+    }
+
     /// When to call [`handle_timeout`](Self::handle_timeout), if ever.
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.timers.next()
