@@ -134,6 +134,8 @@ pub struct Cache {
     requests: VecDeque<Request>,
     ready: VecDeque<(TxFrame, MacAddr)>,
     unreachable: VecDeque<Unreachable>,
+    /// The last look-up that found somebody, until anything changes: the frames of a burst go one way.
+    latest: Option<(Instant, IpAddr, IpAddr, MacAddr)>,
 }
 
 #[derive(Debug)]
@@ -189,6 +191,17 @@ impl Cache {
     /// The link-layer address to send a frame to, from the address `source` of ours. Asking for one that is not known starts
     /// to find it.
     pub fn lookup(&mut self, now: Instant, source: IpAddr, ip: IpAddr) -> Lookup {
+        if let Some((at, from, to, mac)) = self.latest
+            && (at, from, to) == (now, source, ip)
+        {
+            return Lookup::Found(mac);
+        }
+        let found = self.look_up(now, source, ip);
+        self.latest = if let Lookup::Found(mac) = found { Some((now, source, ip, mac)) } else { None };
+        found
+    }
+
+    fn look_up(&mut self, now: Instant, source: IpAddr, ip: IpAddr) -> Lookup {
         let Some(entry) = self.entries.get_mut(&ip) else { return self.start_resolution(now, source, ip) };
         (entry.used, entry.source) = (now, source);
         match entry.state {
@@ -242,6 +255,7 @@ impl Cache {
         if !mac.is_unicast() {
             return false;
         }
+        self.latest = None;
         let Some(entry) = self.entries.get_mut(&ip) else {
             return evidence == Evidence::Request && self.insert(ip, Entry::stale(now, mac));
         };
@@ -262,6 +276,7 @@ impl Cache {
     /// Upper layers have proof that frames to this neighbour arrive: an ACK for new data, an answer to a query
     /// (RFC 4861 §7.3.1; RFC 1122 §2.3.2.1 way 4). Cheap enough to be called for each.
     pub fn confirm(&mut self, now: Instant, ip: IpAddr) {
+        self.latest = None;
         let Some(entry) = self.entries.get_mut(&ip) else { return };
         entry.confirmed = now;
         // A reachable entry looks at `confirmed` when its timer fires; the others leave their state now.
@@ -273,6 +288,7 @@ impl Cache {
     /// Upper layers get no answers by way of this neighbour: it is asked whether it is still there, and forgotten if it
     /// does not answer (RFC 1122 §3.3.1.4: negative advice).
     pub fn suspect(&mut self, now: Instant, ip: IpAddr) {
+        self.latest = None;
         let Some(entry) = self.entries.get(&ip) else { return };
         if let State::Reachable(mac) | State::Stale(mac) | State::Delay(mac) = entry.state {
             self.ask_neighbour(now, ip, mac, 0);
@@ -281,6 +297,7 @@ impl Cache {
 
     /// Does what is due.
     pub fn handle_timeout(&mut self, now: Instant) {
+        self.latest = None;
         while let Some(&(at, ip)) = self.timers.first() {
             if at > now {
                 break;

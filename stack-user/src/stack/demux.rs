@@ -1,6 +1,10 @@
 //! From a segment's addresses and ports to its connection, in O(1).
 
-use std::{hash::BuildHasher, net::SocketAddr};
+use std::{
+    cell::Cell,
+    hash::{BuildHasher, Hash, Hasher},
+    net::SocketAddr,
+};
 
 use hashbrown::HashTable;
 use siphasher::sip::SipHasher13;
@@ -16,15 +20,33 @@ use crate::rng::Rng;
 pub(super) struct Demux {
     entries: HashTable<Entry>,
     key: Keyed,
+    /// The row that was found last, or [`NONE`]. Segments come in trains, and the rest of one needs no hash.
+    last: Cell<u32>,
     siblings: Option<Membership>,
 }
 
 /// What TCP knows a connection by (RFC 9293 §3.4).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Flow {
     pub(super) local: SocketAddr,
     pub(super) remote: SocketAddr,
 }
+
+/// In twelve bytes for IPv4, where the fields one by one would be as many words to a keyed hash as there are fields.
+impl Hash for Flow {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        match (self.local, self.remote) {
+            (SocketAddr::V4(local), SocketAddr::V4(remote)) => {
+                state.write_u64(u64::from(local.ip().to_bits()) << 32 | u64::from(remote.ip().to_bits()));
+                state.write_u32(u32::from(local.port()) << 16 | u32::from(remote.port()));
+            }
+            ends => ends.hash(state),
+        }
+    }
+}
+
+/// No row has this number.
+const NONE: u32 = u32::MAX;
 
 /// A row, and half of its flow's hash: enough to find its place anew when the table grows, without a look at the row.
 #[derive(Clone, Copy, Debug)]
@@ -35,7 +57,7 @@ struct Entry {
 
 impl Demux {
     pub(super) fn new(rng: &mut Rng) -> Self {
-        Self { entries: HashTable::new(), key: Keyed::new(rng), siblings: None }
+        Self { entries: HashTable::new(), key: Keyed::new(rng), last: Cell::new(NONE), siblings: None }
     }
 
     /// Others are told of what comes in from now on.
@@ -45,12 +67,20 @@ impl Demux {
 
     /// The row of a flow: the one that `is_it`.
     pub(super) fn find(&self, flow: &Flow, is_it: impl Fn(u32) -> bool) -> Option<u32> {
+        // It is in the table, or something had been put in or taken out since.
+        let last = self.last.get();
+        if last != NONE && is_it(last) {
+            return Some(last);
+        }
         let hash = self.hash(flow);
-        self.entries.find(spread(hash), |entry| entry.hash == hash && is_it(entry.row)).map(|entry| entry.row)
+        let found = self.entries.find(spread(hash), |entry| entry.hash == hash && is_it(entry.row))?.row;
+        self.last.set(found);
+        Some(found)
     }
 
     /// Puts a flow in the place of the one that `is_it`, if there is one, or in a new place.
     pub(super) fn insert(&mut self, flow: &Flow, row: u32, is_it: impl Fn(u32) -> bool) {
+        self.last.set(NONE);
         let hash = self.hash(flow);
         let known = self.entries.find_mut(spread(hash), |entry| entry.hash == hash && is_it(entry.row));
         if let Some(entry) = known {
@@ -65,6 +95,7 @@ impl Demux {
 
     /// Forgets a flow, unless it has become another row's.
     pub(super) fn remove(&mut self, flow: &Flow, row: u32) {
+        self.last.set(NONE);
         let hash = self.hash(flow);
         let is_it = |entry: &Entry| entry.hash == hash && entry.row == row;
         if let Ok(entry) = self.entries.find_entry(spread(hash), is_it) {
