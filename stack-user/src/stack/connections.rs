@@ -249,7 +249,11 @@ impl Connections {
             }
             row.told = state;
         }
-        self.timers.set(id.index(), earlier(connection.poll_timeout(), connection.rests_at()));
+        match earlier(connection.poll_timeout(), connection.rests_at()) {
+            // Most deadlines move on with each segment: the wheel finds out when it looks.
+            Some(due) => self.timers.arm_by(id.index(), due),
+            None => self.timers.cancel(id.index()),
+        }
         if connection.is_closed() {
             // Its port is free again, and a segment that still comes is for no connection (RFC 9293 §3.10.7.1).
             let flow = Flow { local: connection.local(), remote: connection.remote() };
@@ -300,7 +304,9 @@ impl Connections {
 
     /// The connection that is first in line has sent a segment: the others get a turn.
     pub(super) fn rotate(&mut self) {
-        self.ready.rotate_left(1);
+        if self.ready.len() > 1 {
+            self.ready.rotate_left(1);
+        }
     }
 
     /// The connection that is first in line has nothing more to send.

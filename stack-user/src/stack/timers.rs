@@ -75,6 +75,16 @@ impl TimerWheel {
         self.link(key as u32);
     }
 
+    /// Makes `key` due at `deadline` at the latest: if it is due before, it stays so, and whoever looks then finds that it was too
+    /// early.
+    pub(super) fn arm_by(&mut self, key: usize, deadline: Instant) {
+        let tick = deadline.as_nanos().div_ceil(1 << TICK_SHIFT);
+        let is_soon_enough = |entry: &Entry| entry.slot != UNARMED && entry.deadline <= tick;
+        if !self.entries.get(key).is_some_and(is_soon_enough) {
+            self.arm(key, deadline);
+        }
+    }
+
     /// Forgets `key`'s deadline.
     pub(super) fn cancel(&mut self, key: usize) {
         if self.entries.get(key).is_some_and(|entry| entry.slot != UNARMED) {
@@ -237,6 +247,18 @@ mod tests {
         wheel.cancel(7);
         assert_eq!(wheel.poll_timeout(), None);
         wheel.cancel(8);
+    }
+
+    #[test]
+    fn what_may_be_too_early_is_not_put_off() {
+        let mut wheel = TimerWheel::new(ms(0));
+        wheel.arm_by(3, ms(100));
+        wheel.arm_by(3, ms(500));
+        assert_eq!(wheel.pop_due(ms(102)), Some(3));
+        wheel.arm_by(3, ms(500));
+        wheel.arm_by(3, ms(300));
+        assert_eq!(wheel.pop_due(ms(302)), Some(3));
+        assert_eq!(wheel.poll_timeout(), None);
     }
 
     #[test]
