@@ -48,6 +48,11 @@ impl Connection {
             let shift = if segment.syn() { 0 } else { self.snd.window_shift };
             self.snd.update_window(segment.seq, ack, usize::from(segment.window) << shift);
         }
+        if self.repeats_itself(segment, ack) {
+            self.on_window();
+            self.on_peer_alive(now);
+            return Ok(());
+        }
         let in_flight = self.send.outstanding();
         self.begin_ack(now, segment);
         let phase = self.recovery.phase();
@@ -82,6 +87,11 @@ impl Connection {
         self.set_probe_timer(now, acked_new);
         self.on_peer_alive(now);
         if news || ack.at_or_after(self.snd.una) { Ok(()) } else { Err(DropReason::TcpDuplicateData) }
+    }
+
+    /// The ACK of a segment is the last one again while nothing is outstanding: it may have another window, and that is all.
+    fn repeats_itself(&self, segment: &Segment, ack: SeqNumber) -> bool {
+        self.recovery.is_at_rest() && ack == self.snd.una && segment.options.sack.is_empty()
     }
 
     /// While the window was shut, RTO had the first outstanding segment ask for it (RFC 9293 §3.8.6.1), more and more rarely.

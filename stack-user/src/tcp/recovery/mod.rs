@@ -80,6 +80,8 @@ pub struct Recovery {
     /// When the next segment that was overtaken is lost.
     reorder_at: Option<Instant>,
     ack: Progress,
+    /// All that was sent is acknowledged, and what follows from that is done: see [`is_at_rest`](Self::is_at_rest).
+    at_rest: bool,
     counts: Counts,
 }
 
@@ -154,8 +156,19 @@ impl Recovery {
     /// Bytes that are believed to be on their way (RFC 6675 §4, pipe).
     pub fn pipe(&self, queue: &SendQueue, mss: usize) -> usize {
         // A duplicate ACK stands for one segment, and those in flight may be small.
-        let segment = queue.outstanding() / queue.sent_entries().max(1);
-        queue.in_flight().saturating_sub(self.newreno.duplicates() * mss.min(segment))
+        match self.newreno.duplicates() {
+            0 => queue.in_flight(),
+            duplicates => {
+                let segment = queue.outstanding() / queue.sent_entries().max(1);
+                queue.in_flight().saturating_sub(duplicates * mss.min(segment))
+            }
+        }
+    }
+
+    /// Whether an ACK that repeats the last one has nothing to tell: nothing is outstanding, nor was when the last one was judged.
+    /// To judge it again would change nothing. That is so for each segment that who only receives data gets.
+    pub fn is_at_rest(&self) -> bool {
+        self.at_rest
     }
 
     /// An ACK has come. `answered_at` is when the segment that it answers was sent at the latest, if timestamps tell.
@@ -266,6 +279,7 @@ impl Recovery {
             };
             self.prr.on_ack(delivery, congestion);
         }
+        self.at_rest = !queue.has_outstanding() && self.phase == Phase::Open && !self.tlp.is_outstanding();
         reason
     }
 
@@ -534,6 +548,7 @@ impl Recovery {
         again: bool,
     ) -> Transmission {
         let probe = self.tlp.is_due();
+        self.at_rest = false;
         if again {
             self.must_retransmit = false;
             self.scoreboard.on_retransmit(start);

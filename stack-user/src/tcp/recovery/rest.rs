@@ -83,6 +83,7 @@ impl Recovery {
             rate,
             reorder_at,
             ack: _,
+            at_rest: _,
             counts,
         } = self;
         let is_quiet = *phase == Phase::Open

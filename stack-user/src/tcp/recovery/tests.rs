@@ -165,3 +165,46 @@ fn reneging_all_the_time_is_looked_after_once_in_a_window_rfc2018_8() {
     assert_eq!(sender.recovery.next_retransmission(&sender.queue), Some((0, true)));
     assert_eq!(sender.queue.sacked(), 0);
 }
+
+/// What somebody sees of it.
+fn shown(sender: &mut Sender) -> String {
+    let Sender { queue, recovery, congestion, una, .. } = sender;
+    let pto = recovery.pto(queue, Some(ROUND_TRIP), true);
+    let next = recovery.next_retransmission(queue);
+    let at = recovery.reorder_at();
+    format!("{:?} {} {} {next:?} {pto:?} {at:?} {una}", recovery.phase(), congestion.cwnd(), queue.lost())
+}
+
+proptest::proptest! {
+    /// Whoever leaves out ACKs that repeat the last one while nothing is outstanding goes on as one who judges them.
+    #[test]
+    fn at_rest_an_ack_that_repeats_itself_tells_nothing(
+        steps in proptest::collection::vec((0u8..4, 0u64..4, 0u64..6, 1u64..300), 1..60),
+    ) {
+        let (mut judges, mut leaves_out) = (Sender::new(3), Sender::new(3));
+        let mut left_out = false;
+        for (what, few, gap, millis) in steps {
+            for sender in [&mut judges, &mut leaves_out] {
+                sender.now += Duration::from_millis(millis);
+                let (una, entries) = (sender.una / MSS as u64, sender.queue.sent_entries() as u64);
+                match what {
+                    0 if entries < 20 => sender.send(few as usize + 1),
+                    1 => _ = sender.ack(una + few.min(entries), &[]),
+                    2 if gap < entries => {
+                        sender.ack(una, &[(una + gap.max(1), una + entries.max(2))]);
+                        while let Some((index, _)) = sender.recovery.next_retransmission(&sender.queue) {
+                            sender.transmit(index);
+                        }
+                    }
+                    _ => _ = sender.ack(una + entries, &[]),
+                }
+            }
+            if leaves_out.recovery.is_at_rest() {
+                left_out = true;
+                judges.ack(judges.una / MSS as u64, &[]);
+            }
+            proptest::prop_assert_eq!(shown(&mut judges), shown(&mut leaves_out));
+        }
+        proptest::prop_assume!(left_out);
+    }
+}
