@@ -43,8 +43,13 @@ impl Rate {
 
     /// What it makes in `time`.
     fn in_time(self, time: Duration) -> u64 {
-        let bytes = u128::from(self.bytes).saturating_mul(time.as_nanos()) / self.per.as_nanos().max(1);
-        u64::try_from(bytes).unwrap_or(u64::MAX)
+        let (time, per) = (time.as_nanos(), self.per.as_nanos().max(1));
+        // Most products have 64 bits, whose quotient the CPU knows.
+        let product = u64::try_from(time).ok().and_then(|time| self.bytes.checked_mul(time));
+        if let (Some(product), Ok(per)) = (product, u64::try_from(per)) {
+            return product / per;
+        }
+        u64::try_from(u128::from(self.bytes).saturating_mul(time) / per).unwrap_or(u64::MAX)
     }
 
     /// How long `bytes` take.

@@ -97,7 +97,9 @@ impl Timers {
 
     /// When the next one expires.
     pub fn next(&self) -> Option<Instant> {
-        self.0.iter().flatten().min().copied()
+        let nanos = |at: &Option<Instant>| at.map_or(u64::MAX, Instant::as_nanos);
+        let first = self.0.iter().map(nanos).min().unwrap_or(u64::MAX);
+        (first != u64::MAX).then(|| Instant::from_nanos(first))
     }
 
     /// Stops one timer that has expired and tells which.

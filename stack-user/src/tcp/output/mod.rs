@@ -240,10 +240,11 @@ impl Connection {
 
     /// RFC 5681 §4.1: what was known of the path is out of date after a pause longer than RTO.
     fn restart_after_idle(&mut self, now: Instant) {
-        let (idle, rto) = (now.since(self.last_sent_at), self.rtt.rto());
+        let idle = now.since(self.last_sent_at);
         if self.send.has_outstanding() || idle.is_zero() {
             return;
         }
+        let rto = self.rtt.rto();
         let before = self.congestion.cwnd();
         self.congestion.on_idle(now, idle, rto);
         if self.congestion.cwnd() != before {
