@@ -99,7 +99,6 @@ pub(super) enum Content {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Teller {
     Client,
-    #[allow(dead_code, reason = "the raw pump tells at its receiving end")]
     /// The one of the background that has this place in it, and ends by itself once the client has.
     Background(usize),
 }

@@ -18,6 +18,8 @@ const VALUES: i32 = 110;
 const FONT: &str = "sans-serif";
 const INK: RGBColor = RGBColor(36, 41, 47);
 const OURS: RGBColor = RGBColor(9, 105, 218);
+/// What can't be exceeded: the device without a stack, the bytes without a protocol.
+const CEILING: RGBColor = RGBColor(191, 135, 0);
 const OTHERS: RGBColor = RGBColor(140, 149, 159);
 
 /// Draws a case as SVG. None if there is nothing to draw.
@@ -46,9 +48,15 @@ pub(super) fn draw(outcome: &Outcome) -> Result<Option<String>> {
         let x = |value: f64| LABELS + (value / longest * room).round() as i32;
         for (index, (row, series, summary)) in bars.iter().enumerate() {
             let middle = (HEAD + ROW * index as u32 + ROW / 2) as i32;
-            // Rows begin with whose they are, or with who sends.
-            let color = if row.name.contains("ours") || row.name.contains("xstack") { OURS } else { OTHERS };
-            draw_text(row.name.clone(), (LABELS - 8, middle), 13, HPos::Right)?;
+            let is_about = |words: &[&str]| words.iter().any(|word| row.name.contains(word));
+            let color = if is_about(&["ours", "xstack"]) {
+                OURS
+            } else if is_about(&["raw pump", "copy and checksum"]) {
+                CEILING
+            } else {
+                OTHERS
+            };
+            draw_text(row.name.clone(), (LABELS - 8, middle), 14, HPos::Right)?;
             let bar = Rectangle::new([(LABELS, middle - 9), (x(summary.median), middle + 9)], color.filled());
             area.draw(&bar).map_err(|error| broken(&error))?;
             if summary.min != summary.max {
@@ -59,7 +67,7 @@ pub(super) fn draw(outcome: &Outcome) -> Result<Option<String>> {
                         .map_err(|error| broken(&error))?;
                 }
             }
-            draw_text(series.unit.show(summary.median), (x(summary.max) + 8, middle), 13, HPos::Left)?;
+            draw_text(series.unit.show(summary.median), (x(summary.max) + 8, middle), 14, HPos::Left)?;
         }
         area.present().map_err(|error| broken(&error))?;
     }

@@ -93,8 +93,10 @@ fn round_trips(plan: &Plan) -> Case {
     let options = format!("--time {seconds} --omit {warm_up} --interval 0");
     let scene = |ends: Ends| ends.scene("rr", &options, transactions());
     let ours = |mode: Mode| format!("ours ↔ ours, {}", mode.name());
+    let pump_name = |mode: Mode| format!("raw pump, {}", mode.name());
     let mut entries = Vec::new();
     for mode in Mode::ALL {
+        entries.push(Entry::scene(pump_name(mode), echo(plan, mode)));
         entries.push(Entry::scene(ours(mode), scene(Ends::Ours(mode))));
     }
     entries.extend([
@@ -108,6 +110,7 @@ fn round_trips(plan: &Plan) -> Case {
     };
     let mut targets = Vec::new();
     for metric in [P50, P99] {
+        targets.push(target(Mode::Spinning, metric, &pump_name(Mode::Spinning), 1.5));
         targets.push(target(Mode::Spinning, metric, KERNEL_SPINNING, 0.25));
         targets.push(target(Mode::Sleeping, metric, KERNEL_BLOCKING, 1.0));
     }
@@ -118,6 +121,29 @@ fn round_trips(plan: &Plan) -> Case {
         targets,
         plotted: P50,
         most_rounds: usize::MAX,
+    }
+}
+
+/// The pump's round trip, with frames as long as those that have 64 bytes of TCP in them.
+fn echo(plan: &Plan, mode: Mode) -> Scene {
+    /// Ethernet, IPv4, TCP with timestamps, and the request.
+    const FRAME: usize = 14 + 20 + 32 + 64;
+    let ping = format!(
+        "bench pump ping {} --size {FRAME} --time {} --interval 0 --json",
+        address::OURS_RIGHT,
+        plan.seconds
+    );
+    Scene {
+        link: link(1500),
+        files: Vec::new(),
+        background: vec![Process::right(xstack_right(mode, "bench pump echo --interval 0"))],
+        client: Process::left(xstack_left(mode, &ping)),
+        teller: Teller::Client,
+        read: Read::Json(vec![
+            (RATE, "/frames_per_second"),
+            (P50, "/latency_ns/p50"),
+            (P99, "/latency_ns/p99"),
+        ]),
     }
 }
 
