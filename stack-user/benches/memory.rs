@@ -38,8 +38,11 @@ struct Arguments {
 /// Flows that take turns when one of many is measured: so many that what is read of them is in no near cache.
 const FLOWS: usize = 4096;
 
-/// What a round of a stream does, in order.
-const PARTS: [(&str, fn(&mut Ours)); 10] = [
+/// A part of what a round of a stream does, and its name.
+type Part = (&'static str, fn(&mut Ours));
+
+/// All of them, in order.
+const PARTS: [Part; 10] = [
     ("write", Ours::write),
     ("send", Ours::send),
     ("deliver", Ours::deliver),
