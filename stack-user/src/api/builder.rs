@@ -362,6 +362,7 @@ impl Builder {
             life,
             place,
             poll: self.busy_poll.unwrap_or_default(),
+            asks_driver: !interface.is_virtual(),
             held_interrupts,
         };
         let stack = Stack::start(shards, clock, besides).map_err(StartError::Wait)?;

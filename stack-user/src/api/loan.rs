@@ -71,8 +71,8 @@ impl Loan {
         self.with(|device, _| device.fds())
     }
 
-    /// How long to poll for frames before sleeping.
-    pub(crate) fn busy_poll(&self) -> Duration {
+    /// How long to poll for frames before sleeping, and whether the NIC's driver is to be asked for them meanwhile.
+    pub(crate) fn busy_poll(&self) -> (Duration, bool) {
         self.stack.running.poll
     }
 }

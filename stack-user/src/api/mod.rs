@@ -142,8 +142,8 @@ struct Running {
     _life: Option<Life>,
     /// Where further addresses are claimed.
     place: addresses::Place,
-    /// How long drivers poll before they sleep.
-    poll: Duration,
+    /// How long drivers poll before they sleep, and whether there is a NIC's driver to ask for frames meanwhile.
+    poll: (Duration, bool),
     /// Follows what happens to the interface, if there is one.
     follower: OnceLock<AbortOnDropHandle<()>>,
     /// Let go when all else is.
@@ -161,6 +161,8 @@ struct Besides {
     place: addresses::Place,
     /// How long drivers poll before they sleep.
     poll: Duration,
+    /// There is a NIC's driver to ask for frames meanwhile.
+    asks_driver: bool,
     held_interrupts: Option<busy_poll::Held>,
 }
 
@@ -199,7 +201,8 @@ impl Stack {
         clock: Clock,
         besides: Besides,
     ) -> io::Result<Self> {
-        let Besides { drivers, program, checksum_remedy, life, place, poll, held_interrupts } = besides;
+        let Besides { drivers, program, checksum_remedy, life, place, poll, asks_driver, held_interrupts } =
+            besides;
         if shards.is_empty() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "a stack needs a device"));
         }
@@ -211,7 +214,8 @@ impl Stack {
         let queues = shards.iter().zip(&drivers).map(|((_, device), driver)| {
             // Its reactor is that of the runtime which waits for it.
             let _entered = driver.enter();
-            Readable::new(device.fds()?)
+            let queues = Readable::new(device.fds()?)?;
+            Ok(if asks_driver { queues } else { queues.without_driver() })
         });
         let queues = queues.collect::<io::Result<Vec<_>>>()?;
         let new = if shards.len() > 1 { Shard::one_of_several } else { Shard::new };
@@ -229,7 +233,7 @@ impl Stack {
             checksum_remedy,
             _life: life,
             place,
-            poll,
+            poll: (poll, asks_driver),
             follower: OnceLock::new(),
             _held_interrupts: held_interrupts,
         };

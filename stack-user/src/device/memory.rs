@@ -146,6 +146,10 @@ impl Device for MemoryDevice {
         }
     }
 
+    fn is_quiet(&mut self) -> bool {
+        self.sent.is_empty() && lock(&self.wire.inbound).frames.is_empty()
+    }
+
     fn replenish(&mut self, umem: &mut Umem) {
         if self.is_starving && umem.available() > 0 {
             self.is_starving = false;

@@ -66,6 +66,11 @@ pub trait Device: Send {
         None
     }
 
+    /// Whether nothing has come and nothing is left to be done, if that can be told at a glance: for whoever looks again and again.
+    fn is_quiet(&mut self) -> bool {
+        false
+    }
+
     /// Does what the kernel asks for before we sleep (a wake-up of the fill or TX ring). Returns whether there is
     /// more to do at once, so that sleeping would lose time.
     fn before_sleep(&mut self) -> bool {

@@ -11,7 +11,11 @@ use tokio::io::{Interest, unix::AsyncFd};
 
 /// The queues of a device, to wait until one of them has a frame.
 #[derive(Debug)]
-pub struct Readable(Vec<AsyncFd<OwnedFd>>);
+pub struct Readable {
+    queues: Vec<AsyncFd<OwnedFd>>,
+    /// There is a driver that may be asked for frames.
+    has_driver: bool,
+}
 
 impl Readable {
     /// Registers the [descriptors](super::Device::fds) of a device with tokio's reactor.
@@ -25,13 +29,20 @@ impl Readable {
             let registered = unsafe { AsyncFd::register_with_interest(queue, Interest::READABLE) };
             registered.map_err(io::Error::from)
         };
-        queues.into_iter().map(register).collect::<io::Result<_>>().map(Self)
+        let queues = queues.into_iter().map(register).collect::<io::Result<_>>()?;
+        Ok(Self { queues, has_driver: true })
+    }
+
+    /// Those of a device without a driver that could be [asked](Self::poll_driver) for frames: whoever sends them brings them.
+    #[must_use]
+    pub fn without_driver(self) -> Self {
+        Self { has_driver: false, ..self }
     }
 
     /// Has the drivers of the queues look for frames, where their sockets are set to [poll them](super::busy_poll). Where they
     /// are not, the kernel has nothing to do.
     pub fn poll_driver(&self) {
-        for queue in &self.0 {
+        for queue in self.queues.iter().filter(|_| self.has_driver) {
             // SAFETY: no byte is written: there is no room for one. An AF_XDP socket gives frames through its ring only, and of
             // errors hears whoever sends on it.
             unsafe { libc::recv(queue.get_ref().as_raw_fd(), ptr::null_mut(), 0, libc::MSG_DONTWAIT) };
@@ -42,7 +53,7 @@ impl Readable {
     /// comes in between makes it ready anew.
     pub fn poll(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut ready = Poll::Pending;
-        for queue in &self.0 {
+        for queue in &self.queues {
             if let Poll::Ready(guard) = queue.poll_read_ready(cx) {
                 guard?.clear_ready();
                 ready = Poll::Ready(Ok(()));

@@ -4,7 +4,7 @@
 //! become due sooner. If it was told to poll for a while before that, it keeps asking the NIC's driver for as long after the last
 //! frame, and sleeps then.
 
-use std::{io, sync::Arc};
+use std::{future::poll_fn, io, mem, sync::Arc, task::Poll};
 
 use super::{clock::Clock, shard::Shard};
 use crate::{
@@ -35,7 +35,7 @@ impl Drop for Unfinished {
 enum Then {
     /// Another one.
     Pump,
-    /// The same, but the NIC's driver has to look for frames first.
+    /// Look whether there is a reason for one.
     Poll,
     /// Nothing, until it is woken or this is due.
     Sleep(Option<Instant>),
@@ -45,18 +45,25 @@ enum Then {
 
 async fn pump(shard: &Shard, clock: Clock, queues: Readable, poll: Duration) -> io::Result<()> {
     loop {
-        let (then, closing, failure) = shard.with(|core, _| {
+        let (then, closing, failure) = shard.drive(|core, now| {
+            if core.is_quiet(now) && now.since(core.last_frame()) < poll {
+                return (Then::Poll, false, None);
+            }
             core.driver_woke();
             let then = if core.is_lent {
                 Then::Wait
-            } else if core.pump() || core.device.before_sleep() {
+            } else if core.pump(now) || core.device.before_sleep() {
                 Then::Pump
-            } else if !poll.is_zero() && core.now().since(core.last_frame()) < poll {
-                Then::Poll
             } else {
-                let deadline = core.deadline(core.now());
-                core.driver_sleeps_until(deadline);
-                Then::Sleep(deadline)
+                let now = core.now();
+                let deadline = core.deadline(now);
+                if now.since(core.last_frame()) < poll {
+                    core.is_idle_until(deadline);
+                    Then::Poll
+                } else {
+                    core.driver_sleeps_until(deadline);
+                    Then::Sleep(deadline)
+                }
             };
             (then, core.closing, core.device.failure())
         });
@@ -77,7 +84,7 @@ async fn pump(shard: &Shard, clock: Clock, queues: Readable, poll: Duration) -> 
                 if then == Then::Poll {
                     queues.poll_driver();
                 }
-                tokio::task::yield_now().await;
+                give_way().await;
                 continue;
             }
         };
@@ -88,9 +95,23 @@ async fn pump(shard: &Shard, clock: Clock, queues: Readable, poll: Duration) -> 
             }
         };
         tokio::select! {
-            ready = std::future::poll_fn(|cx| queues.poll(cx)) => ready?,
+            ready = poll_fn(|cx| queues.poll(cx)) => ready?,
             () = shard.wake_driver.notified() => {}
             () = sleep => {}
         }
     }
+}
+
+/// Lets others run who are ready. After tokio's own `yield_now` the reactor is asked for events first, a system call for each pass;
+/// so it is every few dozen passes, as for any task that is always ready.
+async fn give_way() {
+    let mut has_given = false;
+    poll_fn(|cx| {
+        if mem::replace(&mut has_given, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }

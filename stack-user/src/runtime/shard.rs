@@ -79,6 +79,10 @@ pub struct Core {
     completed: Vec<CompletedFrame>,
     /// When a frame last came or went.
     last_frame: Instant,
+    /// The latest time that the protocols were told in a pass.
+    latest: Instant,
+    /// What is due next, if a pass has found nothing to do and nobody has worked on the shard since.
+    idle_until: Option<Option<Instant>>,
     /// Until when the driver sleeps, while it does; `None` inside means: until a frame comes.
     driver_sleeps: Option<Option<Instant>>,
     /// Somebody else drives the device: the driver keeps away from it.
@@ -103,6 +107,8 @@ impl Shard {
             outgoing: VecDeque::with_capacity(BURST),
             completed: Vec::with_capacity(BURST),
             last_frame: Instant::ZERO,
+            latest: Instant::ZERO,
+            idle_until: None,
             driver_sleeps: None,
             is_lent: false,
             closing: false,
@@ -152,16 +158,32 @@ impl Shard {
         }
     }
 
+    /// As [`with`](Self::with), for the driver, which sends by itself.
+    pub(super) fn drive<T>(&self, work: impl FnOnce(&mut Core, Instant) -> T) -> T {
+        let mut core = self.core.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = core.clock.now();
+        let result = work(&mut core, now);
+        self.let_go(core, false);
+        result
+    }
+
     fn work<T>(&self, mut core: MutexGuard<'_, Core>, work: impl FnOnce(&mut Core, Instant) -> T) -> T {
         let now = core.clock.now();
         core.stack.handle_notices(now);
         let result = work(&mut core, now);
-        // The driver's work takes a while and lets time pass; it must not run backwards afterwards.
-        let now = core.clock.now();
+        // Time must not run backwards, if the work took a while and let it pass.
+        let now = if core.is_lent { core.clock.now() } else { now.max(core.latest) };
+        core.idle_until = None;
         core.transmit(now);
-        core.replenish();
         core.dispatch();
         let oversleeps = core.driver_oversleeps(now);
+        self.let_go(core, oversleeps);
+        result
+    }
+
+    /// Leaves the shard to others, and wakes those whom it concerns.
+    fn let_go(&self, mut core: MutexGuard<'_, Core>, oversleeps: bool) {
+        core.replenish();
         let wakers = mem::take(&mut core.waiters.woken);
         drop(core);
         wakers.into_iter().for_each(Waker::wake);
@@ -171,7 +193,6 @@ impl Shard {
         if oversleeps {
             self.wake_driver.notify_one();
         }
-        result
     }
 
     /// The device has failed, or is of no use any more. Connections end; what of that can be told to their peers is. Whoever
@@ -256,9 +277,13 @@ impl Core {
 
     /// Receives, lets time pass and sends, until there is nothing to do or others should have a turn. Returns
     /// whether there may be more.
-    pub(super) fn pump(&mut self) -> bool {
-        for _ in 0..ROUNDS {
-            let now = self.clock.now();
+    pub(super) fn pump(&mut self, mut now: Instant) -> bool {
+        for round in 0..ROUNDS {
+            if round > 0 {
+                now = self.clock.now();
+            }
+            self.latest = now;
+            self.stack.handle_notices(now);
             self.reap(now);
             let received = self.device.rx_burst(now, self.stack.pool_mut(), &mut self.received);
             for frame in self.received.drain(..) {
@@ -331,6 +356,18 @@ impl Core {
         [self.stack.poll_timeout(), self.device.poll_timeout(), retry].into_iter().flatten().min()
     }
 
+    /// A pass has found nothing to do until then.
+    pub(super) fn is_idle_until(&mut self, deadline: Option<Instant>) {
+        self.idle_until = Some(deadline);
+    }
+
+    /// Whether another pass would surely find nothing to do, either.
+    pub(super) fn is_quiet(&mut self, now: Instant) -> bool {
+        self.idle_until.is_some_and(|until| until.is_none_or(|until| now < until))
+            && !self.stack.has_messages()
+            && self.device.is_quiet()
+    }
+
     /// When a frame last came or went.
     pub(super) fn last_frame(&self) -> Instant {
         self.last_frame
@@ -344,6 +381,7 @@ impl Core {
     /// The driver is awake.
     pub(super) fn driver_woke(&mut self) {
         self.driver_sleeps = None;
+        self.idle_until = None;
     }
 
     /// Whether something is due before the driver would wake up. Answers yes once per sleep.

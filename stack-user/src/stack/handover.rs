@@ -69,9 +69,9 @@ impl<P: FramePool> Stack<P> {
         }
     }
 
-    /// Whether other shards have passed something on.
+    /// Whether other shards have passed something on, or have something to say.
     pub fn has_messages(&self) -> bool {
-        self.siblings.as_ref().is_some_and(Membership::has_messages)
+        self.siblings.as_ref().is_some_and(|siblings| siblings.has_messages() || siblings.has_notices())
     }
 
     /// What this shard has passed on, and taken in.

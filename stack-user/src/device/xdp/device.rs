@@ -20,6 +20,10 @@ use crate::{
 /// for one, until nothing is left to receive into, and so no acknowledgement comes that would free any.
 const POOL_RESERVE: usize = BURST / 4;
 
+/// Chunks that are missing in a queue's rings before it gets some. Fewer, and each frame that comes alone pays for a look at the
+/// fill ring; more, and a burst of all that the ring holds finds it short.
+const REFILL: usize = BURST / 4;
+
 /// When to wake the kernel again that left frames on the TX ring and took none.
 ///
 /// Lower, and a NIC that is slow or down costs a core; higher, and its queue runs dry between two calls: at 10 Gbit/s
@@ -163,7 +167,8 @@ impl XdpDevice {
     /// Gives the kernel chunks to receive into, and wakes it if it had run out of them.
     fn refill(&mut self, umem: &mut Umem, queue: usize) {
         let had = self.receiving[queue];
-        let wanted = self.receiving_max.saturating_sub(had);
+        let missing = self.receiving_max.saturating_sub(had);
+        let wanted = if missing >= REFILL.min(self.receiving_max / 4) { missing } else { 0 };
         let count = wanted.min(umem.available().saturating_sub(pool_reserve(umem)));
         // A driver that hands over a chunk again is found out if that has not been lent again meanwhile. Where the kernel
         // copies, the bytes of what was released last are still in the cache.
@@ -300,6 +305,13 @@ impl Device for XdpDevice {
 
     fn poll_timeout(&self) -> Option<Instant> {
         [self.kick_at, self.second_look.0].into_iter().flatten().min()
+    }
+
+    fn is_quiet(&mut self) -> bool {
+        self.kick_at.is_none()
+            && self.sending == 0
+            && self.refused.is_empty()
+            && !self.queues.iter_mut().any(|queue| queue.rx.has_frames())
     }
 
     fn before_sleep(&mut self) -> bool {

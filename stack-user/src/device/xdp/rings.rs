@@ -256,6 +256,12 @@ impl TxRing {
 
     /// Appends the descriptors of a frame; not if it has no bytes, since the kernel would refuse it with all that follow it.
     fn describe(&mut self, umem: &Umem, frame: &TxFrame) -> bool {
+        if !frame.is_long() {
+            let desc = desc_of(umem, frame.chunk(), umem.tx_bytes(frame).len());
+            let desc = desc.filter(|desc| desc.lengths().data() > 0);
+            self.descs.extend(desc);
+            return desc.is_some();
+        }
         let before = self.descs.len();
         let mut chunk = Some(frame.chunk());
         for piece in umem.tx_pieces(frame) {
@@ -266,7 +272,7 @@ impl TxRing {
             };
             desc.set_options(XDP_PKT_CONTD);
             self.descs.push(desc);
-            chunk = chunk.filter(|_| frame.is_long()).and_then(|chunk| umem.next_chunk(chunk));
+            chunk = chunk.and_then(|chunk| umem.next_chunk(chunk));
         }
         if let Some(last) = self.descs.last_mut() {
             last.set_options(0);

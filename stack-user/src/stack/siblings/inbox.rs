@@ -125,6 +125,10 @@ impl Inbox {
         self.ring();
     }
 
+    pub(super) fn has_notices(&self) -> bool {
+        self.has_notices.load(Ordering::Acquire)
+    }
+
     pub(super) fn take_notice(&self) -> Option<Notice> {
         if !self.has_notices.load(Ordering::Acquire) {
             return None;

@@ -177,6 +177,11 @@ impl Membership {
         self.inbox().has_messages()
     }
 
+    /// Whether there is something that this shard must know.
+    pub(super) fn has_notices(&self) -> bool {
+        self.inbox().has_notices()
+    }
+
     /// Takes all that has come, in exchange for empty ones.
     pub(super) fn take(&self, letters: &mut Letters) {
         self.inbox().take(letters);

@@ -51,8 +51,8 @@ pub(super) trait Role {
 pub(super) struct Engine<R> {
     pub(super) role: R,
     port: u16,
-    /// How long to poll for frames before sleeping.
-    spin: Duration,
+    /// How long to poll for frames before sleeping, and whether a driver is to be asked for them meanwhile.
+    spin: (Duration, bool),
     queues: Vec<OwnedFd>,
     clock: Clock,
     received: Vec<RxFrame>,
@@ -63,7 +63,13 @@ pub(super) struct Engine<R> {
 }
 
 impl<R: Role> Engine<R> {
-    pub(super) fn new(role: R, port: u16, spin: Duration, queues: Vec<OwnedFd>, clock: Clock) -> Self {
+    pub(super) fn new(
+        role: R,
+        port: u16,
+        spin: (Duration, bool),
+        queues: Vec<OwnedFd>,
+        clock: Clock,
+    ) -> Self {
         Self {
             role,
             port,
@@ -130,8 +136,9 @@ impl<R: Role> Engine<R> {
 
     /// Has the NIC's driver look for frames, or sleeps until one comes.
     fn wait(&self, now: Instant, until: Instant, device: &mut dyn Device) {
-        if now.since(self.last_frame) < self.spin {
-            for queue in &self.queues {
+        let (spin, asks_driver) = self.spin;
+        if now.since(self.last_frame) < spin {
+            for queue in self.queues.iter().filter(|_| asks_driver) {
                 // No frame comes this way: the call is what has the driver look.
                 let _ = recv(queue.as_raw_fd(), &mut [], MsgFlags::MSG_DONTWAIT);
             }

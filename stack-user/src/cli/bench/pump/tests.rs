@@ -45,7 +45,7 @@ impl End {
 
     /// Works until it is done, and returns the role. All chunks come back.
     fn work<R: Role>(mut self, role: R, clock: Clock, spin: Duration) -> R {
-        let mut engine = Engine::new(role, PORT, spin, self.queues(), clock);
+        let mut engine = Engine::new(role, PORT, (spin, false), self.queues(), clock);
         let give_up = clock.now() + Duration::from_secs(60);
         while !engine.run(give_up, &mut self.device, &mut self.stack) {
             assert!(clock.now() < give_up, "it does not end");
@@ -130,7 +130,7 @@ fn what_is_not_the_pumps_goes_to_the_stack() {
     let end = End::new(device, 1, clock);
     assert!(far.send(&[0xff; 60]));
     let receiver = Receiver::new(clock, None, Duration::from_millis(20));
-    let mut engine = Engine::new(receiver, PORT, Duration::ZERO, end.queues(), clock);
+    let mut engine = Engine::new(receiver, PORT, (Duration::ZERO, false), end.queues(), clock);
     let End { mut device, mut stack, .. } = end;
     assert!(engine.run(clock.now() + Duration::from_secs(10), &mut device, &mut stack));
     assert_eq!(engine.role.tally.frames, 0);
