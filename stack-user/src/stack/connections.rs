@@ -103,8 +103,9 @@ impl Connections {
         self.find(flow).is_some()
     }
 
-    pub(super) fn contains(&self, id: TcpId) -> bool {
-        self.row(id).is_some()
+    /// Whether it is there, and does not rest.
+    pub(super) fn is_awake(&self, id: TcpId) -> bool {
+        self.row(id).is_some_and(|row| row.awake.is_some())
     }
 
     /// The connection, to look at.

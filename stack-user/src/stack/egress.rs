@@ -72,7 +72,8 @@ impl<P: FramePool> Stack<P> {
     pub fn handle_completion(&mut self, now: Instant, frame: CompletedFrame) {
         let owner = self.owners.get_mut(frame.chunk() as usize).and_then(Option::take);
         match owner {
-            Some(Owner { id, retained: Some(key) }) if self.connections.contains(id) => {
+            // One that rests wants nothing back: all that it sent is acknowledged, and it goes on resting.
+            Some(Owner { id, retained: Some(key) }) if self.connections.is_awake(id) => {
                 let Some(connection) = self.connections.get_mut(id) else { return };
                 connection.handle_completion(now, &mut self.pool, frame, key);
                 if connection.may_go_on() {

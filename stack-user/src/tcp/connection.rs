@@ -256,9 +256,12 @@ impl Connection {
     }
 
     /// Whether a completion may have let somebody go on: the application, or a segment that has to be sent again and was with
-    /// the NIC. Most frames are waited for by nobody.
+    /// the NIC; or whether there is a time to look again at. Most frames are waited for by nobody.
     pub(crate) fn may_go_on(&self) -> bool {
-        !self.events.is_empty() || self.send.lost() > 0 || self.recovery.wants_new_data()
+        !self.events.is_empty()
+            || self.send.lost() > 0
+            || self.recovery.wants_new_data()
+            || self.timers.is_set(Timer::FrameRetry)
     }
 
     /// When to call [`handle_timeout`](Self::handle_timeout), if ever.

@@ -74,6 +74,24 @@ fn rfc9293_3_10_7_1_a_segment_for_a_connection_that_has_failed_is_answered_with_
     link.assert_no_frame_is_missing();
 }
 
+#[test]
+fn a_frame_that_the_nic_gives_back_late_wakes_no_connection_that_rests() {
+    let mut link = Link::new();
+    let _listener = link.b.tcp_listen(link.now, to(B, 80), 5).expect("a listener");
+    let (id, _) = link.a.tcp_connect(link.now, to(B, 80)).expect("a connection");
+    link.run(Duration::from_millis(10));
+    assert_eq!(link.a.tcp_write(link.now, id, b"hello"), Ok(5));
+    let frame = link.a.poll_transmit(link.now).expect("the data");
+    let bytes = link.a.pool().tx_gather(&frame).to_vec();
+    receive(&mut link.b, link.now, &bytes);
+    link.run(Duration::from_secs(30));
+    assert_eq!(link.a.tcp_counts().resting, 1, "acknowledged, though the NIC still has it");
+    let before = link.a.pool().available();
+    link.a.handle_completion(link.now, frame.into_completed());
+    assert_eq!(link.a.tcp_counts().resting, 1);
+    assert_eq!(link.a.pool().available(), before + 1);
+}
+
 /// By a walk over all of them, and as the stack keeps count: without those that are none.
 fn assert_counts_are_true(stack: &Stack<Umem>, half_open: usize) {
     let mut walked = [0; State::ALL.len()];
