@@ -1,7 +1,8 @@
 //! Small requests: on one connection, on a connection each, beside a bulk transfer, and on very many connections.
 //!
-//! `xstack bench` is the program at both ends, whosever the sockets are, so that what differs is the stack. Only the kernel's
-//! client that spins is another one, sockperf: it looks for its answer without ever sleeping.
+//! `xstack bench` is the program at both ends, whosever the sockets are, so that what differs is the stack. Beside it stands
+//! sockperf, which does with the kernel's sockets what is quickest: it blocks in `recv`, or looks for its answer without ever
+//! sleeping, where `xstack bench --kernel` asks epoll first.
 
 use anyhow::{Context, Result};
 
@@ -16,6 +17,7 @@ use crate::bench::target::{At, Goal, Target};
 const SOCKPERF_PORT: u16 = 11111;
 
 const KERNEL_BLOCKING: &str = "kernel ↔ kernel, blocking";
+const KERNEL_POLLED: &str = "kernel ↔ kernel, by epoll";
 const KERNEL_SPINNING: &str = "kernel ↔ kernel, the client spins";
 const OURS_TO_KERNEL: &str = "ours → kernel, spinning";
 const KERNEL: &str = "kernel ↔ kernel";
@@ -101,8 +103,9 @@ fn round_trips(plan: &Plan) -> Case {
     }
     entries.extend([
         Entry::scene(OURS_TO_KERNEL, scene(Ends::OursToKernel(Mode::Spinning))),
-        Entry::scene(KERNEL_BLOCKING, scene(Ends::Kernel)),
-        Entry::scene(KERNEL_SPINNING, sockperf(plan)),
+        Entry::scene(KERNEL_BLOCKING, sockperf(plan, "")),
+        Entry::scene(KERNEL_SPINNING, sockperf(plan, "--nonblocked")),
+        Entry::scene(KERNEL_POLLED, scene(Ends::Kernel)),
     ]);
     let target = |mode: Mode, metric, beside: &str, times| {
         let what = format!("rr of 64 bytes, {}", mode.name());
@@ -147,14 +150,15 @@ fn echo(plan: &Plan, mode: Mode) -> Scene {
     }
 }
 
-fn sockperf(plan: &Plan) -> Scene {
+/// sockperf's client, with a server that blocks.
+fn sockperf(plan: &Plan, client: &str) -> Scene {
     let to = format!("--tcp --ip {} --port {SOCKPERF_PORT}", address::KERNEL_RIGHT);
     Scene {
         link: link(1500),
         files: Vec::new(),
         background: vec![Process::right(format!("sockperf server {to}")).once(Ready::Listens(SOCKPERF_PORT))],
         client: Process::left(format!(
-            "sockperf ping-pong {to} --nonblocked --full-rtt --msg-size 64 --time {}",
+            "sockperf ping-pong {to} {client} --full-rtt --msg-size 64 --time {}",
             plan.seconds + plan.warm_up
         )),
         teller: Teller::Client,
