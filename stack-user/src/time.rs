@@ -21,6 +21,7 @@ impl Instant {
     pub const ZERO: Self = Self(NonZeroU64::MIN);
 
     /// `nanos` nanoseconds after the origin.
+    #[inline]
     pub const fn from_nanos(nanos: u64) -> Self {
         Self(NonZeroU64::MIN.saturating_add(nanos))
     }
@@ -36,6 +37,7 @@ impl Instant {
     }
 
     /// Nanoseconds since the origin.
+    #[inline]
     pub const fn as_nanos(self) -> u64 {
         self.0.get() - 1
     }
@@ -46,6 +48,7 @@ impl Instant {
     }
 
     /// Time from `earlier` to here; zero when `earlier` is later.
+    #[inline]
     pub const fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.get().saturating_sub(earlier.0.get()))
     }
@@ -76,8 +79,11 @@ impl Default for Instant {
 impl Add<Duration> for Instant {
     type Output = Self;
 
+    #[inline]
     fn add(self, duration: Duration) -> Self {
-        Self(self.0.saturating_add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)))
+        // Not by way of `as_nanos`, which has 128 bits: this is done many times for each segment.
+        let nanos = duration.as_secs().saturating_mul(1_000_000_000);
+        Self(self.0.saturating_add(nanos.saturating_add(duration.subsec_nanos().into())))
     }
 }
 

@@ -3,7 +3,7 @@
 //! Most often there is one, and then every question is one comparison. However many there are, what is asked for each
 //! frame looks at a few of them.
 
-use std::{cmp::Reverse, net::IpAddr};
+use std::{cell::Cell, cmp::Reverse, net::IpAddr};
 
 use super::route::{self, NextHop, Prefix, Route};
 use crate::wire::MacAddr;
@@ -24,6 +24,8 @@ pub struct Routes {
     first: Option<usize>,
     /// Whether there is one that no connection may come from.
     some_closed: bool,
+    /// The last answer of [`next_hop`](Self::next_hop), which holds as long as we do: the frames of a burst go one way.
+    latest: Cell<Option<(IpAddr, IpAddr, NextHop)>>,
 }
 
 /// How a destination is reached through a link. The better way is the greater one: of several links, that is the one to take
@@ -135,6 +137,17 @@ impl Routes {
     /// Who gets the frame of a datagram from `source`, which is ours, for `destination`: as [`Route::next_hop`] says. What
     /// is in the subnet of any of our addresses is on the link, and an address without a router goes by that of another.
     pub fn next_hop(&self, source: IpAddr, destination: IpAddr) -> Option<NextHop> {
+        if let Some((from, to, hop)) = self.latest.get()
+            && (from, to) == (source, destination)
+        {
+            return Some(hop);
+        }
+        let hop = self.find_next_hop(source, destination)?;
+        self.latest.set(Some((source, destination, hop)));
+        Some(hop)
+    }
+
+    fn find_next_hop(&self, source: IpAddr, destination: IpAddr) -> Option<NextHop> {
         let route = self.get(source)?;
         if let [only] = self.routes.as_slice() {
             return only.next_hop(destination);

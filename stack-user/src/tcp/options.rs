@@ -101,7 +101,17 @@ impl Options {
     /// Options that we don't know are skipped by their length (RFC 9293 §3.1, MUST-6). One whose length is
     /// impossible ends the reading, since nothing behind it can be told apart any more (MUST-7); what came
     /// before it counts, as everywhere else.
-    pub fn parse(mut bytes: &[u8]) -> Self {
+    #[inline]
+    pub fn parse(bytes: &[u8]) -> Self {
+        // Nearly all segments have timestamps in the form of RFC 7323, appendix A, and nothing else.
+        if let &[kind::NOP, kind::NOP, kind::TIMESTAMPS, 10, a, b, c, d, e, f, g, h] = bytes {
+            let [value, echo] = [[a, b, c, d], [e, f, g, h]].map(u32::from_be_bytes);
+            return Self { timestamps: Some(Timestamps { value, echo }), ..Self::default() };
+        }
+        Self::parse_any(bytes)
+    }
+
+    fn parse_any(mut bytes: &[u8]) -> Self {
         let mut options = Self::default();
         loop {
             bytes = match *bytes {
@@ -287,6 +297,13 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn rfc7323_a_timestamps_alone_are_read_as_among_others(stamps in any::<[u8; 8]>(), others in any::<bool>()) {
+            let aligned = [&[kind::NOP, kind::NOP, kind::TIMESTAMPS, 10], &stamps[..]].concat();
+            let more = if others { [&aligned[..], &[kind::END; 4]].concat() } else { aligned.clone() };
+            proptest::prop_assert_eq!(Options::parse(&aligned), Options::parse_any(&more));
+        }
+
         #[test]
         fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..=MAX_LEN)) {
             let _ = Options::parse(&bytes);
