@@ -42,9 +42,7 @@ pub(crate) fn questions(crowd: &mut Crowd, clients: &[TcpId], frames: &mut Vec<R
 /// The server takes the frames in.
 #[inline(never)]
 pub(crate) fn receive(crowd: &mut Crowd, frames: &mut Vec<RxFrame>) {
-    for frame in frames.drain(..) {
-        crowd.server.handle_frame(crowd.now, frame);
-    }
+    crowd.server.handle_burst(crowd.now, frames);
 }
 
 /// Sets a timer of each of these connections.

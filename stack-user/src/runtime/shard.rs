@@ -286,9 +286,7 @@ impl Core {
             self.stack.handle_notices(now);
             self.reap(now);
             let received = self.device.rx_burst(now, self.stack.pool_mut(), &mut self.received);
-            for frame in self.received.drain(..) {
-                self.stack.handle_frame(now, frame);
-            }
+            self.stack.handle_burst(now, &mut self.received);
             self.stack.handle_messages(now);
             self.stack.handle_timeout(now);
             self.transmit(now);

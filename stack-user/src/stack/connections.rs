@@ -99,6 +99,26 @@ impl Connections {
         self.rows.get(row as usize).map(|Row { generation, .. }| TcpId { row, generation: *generation })
     }
 
+    /// The row that a flow is likely to have: to be [touched](Self::touch).
+    pub(super) fn likely_row(&self, flow: &Flow) -> Option<u32> {
+        self.demux.likely(flow)
+    }
+
+    /// Has the CPU fetch a row. What comes back means nothing, but that it was read.
+    pub(super) fn touch_row(&self, row: u32) -> u32 {
+        self.timers.touch(row as usize);
+        self.rows.get(row as usize).map_or(0, |row| row.generation)
+    }
+
+    /// Has the CPU fetch what a segment needs of the connection in a row.
+    pub(super) fn touch(&self, row: u32) -> u64 {
+        match self.rows.get(row as usize) {
+            Some(Row { awake: Some(connection), .. }) => connection.touch(),
+            Some(Row { idle: Some(idle), .. }) => idle.poll_timeout().map_or(0, Instant::as_nanos),
+            _ => 0,
+        }
+    }
+
     pub(super) fn is_in_use(&self, flow: &Flow) -> bool {
         self.find(flow).is_some()
     }

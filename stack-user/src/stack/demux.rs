@@ -78,6 +78,12 @@ impl Demux {
         Some(found)
     }
 
+    /// The row that a flow has if no other one has the same hash.
+    pub(super) fn likely(&self, flow: &Flow) -> Option<u32> {
+        let hash = self.hash(flow);
+        self.entries.find(spread(hash), |entry| entry.hash == hash).map(|entry| entry.row)
+    }
+
     /// Puts a flow in the place of the one that `is_it`, if there is one, or in a new place.
     pub(super) fn insert(&mut self, flow: &Flow, row: u32, is_it: impl Fn(u32) -> bool) {
         self.last.set(NONE);

@@ -4,7 +4,7 @@
 //!
 //! | call | when |
 //! |---|---|
-//! | [`handle_frame`](Stack::handle_frame) | a frame came |
+//! | [`handle_frame`](Stack::handle_frame) or [`handle_burst`](Stack::handle_burst) | a frame came, or several |
 //! | [`handle_completion`](Stack::handle_completion) | a frame has been sent |
 //! | [`handle_timeout`](Stack::handle_timeout) | the time of [`poll_timeout`](Stack::poll_timeout) has come |
 //! | [`poll_transmit`](Stack::poll_transmit) | after any of these, and after an application's call, until `None` |
@@ -27,6 +27,7 @@ mod handover;
 mod icmp;
 mod ingress;
 mod listeners;
+mod look_ahead;
 mod passive;
 mod siblings;
 mod tcp;

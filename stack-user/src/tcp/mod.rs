@@ -52,6 +52,7 @@ pub mod time_wait;
 mod timeout;
 pub mod timer;
 pub mod timestamps;
+mod touch;
 pub mod trace;
 mod unreachable;
 mod urgent;
