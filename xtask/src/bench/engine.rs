@@ -347,7 +347,7 @@ mod tests {
             eprintln!("SKIP bench::engine: {missing} is not installed");
             return;
         }
-        let plan = Plan { rounds: 1, seconds: 1, warm_up: 0, quick: true };
+        let plan = Plan { rounds: 1, seconds: 1, warm_up: 0, quick: false };
         let mut case = crate::bench::cases::all(&plan).swap_remove(0);
         case.entries.retain(|entry| entry.name.contains("all offloads"));
         let tools = Tools::default();

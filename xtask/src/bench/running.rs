@@ -221,14 +221,17 @@ mod tests {
         running.wait_until(Ready::Says("\n"), LIMIT, &Stop::never()).unwrap();
         let grandchild = fs::read_to_string(&running.stdout).unwrap().trim().to_owned();
         let stat = || fs::read_to_string(format!("/proc/{grandchild}/stat")).unwrap_or_default();
-        assert!(stat().contains("(sleep)"), "{}", stat());
+        let becomes = |what: &str, is_so: &dyn Fn(&str) -> bool| {
+            let deadline = Instant::now() + LIMIT;
+            while !is_so(&stat()) {
+                assert!(Instant::now() < deadline, "it does not {what}: {}", stat());
+                sleep(LOOK_EVERY);
+            }
+        };
+        becomes("run", &|stat| stat.contains("(sleep)"));
         drop(running);
         // Who reaps it may take a moment.
-        let deadline = Instant::now() + LIMIT;
-        while stat().contains("(sleep)") && !stat().contains(") Z") {
-            assert!(Instant::now() < deadline, "{}", stat());
-            sleep(LOOK_EVERY);
-        }
+        becomes("end", &|stat| !stat.contains("(sleep)") || stat.contains(") Z"));
     }
 
     #[test]

@@ -11,7 +11,7 @@ mod start;
 mod wan;
 mod xdp;
 
-use super::case::{Case, Link, Plan};
+use super::case::{Case, Link, Plan, Recipe};
 use super::network::{INTERFACE, address};
 
 /// Every case, in the order in which they are run and stand on the page.
@@ -27,7 +27,23 @@ pub(super) fn all(plan: &Plan) -> Vec<Case> {
         start::cases,
         wan::cases,
     ];
-    families.iter().flat_map(|family| family(plan)).collect()
+    let mut cases: Vec<_> = families.iter().flat_map(|family| family(plan)).collect();
+    if plan.quick {
+        cases.iter_mut().for_each(keep_what_is_judged);
+    }
+    cases
+}
+
+/// Leaves out what only stands beside the rest: no target is about it.
+fn keep_what_is_judged(case: &mut Case) {
+    let is_judged = |name: &str| {
+        let mut rows = case.targets.iter().flat_map(|target| [Some(&target.ours), target.beside.as_ref()]);
+        rows.any(|at| at.is_some_and(|at| at.row == name))
+    };
+    // What a program measures it measures as a whole, and where there is no target, nothing is the rest.
+    case.entries.retain(|entry| {
+        matches!(entry.recipe, Recipe::Program(_)) || case.targets.is_empty() || is_judged(&entry.name)
+    });
 }
 
 /// How the ends that are ours wait for frames.
@@ -96,7 +112,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::bench::case::{Read, Recipe};
+    use crate::bench::case::Read;
 
     fn plans() -> [Plan; 2] {
         [false, true].map(|quick| Plan { rounds: 2, seconds: 1, warm_up: 1, quick })
@@ -118,10 +134,21 @@ mod tests {
         assert_eq!(names[0], names[1]);
     }
 
+    #[test]
+    fn the_quick_run_has_what_is_judged_and_no_more() {
+        let [full, quick] = plans().map(|plan| all(&plan));
+        let ways = |cases: &[Case]| cases.iter().map(|case| case.entries.len()).sum::<usize>();
+        assert!(ways(&quick) < ways(&full));
+        assert!(quick.iter().all(|case| !case.entries.is_empty()));
+        let bulk = quick.iter().find(|case| case.name == "bulk-9000").expect("a case");
+        let names: Vec<_> = bulk.entries.iter().map(|entry| &*entry.name).collect();
+        assert_eq!(bulk.targets.len() * 2, names.len(), "{names:?}");
+    }
+
     /// A target about a row that no entry has would stay unmeasured for ever. Rows that a program names itself are its own.
     #[test]
     fn targets_are_about_what_is_measured() {
-        for case in all(&plans()[0]) {
+        for case in plans().iter().flat_map(all) {
             let has_rows_of_its_own = |recipe: &Recipe| match recipe {
                 Recipe::Scene(scene) => matches!(scene.read, Read::With(_)),
                 Recipe::Program(program) => matches!(program.read, Read::With(_)),
