@@ -13,7 +13,7 @@ use nix::{
     },
 };
 
-use super::frames;
+use super::frames::{self, Kind};
 use crate::{
     device::{Device, Umem},
     frame::{CompletedFrame, FramePool as _, RxFrame, TxFrame},
@@ -24,6 +24,9 @@ use crate::{
 
 /// What is done with frames.
 pub(super) trait Role {
+    /// Which frames of other pumps it receives; the others are dropped.
+    const RECEIVES: Kind = Kind::Sent;
+
     /// A frame of another pump has come; it stays with whoever calls.
     fn receive(&mut self, number: u64, frame: &RxFrame, umem: &mut Umem, outgoing: &mut VecDeque<TxFrame>);
 
@@ -117,9 +120,11 @@ impl<R: Role> Engine<R> {
         }
         let came = device.rx_burst(now, stack.pool_mut(), &mut self.received);
         for frame in self.received.drain(..) {
-            match frames::number(stack.pool().rx_bytes(&frame), self.port) {
-                Some(number) => {
-                    self.role.receive(number, &frame, stack.pool_mut(), &mut self.outgoing);
+            match frames::read(stack.pool().rx_bytes(&frame), self.port) {
+                Some((kind, number)) => {
+                    if kind == R::RECEIVES {
+                        self.role.receive(number, &frame, stack.pool_mut(), &mut self.outgoing);
+                    }
                     stack.pool_mut().release_rx(frame);
                 }
                 None => stack.handle_frame(now, frame),

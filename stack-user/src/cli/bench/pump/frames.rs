@@ -4,11 +4,29 @@ use std::net::Ipv4Addr;
 
 use crate::wire::{MacAddr, ethernet, ethernet::ethertype, ipv4, protocol, udp};
 
-/// By which a pump knows the frames of another.
-const MAGIC: [u8; 4] = *b"xspu";
+/// By which a pump knows the frames of another, and what they are. Another magic for what an echo has sent back: were they the
+/// same, two echos would have a frame go to and fro for ever, and anybody could send one in the name of the other.
+const MAGIC: [(Kind, [u8; MAGIC_LEN]); 2] = [(Kind::Sent, *b"xspu"), (Kind::SentBack, *b"xspb")];
+
+const MAGIC_LEN: usize = 4;
 
 /// The magic and the number.
-const PAYLOAD: usize = MAGIC.len() + size_of::<u64>();
+const PAYLOAD: usize = MAGIC_LEN + size_of::<u64>();
+
+/// What a frame is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Somebody's own.
+    Sent,
+    /// It has come, and went back.
+    SentBack,
+}
+
+impl Kind {
+    fn magic(self) -> [u8; MAGIC_LEN] {
+        MAGIC[self as usize].1
+    }
+}
 
 /// Bytes of the shortest frame, without its check sequence.
 pub(super) const MIN: usize = 60;
@@ -46,8 +64,8 @@ impl Template {
         let [l0, l1] = len(datagram_len).to_be_bytes();
         // A checksum of zero is none (RFC 768): the numbers change, and summing is not what is measured.
         datagram[..udp::LEN].copy_from_slice(&[p0, p1, p0, p1, l0, l1, 0, 0]);
-        datagram[udp::LEN..][..MAGIC.len()].copy_from_slice(&MAGIC);
-        Self { bytes, number_at: ethernet.len() + ipv4::LEN + udp::LEN + MAGIC.len() }
+        datagram[udp::LEN..][..MAGIC_LEN].copy_from_slice(&Kind::Sent.magic());
+        Self { bytes, number_at: ethernet.len() + ipv4::LEN + udp::LEN + MAGIC_LEN }
     }
 
     /// All bytes of a frame; its number is zero.
@@ -63,20 +81,25 @@ impl Template {
     }
 }
 
-/// The number of a frame that a pump has sent to this port; none if it is anything else.
-pub(super) fn number(frame: &[u8], port: u16) -> Option<u64> {
+/// What a frame is that a pump has sent to this port, and its number; none if it is anything else, or not from one station to one.
+pub(super) fn read(frame: &[u8], port: u16) -> Option<(Kind, u64)> {
     let payload = payload(frame, port)?.get(..PAYLOAD)?;
     let (magic, number) = payload.split_first_chunk()?;
-    (*magic == MAGIC).then(|| number.try_into().map(u64::from_be_bytes).ok())?
+    let (kind, _) = MAGIC.into_iter().find(|(_, known)| known == magic)?;
+    Some((kind, u64::from_be_bytes(number.try_into().ok()?)))
 }
 
-/// Sends a frame back to where it came from: its ports are the same.
+/// Sends a frame back to where it came from, as one that is: its ports are the same.
 pub(super) fn turn_round(frame: &mut [u8]) {
     let Ok((_, ip)) = ethernet::Header::parse(frame) else { return };
     let (destination, source) = (0, 6);
     swap(frame, destination, source, 6);
     // The checksum of the header is a sum, which does not mind their order.
     swap(frame, ip + 12, ip + 16, 4);
+    let magic = ip + ipv4::LEN + udp::LEN;
+    if let Some(place) = frame.get_mut(magic..magic + MAGIC_LEN) {
+        place.copy_from_slice(&Kind::SentBack.magic());
+    }
 }
 
 fn swap(bytes: &mut [u8], one: usize, other: usize, len: usize) {
@@ -94,7 +117,15 @@ fn payload(frame: &[u8], port: u16) -> Option<&[u8]> {
     let is_ours = ethernet.ethertype == ethertype::IPV4
         && (ip[0], ip[9]) == (0x45, protocol::UDP)
         && header[2..4] == port.to_be_bytes();
-    is_ours.then_some(payload)
+    // What came from a group, or from nobody, would go back to all of the link.
+    let is_from_one = ethernet.source.is_unicast() && ethernet.destination.is_unicast();
+    (is_ours && is_from_one && is_one(ip, 12) && is_one(ip, 16)).then_some(payload)
+}
+
+/// Whether the address in the header at that place can be a single station's.
+fn is_one(ip: &[u8], at: usize) -> bool {
+    let address = Ipv4Addr::new(ip[at], ip[at + 1], ip[at + 2], ip[at + 3]);
+    !(address.is_multicast() || address.is_broadcast() || address.is_unspecified() || address.is_loopback())
 }
 
 #[cfg(test)]
@@ -116,7 +147,7 @@ mod tests {
     fn a_frame_is_a_datagram_that_any_stack_takes() {
         for (vlan, size) in [(None, 60), (Some(7), 64), (None, 1514), (None, 9014)] {
             let frame = frame(ONE, OTHER, vlan, size, 1 << 40);
-            assert_eq!((frame.len(), number(&frame, 9)), (size, Some(1 << 40)));
+            assert_eq!((frame.len(), read(&frame, 9)), (size, Some((Kind::Sent, 1 << 40))));
             let (ethernet, at) = ethernet::Header::parse(&frame).expect("a header");
             assert_eq!((ethernet.destination, ethernet.vlan), (OTHER.mac, vlan));
             let (ip, datagram) = ipv4::Header::parse(&frame[at..]).expect("a packet");
@@ -128,25 +159,41 @@ mod tests {
     }
 
     #[test]
-    fn turned_round_it_is_the_others_frame() {
-        for vlan in [None, Some(7)] {
+    fn turned_round_it_is_the_others_frame_and_says_that_it_was_sent_back() {
+        for (vlan, magic) in [(None, 42), (Some(7), 46)] {
             let mut there = frame(ONE, OTHER, vlan, 100, 5);
             turn_round(&mut there);
-            assert_eq!(there, frame(OTHER, ONE, vlan, 100, 5));
+            assert_eq!(read(&there, 9), Some((Kind::SentBack, 5)));
+            let mut back = frame(OTHER, ONE, vlan, 100, 5);
+            back[magic..magic + MAGIC_LEN].copy_from_slice(b"xspb");
+            assert_eq!(there, back);
+        }
+    }
+
+    #[test]
+    fn what_is_not_from_one_station_to_one_is_not_the_pumps() {
+        let group = MacAddr([0x01, 0, 0x5e, 0, 0, 1]);
+        for mac in [group, MacAddr::BROADCAST, MacAddr::ZERO] {
+            assert_eq!(read(&frame(Station { mac, ..ONE }, OTHER, None, 60, 5), 9), None, "from {mac}");
+            assert_eq!(read(&frame(ONE, Station { mac, ..OTHER }, None, 60, 5), 9), None, "to {mac}");
+        }
+        for ip in [[224, 0, 0, 1], [255; 4], [0; 4], [127, 0, 0, 1]].map(Ipv4Addr::from) {
+            assert_eq!(read(&frame(Station { ip, ..ONE }, OTHER, None, 60, 5), 9), None, "from {ip}");
+            assert_eq!(read(&frame(ONE, Station { ip, ..OTHER }, None, 60, 5), 9), None, "to {ip}");
         }
     }
 
     #[test]
     fn what_is_for_another_port_or_cut_off_is_not_the_pumps() {
         let whole = frame(ONE, OTHER, None, 60, 5);
-        assert_eq!(number(&whole, 10), None);
+        assert_eq!(read(&whole, 10), None);
         for len in 0..54 {
-            assert_eq!(number(&whole[..len], 9), None, "{len} bytes");
+            assert_eq!(read(&whole[..len], 9), None, "{len} bytes");
         }
         for at in [12, 14, 23, 42, 45] {
             let mut other = whole.clone();
             other[at] ^= 1;
-            assert_eq!(number(&other, 9), None, "byte {at} is another");
+            assert_eq!(read(&other, 9), None, "byte {at} is another");
         }
     }
 
@@ -154,7 +201,7 @@ mod tests {
         #[test]
         fn any_bytes_are_looked_at_without_harm(bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
             let mut bytes = bytes;
-            let _ = number(&bytes, 9);
+            let _ = read(&bytes, 9);
             turn_round(&mut bytes);
         }
     }

@@ -6,7 +6,7 @@ use hdrhistogram::Histogram;
 
 use super::{
     engine::Role,
-    frames::{self, Template},
+    frames::{self, Kind, Template},
 };
 use crate::{
     device::Umem,
@@ -258,6 +258,8 @@ impl Pinger {
 }
 
 impl Role for Pinger {
+    const RECEIVES: Kind = Kind::SentBack;
+
     fn receive(&mut self, number: u64, frame: &RxFrame, _: &mut Umem, _: &mut VecDeque<TxFrame>) {
         let Some((_, since)) = self.waits.filter(|(waits, _)| *waits == number) else { return };
         let now = self.clock.now();

@@ -112,6 +112,25 @@ fn a_frame_comes_back_and_its_time_is_kept() {
 }
 
 #[test]
+fn an_echo_does_not_send_back_what_was_sent_back() {
+    let clock = Clock::new();
+    let (device, far) = memory::tap(memory::Options::default());
+    let end = End::new(device, 1, clock);
+    let from = Station { mac: MacAddr([2, 0, 0, 0, 0, 2]), ip: Ipv4Addr::new(10, 0, 0, 2) };
+    let asks = Template::new(from, end.station, None, PORT, 64).bytes().to_vec();
+    assert!(far.send(&asks));
+    let echo = || Echo::new(Receiver::new(clock, Some(Duration::from_millis(20)), Duration::from_millis(20)));
+    let echoed = end.work(echo(), clock, Duration::ZERO);
+    assert_eq!((echoed.receiver.tally.frames, far.waiting()), (1, 1));
+    // What an echo at the other end would get of it.
+    let sent_back = far.receive().expect("it answers");
+    let (device, far) = memory::tap(memory::Options::default());
+    assert!(far.send(&sent_back));
+    let echo = End::new(device, 2, clock).work(echo(), clock, Duration::ZERO);
+    assert_eq!((echo.receiver.tally.frames, far.waiting()), (0, 0));
+}
+
+#[test]
 fn what_does_not_come_back_is_lost_and_who_waits_in_vain_ends() {
     let clock = Clock::new();
     let (one, other) = ends(clock);
