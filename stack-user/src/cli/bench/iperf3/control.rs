@@ -14,6 +14,9 @@ use crate::{cli::network::Connection, rng::Rng};
 /// on a path of which nothing is known yet; whoever needs more than ten of them is not going to measure anything.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
+/// How much longer it may take for each stream that is to come: a client sets them up one after the other, each in a round trip.
+const PER_STREAM: Duration = Duration::from_millis(500);
+
 /// What iperf3 allows itself for the parameters of a test, since it has a bound at all: names of users and a title fit in.
 pub(super) const PARAMETERS_LIMIT: u32 = 8 * 1024;
 
@@ -69,8 +72,8 @@ pub(super) enum Broken {
     Closed,
     #[error("the control connection failed: {0}")]
     Failed(io::Error),
-    #[error("the other end says nothing: {what} was to come within {seconds} seconds", seconds = PATIENCE.as_secs())]
-    Silent { what: &'static str },
+    #[error("the other end says nothing: {what} was to come within {seconds} seconds")]
+    Silent { what: &'static str, seconds: u64 },
     #[error(
         "the other end says {0}, which is no state of iperf3's protocol: is something else listening there?"
     )]
@@ -119,7 +122,25 @@ pub(super) async fn in_time<T>(
     what: &'static str,
     work: impl Future<Output = Result<T, Broken>>,
 ) -> Result<T, Broken> {
-    timeout(PATIENCE, work).await.unwrap_or(Err(Broken::Silent { what }))
+    within(PATIENCE, what, work).await
+}
+
+/// The same for so many streams, of which `work` waits for the last: one time for all of them, as whoever has each of them come
+/// at the last moment, or sends what is none, would be waited for without an end.
+pub(super) async fn all_in_time<T>(
+    streams: usize,
+    work: impl Future<Output = Result<T, Broken>>,
+) -> Result<T, Broken> {
+    let streams = u32::try_from(streams).unwrap_or(u32::MAX);
+    within(PATIENCE + PER_STREAM.saturating_mul(streams), "the last of the streams", work).await
+}
+
+async fn within<T>(
+    limit: Duration,
+    what: &'static str,
+    work: impl Future<Output = Result<T, Broken>>,
+) -> Result<T, Broken> {
+    timeout(limit, work).await.unwrap_or(Err(Broken::Silent { what, seconds: limit.as_secs() }))
 }
 
 /// What all connections of a test begin with: 36 characters of the client's choice, and a zero.
@@ -335,7 +356,7 @@ mod tests {
         let (mut control, theirs) = pair();
         let begun = tokio::time::Instant::now();
         let found = control.expect(State::ParamExchange, "an answer").await;
-        assert!(matches!(found, Err(Broken::Silent { what: "an answer" })), "{found:?}");
+        assert!(matches!(found, Err(Broken::Silent { what: "an answer", seconds: 10 })), "{found:?}");
         assert_eq!(begun.elapsed(), PATIENCE);
         drop(theirs);
     }

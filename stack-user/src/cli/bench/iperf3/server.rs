@@ -14,7 +14,9 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    control::{Broken, Control, Cookie, PARAMETERS_LIMIT, PATIENCE, RESULTS_LIMIT, State, in_time},
+    control::{
+        Broken, Control, Cookie, PARAMETERS_LIMIT, PATIENCE, RESULTS_LIMIT, State, all_in_time, in_time,
+    },
     parameters::{End, MAX_STREAMS, Parameters, Protocol, Test, error_number},
     report::Side,
     running::{Running, Style, write},
@@ -244,16 +246,12 @@ impl<N: Transport> Server<N> {
     ) -> Result<(), Broken> {
         let each = running.test.streams as usize;
         let directions = Side::Server.directions(running.test.direction);
-        let mut arrived = Vec::with_capacity(each * directions.len());
-        while arrived.len() < each * directions.len() {
-            let next = async { arrivals.recv().await.ok_or(Broken::Closed) };
-            tokio::select! {
-                biased;
-                arrival = in_time("a stream", next) => arrived.push(arrival?),
-                said = control.receive() => return Err(control.instead(said?).await),
-                () = self.stopping.cancelled() => return Err(Broken::ServerTerminated),
-            }
-        }
+        let mut arrived = tokio::select! {
+            biased;
+            arrived = all_of(arrivals, each * directions.len()) => arrived?,
+            said = control.receive() => return Err(control.instead(said?).await),
+            () = self.stopping.cancelled() => return Err(Broken::ServerTerminated),
+        };
         arrived.sort_unstable_by_key(|arrival| arrival.number);
         for (number, Arrival { stream, remote, .. }) in arrived.into_iter().enumerate() {
             running.add(stream, remote, directions[number / each]);
@@ -347,6 +345,22 @@ impl<N: Transport> Server<N> {
     }
 }
 
+/// As many streams as there are to be.
+async fn all_of<S>(
+    arrivals: &mut mpsc::Receiver<Arrival<S>>,
+    count: usize,
+) -> Result<Vec<Arrival<S>>, Broken> {
+    let mut arrived = Vec::with_capacity(count);
+    let all = async {
+        while arrived.len() < count {
+            arrived.push(arrivals.recv().await.ok_or(Broken::Closed)?);
+        }
+        Ok(())
+    };
+    all_in_time(count, all).await?;
+    Ok(arrived)
+}
+
 /// Somebody else is being served.
 async fn deny<S: Flow>(mut stream: S) {
     let told = async {
@@ -354,4 +368,31 @@ async fn deny<S: Flow>(mut stream: S) {
         stream.shutdown().await
     };
     let _ = timeout(PATIENCE, told).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::Instant;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn streams_that_come_one_by_one_at_the_last_moment_are_not_waited_for_without_end() {
+        let (streams, mut arrivals) = mpsc::channel(ARRIVALS);
+        tokio::spawn(async move {
+            for number in 0.. {
+                sleep(PATIENCE - Duration::from_secs(1)).await;
+                let arrival = Arrival { number, stream: (), remote: ([127, 0, 0, 1], 5201).into() };
+                if streams.send(arrival).await.is_err() {
+                    break;
+                }
+            }
+        });
+        let begun = Instant::now();
+        let arrived = all_of(&mut arrivals, 8).await.map(|arrived| arrived.len());
+        assert!(matches!(arrived, Err(Broken::Silent { .. })), "{arrived:?}");
+        assert_eq!(begun.elapsed(), PATIENCE + Duration::from_secs(4), "half a second for each");
+        let arrived = all_of(&mut arrivals, 1).await.expect("there is one");
+        assert_eq!(arrived.len(), 1);
+    }
 }

@@ -9,7 +9,7 @@ use std::{collections::HashMap, io, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::time::{Instant, timeout};
 
 use super::{
-    control::{Broken, PATIENCE},
+    control::{Broken, all_in_time, in_time},
     pace::Pace,
     stream::{Counters, Goal, Work},
 };
@@ -68,10 +68,7 @@ pub(super) async fn greet<D: Datagrams>(socket: &D, server: SocketAddr) -> Resul
             wait *= 2;
         }
     };
-    match timeout(PATIENCE, greeting()).await {
-        Ok(greeted) => greeted.map_err(Broken::Stream),
-        Err(_) => Err(Broken::Silent { what: "an answer to a datagram" }),
-    }
+    in_time("an answer to a datagram", async { greeting().await.map_err(Broken::Stream) }).await
 }
 
 /// Takes the first datagrams of so many streams from `client`, which may use any ports. Their order is that in which they came: a
@@ -82,16 +79,18 @@ pub(super) async fn welcome<D: Datagrams>(
     count: usize,
 ) -> Result<Vec<SocketAddr>, Broken> {
     let (mut known, mut buffer) = (Vec::with_capacity(count), [0; HELLO_LENGTH]);
-    while known.len() < count {
-        let next = socket.receive(&mut buffer);
-        let next = timeout(PATIENCE, next).await.map_err(|_| Broken::Silent { what: "a stream" })?;
-        let (length, from) = next.map_err(Broken::Stream)?;
-        let Some(answer) = answer(&buffer[..length]).filter(|_| from.ip() == client) else { continue };
-        if !known.contains(&from) {
-            known.push(from);
+    let all = async {
+        while known.len() < count {
+            let (length, from) = socket.receive(&mut buffer).await.map_err(Broken::Stream)?;
+            let Some(answer) = answer(&buffer[..length]).filter(|_| from.ip() == client) else { continue };
+            if !known.contains(&from) {
+                known.push(from);
+            }
+            socket.send(&answer, from).await.map_err(Broken::Stream)?;
         }
-        socket.send(&answer, from).await.map_err(Broken::Stream)?;
-    }
+        Ok(())
+    };
+    all_in_time(count, all).await?;
     Ok(known)
 }
 
@@ -287,6 +286,39 @@ mod tests {
             assert_eq!(answer(other), None);
         }
         assert!(is_answer(b"6789") && is_answer(&987_654_321_u32.to_le_bytes()) && !is_answer(b"9876"));
+    }
+
+    /// Somebody sends the same datagram every second.
+    struct Chatter(&'static [u8], SocketAddr);
+
+    impl Datagrams for Chatter {
+        fn local_addr(&self) -> io::Result<SocketAddr> {
+            Ok(self.1)
+        }
+
+        async fn send(&self, _: &[u8], _: SocketAddr) -> io::Result<()> {
+            Ok(())
+        }
+
+        async fn receive(&self, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            buffer[..self.0.len()].copy_from_slice(self.0);
+            Ok((self.0.len(), self.1))
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_sends_what_is_no_stream_does_not_have_a_server_wait_without_end() {
+        let client = [127, 0, 0, 1].into();
+        for (datagram, from) in
+            [(&b"none"[..], [127, 0, 0, 1]), (b"9876", [127, 0, 0, 2]), (b"9876", [127, 0, 0, 1])]
+        {
+            let begun = Instant::now();
+            let socket = Chatter(datagram, (from, 5201).into());
+            let welcomed = timeout(Duration::from_secs(3600), welcome(&socket, client, 2)).await;
+            assert!(matches!(welcomed, Ok(Err(Broken::Silent { .. }))), "{datagram:?}: {welcomed:?}");
+            assert_eq!(begun.elapsed(), Duration::from_secs(11), "ten seconds, and half a second for each");
+        }
     }
 
     #[tokio::test]
