@@ -17,7 +17,7 @@ use super::{
     control::{
         Broken, Control, Cookie, PARAMETERS_LIMIT, PATIENCE, RESULTS_LIMIT, State, all_in_time, in_time,
     },
-    parameters::{End, MAX_STREAMS, Parameters, Protocol, Test, error_number},
+    parameters::{End, MAX_SECONDS, MAX_STREAMS, Parameters, Protocol, Test, error_number},
     report::Side,
     running::{Running, Style, write},
     udp,
@@ -295,22 +295,12 @@ impl<N: Transport> Server<N> {
         running: &mut Running<N>,
         output: &mut Output,
     ) -> Result<(), Broken> {
-        let most = match running.test.end {
-            End::Seconds(seconds) => Some(Duration::from_secs(seconds + running.test.omit) + GRACE),
-            // It lasts for as long as something comes or goes.
-            End::Bytes(_) | End::Blocks(_) | End::Never => None,
-        };
-        let overdue = async {
-            match most {
-                Some(most) => sleep(most).await,
-                None => std::future::pending().await,
-            }
-        };
+        let most = longest(&running.test);
         let until = async {
             tokio::select! {
                 biased;
                 said = control.receive() => Ended::Said(said),
-                () = overdue => Ended::Overdue,
+                () = sleep(most) => Ended::Overdue,
                 () = self.stopping.cancelled() => Ended::Stopping,
             }
         };
@@ -345,6 +335,16 @@ impl<N: Transport> Server<N> {
     }
 }
 
+/// How long a test may take. One that does not end by the clock is over after the longest time that can be asked for: whoever
+/// keeps a few bytes moving would keep the server from others for ever.
+fn longest(test: &Test) -> Duration {
+    let seconds = match test.end {
+        End::Seconds(seconds) => seconds,
+        End::Bytes(_) | End::Blocks(_) | End::Never => MAX_SECONDS,
+    };
+    Duration::from_secs(seconds + test.omit) + GRACE
+}
+
 /// As many streams as there are to be.
 async fn all_of<S>(
     arrivals: &mut mpsc::Receiver<Arrival<S>>,
@@ -375,6 +375,21 @@ mod tests {
     use tokio::time::Instant;
 
     use super::*;
+
+    #[test]
+    fn no_test_is_longer_than_a_day() {
+        for (asked, seconds) in [
+            (r#"{"tcp":true,"parallel":1,"time":7,"omit":2}"#, 9),
+            (r#"{"tcp":true,"parallel":1,"time":86400}"#, 86_400),
+            (r#"{"tcp":true,"parallel":1}"#, 86_400),
+            (r#"{"tcp":true,"parallel":1,"num":1e18}"#, 86_400),
+            (r#"{"tcp":true,"parallel":1,"blockcount":1e18,"omit":600}"#, 87_000),
+        ] {
+            let parameters: Parameters = serde_json::from_str(asked).expect("JSON");
+            let test = Test::try_from(parameters).expect("in its bounds");
+            assert_eq!(longest(&test), Duration::from_secs(seconds) + GRACE, "{asked}");
+        }
+    }
 
     #[tokio::test(start_paused = true)]
     async fn streams_that_come_one_by_one_at_the_last_moment_are_not_waited_for_without_end() {
