@@ -7,10 +7,11 @@ use std::{
     time::Duration,
 };
 
+use futures_util::FutureExt as _;
 use tokio::{io::AsyncWriteExt, time::timeout};
 
 use super::{
-    payload::{BULK_AT_ONCE, poll_keep, poll_pour, poll_skip, send},
+    payload::{BULK_AT_ONCE, FILLING, poll_keep, poll_pour, poll_skip, send},
     protocol::{AGREED, ANSWER, HELLO, Hello, Lengths, MAGIC, Purpose, Refusal, ports_answer},
 };
 use crate::{
@@ -18,8 +19,9 @@ use crate::{
     tcp::KeepAlive,
 };
 
-/// How long a client may take for the rest of its hello, and for one request and its end if there is only one: a few lost
-/// segments' worth. Longer, and whoever is silent keeps a connection from others.
+/// How long a client may take for the rest of its hello, for one request and its end if there is only one, and for taking any of
+/// what it has asked for: a few lost segments' worth. Longer, and whoever is silent, or does not read, keeps from others a
+/// connection and what is in its buffers.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// When a client from which nothing comes is asked whether it is still there. Connections may be idle for as long as their
@@ -71,7 +73,7 @@ async fn serve_long<S: Flow>(
         return say(stream, &ports_answer(ports)).await;
     }
     stream.set_keepalive(KEEPALIVE);
-    timeout(PATIENCE, stream.write_all(&AGREED)).await.unwrap_or_else(timed_out)?;
+    write(stream, &AGREED).await?;
     match purpose {
         Purpose::Sink => sink(stream, came).await,
         Purpose::Source => source(stream).await,
@@ -111,12 +113,38 @@ async fn requests<S: Connection>(stream: &mut S, lengths: Lengths, mut came: u64
     loop {
         let whole = came / request;
         came %= request;
-        send(stream, whole * response).await?;
+        respond(stream, whole * response).await?;
         match poll_fn(|cx| poll_skip(stream, cx)).await? {
             0 => return stream.shutdown().await,
             more => came += more as u64,
         }
     }
+}
+
+/// Sends so many bytes, as long as the client takes some of them.
+async fn respond<S: Connection>(stream: &mut S, mut bytes: u64) -> io::Result<()> {
+    while bytes > 0 {
+        let next = FILLING.len().min(usize::try_from(bytes).unwrap_or(usize::MAX));
+        write(stream, &FILLING[..next]).await?;
+        bytes -= next as u64;
+    }
+    Ok(())
+}
+
+/// The same with any bytes.
+async fn write<S: Connection>(stream: &mut S, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        // There is nearly always room, and then nobody needs to ask for the time.
+        let written = match stream.write(bytes).now_or_never() {
+            Some(written) => written?,
+            None => timeout(PATIENCE, stream.write(bytes)).await.unwrap_or_else(timed_out)?,
+        };
+        if written == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        bytes = &bytes[written..];
+    }
+    Ok(())
 }
 
 /// One request, whose response goes with the answer. The client closes first.
@@ -145,22 +173,30 @@ async fn sink<S: Flow>(stream: &mut S, mut came: u64) -> io::Result<()> {
             more => came += more as u64,
         }
     }
-    stream.write_all(&came.to_be_bytes()).await?;
+    write(stream, &came.to_be_bytes()).await?;
     stream.shutdown().await
 }
 
-/// Sends until the client has had enough.
+/// Sends until the client has had enough, as long as it takes some.
 async fn source<S: Connection>(stream: &mut S) -> io::Result<()> {
-    poll_fn(|cx| poll_source(stream, cx)).await?;
+    let mut sent = 0;
+    loop {
+        let before = sent;
+        match timeout(PATIENCE, poll_fn(|cx| poll_source(stream, cx, &mut sent))).await {
+            Ok(ended) => break ended?,
+            Err(elapsed) if sent == before => return timed_out(elapsed),
+            Err(_) => {}
+        }
+    }
     stream.shutdown().await
 }
 
-fn poll_source<S: Connection>(stream: &mut S, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+fn poll_source<S: Connection>(stream: &mut S, cx: &mut Context<'_>, sent: &mut u64) -> Poll<io::Result<()>> {
     match poll_skip(stream, cx)? {
         Poll::Ready(0) => Poll::Ready(Ok(())),
         // Nobody should say anything but that it is over.
         Poll::Ready(_) => Poll::Ready(Err(io::ErrorKind::InvalidData.into())),
-        Poll::Pending => poll_pour(stream, cx, &mut 0),
+        Poll::Pending => poll_pour(stream, cx, sent),
     }
 }
 
@@ -203,6 +239,28 @@ mod tests {
             if answered == 0 {
                 assert!(begun.elapsed() >= PATIENCE && begun.elapsed() < PATIENCE * 2, "{said:?}");
             }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_does_not_take_what_it_has_asked_for_is_put_out() {
+        for (said, taken) in [
+            ([hello(Purpose::Requests, 1, 1 << 20), vec![0; 4]].concat(), 0),
+            // What it takes at first does not count for long.
+            ([hello(Purpose::Requests, 1, 1 << 20), vec![0; 4]].concat(), 10_000),
+            (hello(Purpose::Source, 1, 1), 0),
+            (hello(Purpose::Source, 1, 1), 10_000),
+        ] {
+            let (mut client, theirs) = duplex(1 << 12);
+            let serving = tokio::spawn(async move { serve(theirs, &[7, 8]).await });
+            client.write_all(&said).await.expect("writes");
+            for _ in 0..10 {
+                tokio::time::sleep(PATIENCE - Duration::from_secs(1)).await;
+                client.read_exact(&mut vec![0; taken / 10]).await.expect("slow, but it takes some");
+            }
+            let begun = Instant::now();
+            timeout(PATIENCE * 3, serving).await.expect("it is put out").expect("no panic");
+            assert!(begun.elapsed() <= PATIENCE * 2, "after {:?}", begun.elapsed());
         }
     }
 
