@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     broken::Broken,
     client::open,
-    payload::{BULK_AT_ONCE, give_way, poll_pour},
+    payload::{give_way, poll_count, poll_pour},
     protocol::{Hello, Lengths, Purpose},
 };
 use crate::cli::{
@@ -124,29 +124,22 @@ async fn pour<S: Connection>(
 }
 
 async fn drain<S: Flow>(mut stream: S, bytes: &AtomicU64, enough: &CancellationToken) -> Result<(), Broken> {
-    // For stacks that can't count without a copy.
-    let mut scratch = vec![0; BULK_AT_ONCE];
     tokio::select! {
         biased;
         () = enough.cancelled() => {}
-        drained = poll_fn(|cx| poll_drain(&mut stream, cx, &mut scratch, bytes)) => {
+        drained = poll_fn(|cx| poll_drain(&mut stream, cx, bytes)) => {
             drained?;
             // It was to go on until we had enough.
             return Err(Broken::Closed);
         }
     }
     stream.shutdown().await?;
-    Ok(poll_fn(|cx| poll_drain(&mut stream, cx, &mut scratch, bytes)).await?)
+    Ok(poll_fn(|cx| poll_drain(&mut stream, cx, bytes)).await?)
 }
 
 /// Reads to the end of the stream, and lets others have their turn after each read.
-fn poll_drain<S: Flow>(
-    stream: &mut S,
-    cx: &mut Context<'_>,
-    scratch: &mut [u8],
-    bytes: &AtomicU64,
-) -> Poll<std::io::Result<()>> {
-    match stream.poll_discard(cx, scratch)? {
+fn poll_drain<S: Flow>(stream: &mut S, cx: &mut Context<'_>, bytes: &AtomicU64) -> Poll<std::io::Result<()>> {
+    match poll_count(stream, cx)? {
         Poll::Ready(0) => return Poll::Ready(Ok(())),
         Poll::Ready(more) => {
             bytes.fetch_add(more as u64, Ordering::Relaxed);

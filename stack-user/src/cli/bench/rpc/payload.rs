@@ -4,6 +4,7 @@
 //! polls, and forgotten. So a million idle connections cost what the network needs for them, and nothing of ours.
 
 use std::{
+    cell::RefCell,
     future::poll_fn,
     io,
     mem::MaybeUninit,
@@ -20,13 +21,14 @@ use super::{
     broken::Broken,
     protocol::{AGREED, ANSWER},
 };
+use crate::cli::bench::transport::Flow;
 
 /// Bytes that are read at once. More than a request usually has, so that one call takes all that is there and the kernel need
 /// not be asked whether that was all; few enough to be in the processor's cache whenever they are written over.
 const AT_ONCE: usize = 16 * 1024;
 
 /// Bytes that are read at once of bulk, and written at once: as many as iperf3 does.
-pub(super) const BULK_AT_ONCE: usize = 128 * 1024;
+const BULK_AT_ONCE: usize = 128 * 1024;
 
 /// What requests and responses are made of.
 pub(super) static FILLING: [u8; BULK_AT_ONCE] = [0; BULK_AT_ONCE];
@@ -51,6 +53,20 @@ pub(super) fn poll_skip<S: AsyncRead + Unpin>(
     cx: &mut Context<'_>,
 ) -> Poll<io::Result<usize>> {
     poll_keep(stream, cx, &mut [])
+}
+
+/// Takes what there is of bulk, only to count it. Stacks that can't count without a copy have one place for that on each thread,
+/// which is written over and over: nobody can have a server set one aside for each of a million connections.
+pub(super) fn poll_count<S: Flow>(stream: &mut S, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    SCRATCH.with_borrow_mut(|scratch| {
+        scratch.resize(BULK_AT_ONCE, 0);
+        stream.poll_discard(cx, scratch)
+    })
+}
+
+thread_local! {
+    /// Empty on threads that receive no bulk.
+    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Sends as much as goes, for ever, and adds up how much went. After each write others have their turn: among them those who
@@ -127,5 +143,60 @@ pub(super) async fn receive_end<S: AsyncRead + Unpin>(stream: &mut S) -> Result<
     match poll_fn(|cx| poll_skip(stream, cx)).await? {
         0 => Ok(()),
         _ => Err(Broken::Surplus),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use super::*;
+    use crate::cli::network::Connection;
+
+    /// Keeps in mind where it was to copy to.
+    struct Telltale(Option<(usize, usize)>);
+
+    impl AsyncRead for Telltale {
+        fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+    }
+
+    impl AsyncWrite for Telltale {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
+            Poll::Pending
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    impl Connection for Telltale {
+        fn reset(self) {}
+    }
+
+    impl Flow for Telltale {
+        fn poll_discard(&mut self, _: &mut Context<'_>, scratch: &mut [u8]) -> Poll<io::Result<usize>> {
+            self.0 = Some((scratch.as_ptr().addr(), scratch.len()));
+            Poll::Pending
+        }
+    }
+
+    #[test]
+    fn all_connections_of_a_thread_throw_bulk_into_the_same_place() {
+        let mut connections = [const { Telltale(None) }; 3];
+        for connection in &mut connections {
+            assert!(poll_count(connection, &mut Context::from_waker(Waker::noop())).is_pending());
+        }
+        let [first, others @ ..] = connections.map(|connection| connection.0.expect("asked"));
+        assert!(
+            others.iter().all(|place| *place == first) && first.1 == BULK_AT_ONCE,
+            "{first:?}, {others:?}"
+        );
     }
 }

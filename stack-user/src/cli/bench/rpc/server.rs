@@ -11,7 +11,7 @@ use futures_util::FutureExt as _;
 use tokio::{io::AsyncWriteExt, time::timeout};
 
 use super::{
-    payload::{BULK_AT_ONCE, FILLING, poll_keep, poll_pour, poll_skip, send},
+    payload::{FILLING, poll_count, poll_keep, poll_pour, poll_skip, send},
     protocol::{AGREED, ANSWER, HELLO, Hello, Lengths, MAGIC, Purpose, Refusal, ports_answer},
 };
 use crate::{
@@ -165,10 +165,8 @@ async fn once<S: Connection>(stream: &mut S, lengths: Lengths, mut came: u64) ->
 
 /// Takes all that comes, and says how much it was.
 async fn sink<S: Flow>(stream: &mut S, mut came: u64) -> io::Result<()> {
-    // For stacks that can't count without a copy.
-    let mut scratch = vec![0; BULK_AT_ONCE];
     loop {
-        match poll_fn(|cx| stream.poll_discard(cx, &mut scratch)).await? {
+        match poll_fn(|cx| poll_count(stream, cx)).await? {
             0 => break,
             more => came += more as u64,
         }
