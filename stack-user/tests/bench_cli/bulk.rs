@@ -153,6 +153,39 @@ fn what_was_measured_until_an_interrupt_is_told() {
 }
 
 #[test]
+fn an_interrupt_is_heard_while_a_server_keeps_its_results_to_itself() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port().to_string();
+    let client = Running::start(
+        Command::new(XSTACK)
+            .args(["bench", "client", "--kernel", "127.0.0.1", "-n", "1K", "-p", &port])
+            .stdout(Stdio::piped()),
+    );
+    let (mut control, _) = listener.accept().unwrap();
+    control.set_read_timeout(Some(LONG)).unwrap();
+    control.read_exact(&mut [0; 37]).unwrap();
+    // PARAM_EXCHANGE, and what comes of it.
+    control.write_all(&[9]).unwrap();
+    let mut length = [0; 4];
+    control.read_exact(&mut length).unwrap();
+    control.read_exact(&mut vec![0; u32::from_be_bytes(length) as usize]).unwrap();
+    // CREATE_STREAMS, TEST_START, TEST_RUNNING, and the client's TEST_END.
+    control.write_all(&[10]).unwrap();
+    let _stream = listener.accept().unwrap();
+    control.write_all(&[1, 2]).unwrap();
+    let mut state = [0];
+    control.read_exact(&mut state).unwrap();
+    assert_eq!(state, [4]);
+    let begun = Instant::now();
+    client.signal(Signal::SIGINT);
+    let output = client.finish();
+    assert_eq!(output.status.code(), Some(130));
+    assert!(begun.elapsed() < Duration::from_secs(8), "it has waited for the server: {:?}", begun.elapsed());
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(said.lines().last().unwrap().ends_with("sender"), "{said}");
+}
+
+#[test]
 fn there_is_one_test_at_a_time() {
     let server = Server::start(&[]);
     let _first = Running::start(

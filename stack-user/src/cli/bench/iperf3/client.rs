@@ -10,7 +10,7 @@ use std::{
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::{
-    control::{Broken, Control, Cookie, PATIENCE, RESULTS_LIMIT, State, in_time},
+    control::{Broken, Control, Cookie, PATIENCE, RESULTS_LIMIT, State},
     options::ClientOptions,
     parameters::{Direction, End, Parameters, Protocol, Test},
     report::Side,
@@ -86,14 +86,14 @@ async fn measure<N: Transport>(
     control: &mut Control<N::Stream>,
     running: &mut Running<N>,
     output: &mut Output,
-    stop: Pin<&mut impl Future<Output = Exit>>,
+    mut stop: Pin<&mut impl Future<Output = Exit>>,
 ) -> Result<Exit, Broken> {
     let deadline = deadline(&running.test);
     let (sent, received) = (running.sent.clone(), running.received.clone());
     let until = async {
         tokio::select! {
             biased;
-            exit = stop => Ended::Stopped(exit),
+            exit = stop.as_mut() => Ended::Stopped(exit),
             said = control.receive() => Ended::Said(said),
             () = deadline => Ended::Done,
             () = sent.reached() => Ended::Done,
@@ -105,8 +105,20 @@ async fn measure<N: Transport>(
     let ours = running.results();
     let broken = match ended {
         Ok(Ended::Done) => {
-            let theirs = exchange(control, &ours).await;
+            let theirs = tokio::select! {
+                biased;
+                exit = stop => Err(exit),
+                theirs = exchange(control, &ours) => Ok(theirs),
+            };
             running.close().await;
+            let theirs = match theirs {
+                Ok(theirs) => theirs,
+                // In the middle of a message there is nothing that the server could be told.
+                Err(exit) => {
+                    running.tell_summary(output, &ours, None).await?;
+                    return Ok(exit);
+                }
+            };
             running.tell_summary(output, &ours, theirs.as_ref().ok()).await?;
             theirs?;
             control.send(State::IperfDone).await?;
@@ -114,14 +126,14 @@ async fn measure<N: Transport>(
         }
         Ok(Ended::Stopped(exit)) => {
             // Whether that arrives makes no difference to what was measured.
-            let _ = in_time("the way out", control.send(State::ClientTerminate)).await;
+            let _ = control.send(State::ClientTerminate).await;
             running.tell_summary(output, &ours, None).await?;
             return Ok(exit);
         }
         Ok(Ended::Said(Ok(state))) => control.instead(state).await,
         Ok(Ended::Said(Err(broken))) => broken,
         Err(broken) => {
-            let _ = in_time("the way out", control.send(State::ClientTerminate)).await;
+            let _ = control.send(State::ClientTerminate).await;
             broken
         }
     };

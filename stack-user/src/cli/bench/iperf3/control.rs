@@ -74,6 +74,8 @@ pub(super) enum Broken {
     Failed(io::Error),
     #[error("the other end says nothing: {what} was to come within {seconds} seconds")]
     Silent { what: &'static str, seconds: u64 },
+    #[error("the other end takes nothing of what it is told, for {seconds} seconds", seconds = PATIENCE.as_secs())]
+    Deaf,
     #[error(
         "the other end says {0}, which is no state of iperf3's protocol: is something else listening there?"
     )]
@@ -133,6 +135,11 @@ pub(super) async fn all_in_time<T>(
 ) -> Result<T, Broken> {
     let streams = u32::try_from(streams).unwrap_or(u32::MAX);
     within(PATIENCE + PER_STREAM.saturating_mul(streams), "the last of the streams", work).await
+}
+
+/// Tells the other end something, of which it may not take nothing for ever.
+async fn tell(work: impl Future<Output = io::Result<()>>) -> Result<(), Broken> {
+    Ok(timeout(PATIENCE, work).await.map_err(|_| Broken::Deaf)??)
 }
 
 async fn within<T>(
@@ -199,12 +206,11 @@ impl<S: Connection> Control<S> {
     }
 
     pub(super) async fn send_cookie(&mut self, cookie: &Cookie) -> Result<(), Broken> {
-        Ok(self.0.write_all(cookie.bytes()).await?)
+        tell(self.0.write_all(cookie.bytes())).await
     }
 
     pub(super) async fn send(&mut self, state: State) -> Result<(), Broken> {
-        self.0.write_i8(state as i8).await?;
-        Ok(self.0.flush().await?)
+        self.write(&[state as u8]).await
     }
 
     /// The next state. Cancel safe.
@@ -245,9 +251,8 @@ impl<S: Connection> Control<S> {
 
     /// Tells a client that its test can't be: an error of iperf3's, by its number there.
     pub(super) async fn send_error(&mut self, error: i32) -> Result<(), Broken> {
-        self.send(State::ServerError).await?;
-        self.0.write_i32(error).await?;
-        Ok(self.0.write_i32(0).await?)
+        let [e0, e1, e2, e3] = error.to_be_bytes();
+        self.write(&[State::ServerError as u8, e0, e1, e2, e3, 0, 0, 0, 0]).await
     }
 
     pub(super) async fn write_message(&mut self, message: &impl Serialize) -> Result<(), Broken> {
@@ -256,8 +261,15 @@ impl<S: Connection> Control<S> {
         let mut bytes = Vec::with_capacity(4 + text.len());
         bytes.extend_from_slice(&length.to_be_bytes());
         bytes.extend_from_slice(&text);
-        self.0.write_all(&bytes).await?;
-        Ok(self.0.flush().await?)
+        self.write(&bytes).await
+    }
+
+    async fn write(&mut self, bytes: &[u8]) -> Result<(), Broken> {
+        let written = async {
+            self.0.write_all(bytes).await?;
+            self.0.flush().await
+        };
+        tell(written).await
     }
 
     /// A message of at most `limit` bytes. No memory is set aside for bytes that were only announced, beyond that.
@@ -359,6 +371,25 @@ mod tests {
         assert!(matches!(found, Err(Broken::Silent { what: "an answer", seconds: 10 })), "{found:?}");
         assert_eq!(begun.elapsed(), PATIENCE);
         drop(theirs);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_does_not_take_what_it_is_told_is_not_waited_for_longer_either() {
+        let (ours, _theirs) = duplex(8);
+        let mut control = Control::new(ours);
+        for number in 0..3 {
+            let begun = tokio::time::Instant::now();
+            let told = async {
+                match number {
+                    0 => control.write_message(&serde_json::json!({"time": 10})).await,
+                    1 => control.send(State::TestStart).await,
+                    _ => control.send_error(6).await,
+                }
+            };
+            let told = timeout(PATIENCE * 2, told).await.expect("it gives up");
+            assert!(matches!(told, Err(Broken::Deaf)), "{number}: {told:?}");
+            assert_eq!(begun.elapsed(), PATIENCE);
+        }
     }
 
     #[tokio::test]

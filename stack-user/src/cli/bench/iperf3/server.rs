@@ -14,9 +14,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    control::{
-        Broken, Control, Cookie, PARAMETERS_LIMIT, PATIENCE, RESULTS_LIMIT, State, all_in_time, in_time,
-    },
+    control::{Broken, Control, Cookie, PARAMETERS_LIMIT, PATIENCE, RESULTS_LIMIT, State, all_in_time},
     parameters::{End, MAX_SECONDS, MAX_STREAMS, Parameters, Protocol, Test, error_number},
     report::Side,
     running::{Running, Style, write},
@@ -201,11 +199,11 @@ impl<N: Transport> Server<N> {
         mut arrivals: mpsc::Receiver<Arrival<N::Stream>>,
         output: &mut Output,
     ) -> Result<(), Broken> {
-        in_time("the client", control.send(State::ParamExchange)).await?;
+        control.send(State::ParamExchange).await?;
         let test = match self.parameters(&mut control).await {
             Ok(test) => test,
             Err(broken) => {
-                let _ = in_time("the client", control.send_error(error_number(&broken))).await;
+                let _ = control.send_error(error_number(&broken)).await;
                 return Err(broken);
             }
         };
@@ -269,7 +267,7 @@ impl<N: Transport> Server<N> {
         let socket = match self.network.datagrams(self.local).await {
             Ok(socket) => Arc::new(socket),
             Err(error) => {
-                let _ = in_time("the client", control.send_error(IESTREAMLISTEN)).await;
+                let _ = control.send_error(IESTREAMLISTEN).await;
                 return Err(Broken::Stream(error));
             }
         };
@@ -328,7 +326,7 @@ impl<N: Transport> Server<N> {
             Err(broken) => broken,
         };
         if !matches!(broken, Broken::Closed | Broken::ClientTerminated) {
-            let _ = in_time("the client", control.send(State::ServerTerminate)).await;
+            let _ = control.send(State::ServerTerminate).await;
         }
         running.tell_summary(output, &ours, None).await?;
         Err(broken)
