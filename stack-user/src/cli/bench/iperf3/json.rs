@@ -23,6 +23,8 @@ pub(super) struct Document {
     start: Map<String, Value>,
     intervals: Vec<Intervals>,
     kept: usize,
+    /// Intervals for which there was no room.
+    left_out: u64,
     end: Value,
 }
 
@@ -79,7 +81,7 @@ impl Document {
         let mut start = Map::new();
         start.insert("version".into(), format!("xstack {}", env!("CARGO_PKG_VERSION")).into());
         start.insert("system_info".into(), format!("Linux {}", release()).into());
-        Self { side, test, start, intervals: Vec::new(), kept: 0, end: json!({}) }
+        Self { side, test, start, intervals: Vec::new(), kept: 0, left_out: 0, end: json!({}) }
     }
 
     /// Who talks with whom. `host` is as it was given, for a client.
@@ -130,9 +132,10 @@ impl Document {
         self.start.insert("test_start".into(), test_start);
     }
 
-    /// One more interval, while there is room.
+    /// One more interval, while there is room; from then on they are only counted.
     pub(super) fn interval(&mut self, rows: &[(&Meter, Interval)], omitted: bool) {
-        if self.kept + rows.len() > KEPT {
+        if self.left_out > 0 || self.kept + rows.len() > KEPT {
+            self.left_out += 1;
             return;
         }
         self.kept += rows.len();
@@ -265,6 +268,9 @@ impl Document {
     /// The text, with why the test came to less than it should.
     pub(super) fn finish(self, error: Option<&str>) -> String {
         let mut whole = json!({"start": self.start, "intervals": self.intervals, "end": self.end});
+        if self.left_out > 0 {
+            whole["intervals_left_out"] = self.left_out.into();
+        }
         if let Some(error) = error {
             whole["error"] = error.into();
         }
@@ -293,4 +299,31 @@ fn datagrams(sum: &Sum, sender: bool) -> Value {
     value["packets"] = sum.packets.into();
     value["lost_percent"] = lost_percent(sum.lost, sum.packets).into();
     value
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::bench::iperf3::parameters::Parameters;
+
+    #[test]
+    fn how_many_intervals_were_left_out_is_told() {
+        let parameters: Parameters = serde_json::from_str(r#"{"tcp":true,"parallel":1}"#).expect("JSON");
+        let test = Test::try_from(parameters).expect("in its bounds");
+        let whole = Document::new(Side::Client, test.clone());
+        let mut document = Document::new(Side::Client, test);
+        let written =
+            |document: Document| -> Value { serde_json::from_str(&document.finish(None)).expect("JSON") };
+        document.interval(&[], false);
+        document.kept = KEPT + 1;
+        document.interval(&[], false);
+        document.interval(&[], false);
+        let told = written(document);
+        assert_eq!(
+            (told["intervals"].as_array().map(Vec::len), &told["intervals_left_out"]),
+            (Some(1), &json!(2))
+        );
+        let whole = written(whole);
+        assert!(whole["intervals_left_out"].is_null(), "{whole}");
+    }
 }
