@@ -5,6 +5,10 @@ use serde_json::Value;
 /// How far two figures of the same thing may be apart: the ends don't stop at the same time.
 const APART: f64 = 0.05;
 
+/// The share of what was sent by TCP in a second that may still be on its way when the test is over: in buffers of the sender, of
+/// the network and of the receiver.
+const ON_ITS_WAY: f64 = 0.15;
+
 /// Checks that the client's document and the server's are of one test, and that their figures agree. `options` are the client's.
 pub(crate) fn agree(options: &[&str], client: &Value, server: &Value) {
     for document in [client, server] {
@@ -41,10 +45,22 @@ fn same(options: &[&str], figure: &str, client: &Value, server: &Value) {
     assert!(near(here, there), "{options:?}: the client's {figure} is {here}, and the server's {there}");
 }
 
-/// As much came as was sent, but for what was still on its way; and with `-b`, that was as much as was asked for.
+/// As much came as was sent, but for what was still on its way: one end has counted this, and the other that. With `-b`, it was as
+/// much as was asked for.
 fn flowed(options: &[&str], suffix: &str, client: &Value) {
     let [sent, received] = ["sum_sent", "sum_received"].map(|sum| rate(client, &format!("{sum}{suffix}")));
     assert!(received > 0.0 && sent > 0.0, "{options:?}: {sent} sent, {received} received");
+    let bytes = |sum: &str| {
+        let bytes = client["end"][format!("{sum}{suffix}")]["bytes"].as_u64();
+        bytes.unwrap_or_else(|| panic!("no {sum}: {client}")) as f64
+    };
+    if !options.contains(&"-u") {
+        let (sent, received) = (bytes("sum_sent"), bytes("sum_received"));
+        assert!(received <= sent, "{options:?}: {sent} bytes sent, and {received} received");
+        // Of a few megabytes much is still on its way when they are sent.
+        let is_near = options.contains(&"-n") || received >= sent * (1.0 - ON_ITS_WAY);
+        assert!(is_near, "{options:?}: {sent} bytes sent, and only {received} received");
+    }
     let Some(at) = options.iter().position(|option| *option == "-b") else { return };
     let asked = options[at + 1].strip_suffix('M').unwrap().parse::<f64>().unwrap() * 1e6;
     assert!(near(sent, asked) && near(received, asked), "{options:?}: {sent} sent, {received} received");
@@ -52,4 +68,25 @@ fn flowed(options: &[&str], suffix: &str, client: &Value) {
 
 fn near(one: f64, other: f64) -> bool {
     (one - other).abs() <= APART * one.max(other)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::flowed;
+
+    #[test]
+    fn figures_of_what_was_sent_and_of_what_came_are_compared() {
+        let flows = |options: &[&str], sent: u64, received: u64| {
+            let sum = |bytes: u64| json!({"bytes": bytes, "bits_per_second": bytes * 8});
+            let document = json!({"end": {"sum_sent": sum(sent), "sum_received": sum(received)}});
+            std::panic::catch_unwind(|| flowed(options, "", &document)).is_ok()
+        };
+        assert!(
+            flows(&["-t", "1"], 1000, 900) && flows(&["-n", "1K"], 1000, 500) && flows(&["-u"], 1000, 1100)
+        );
+        assert!(!flows(&["-t", "1"], 1000, 500) && !flows(&["-t", "1"], 1000, 1001));
+        assert!(!flows(&["-n", "1K"], 1000, 1001));
+    }
 }
