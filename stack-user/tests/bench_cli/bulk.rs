@@ -5,6 +5,7 @@ use std::{
     io::{BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
     process::{Command, Stdio},
+    sync::mpsc,
     thread::sleep,
     time::{Duration, Instant},
 };
@@ -204,6 +205,18 @@ fn there_is_one_test_at_a_time() {
     }
 }
 
+#[test]
+fn root_is_warned_that_over_the_kernel_nothing_is_given_up() {
+    if !nix::unistd::geteuid().is_root() {
+        println!("SKIP root_is_warned_that_over_the_kernel_nothing_is_given_up: this is not root");
+        return;
+    }
+    let (server, heard) = Server::start_and_hear(&[]);
+    let said = heard.recv_timeout(LONG).unwrap();
+    assert!(said.contains("stays root"), "{said}");
+    server.finish();
+}
+
 /// Whoever does not keep to the protocol is told off or sent away, and the next one is served.
 #[test]
 fn a_server_outlives_those_who_do_not_keep_to_the_protocol() {
@@ -306,6 +319,11 @@ struct Server {
 impl Server {
     /// Returns once it has said where it is.
     fn start(options: &[&str]) -> Self {
+        Self::start_and_hear(options).0
+    }
+
+    /// The same, with a channel of the lines that it says from then on.
+    fn start_and_hear(options: &[&str]) -> (Self, mpsc::Receiver<String>) {
         let port = free_port();
         let mut running = Running::start(
             Command::new(XSTACK)
@@ -319,8 +337,13 @@ impl Server {
         stderr.read_line(&mut said).unwrap();
         assert!(said.contains("benchmarks are served at"), "{said}");
         // Whatever else it says must not wait for somebody to read it.
-        std::thread::spawn(move || std::io::copy(&mut stderr, &mut std::io::sink()));
-        Self { running, port }
+        let (says, heard) = mpsc::channel();
+        std::thread::spawn(move || {
+            for line in stderr.lines().map_while(Result::ok) {
+                let _ = says.send(line);
+            }
+        });
+        (Self { running, port }, heard)
     }
 
     fn address(&self) -> SocketAddr {

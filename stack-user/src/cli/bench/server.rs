@@ -12,6 +12,7 @@ use std::{
 
 use clap::Args;
 use futures_util::future::try_join_all;
+use nix::unistd::geteuid;
 use tokio::{io::AsyncReadExt, time::timeout};
 
 use super::{Common, iperf3, rpc, transport::Transport};
@@ -39,6 +40,10 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long a test that is stopped may take to tell so.
 const LAST_WORDS: Duration = Duration::from_millis(500);
+
+/// Over our stack root is given up, and what is left is filtered; over the kernel's nothing is set up that would need it.
+const STAYS_ROOT: &str = "xstack: warning: with --kernel this stays root, with a port that is open: it needs no privileges, so start \
+                          it as an ordinary user";
 
 /// What `xstack bench server` can be told.
 #[derive(Args, Clone, Debug)]
@@ -99,6 +104,9 @@ pub(super) async fn run<N: Transport>(
     }
     let ports = others.iter().filter_map(|other| Some(other.local_addr().ok()?.port())).collect();
     tell_where(&console, &**network, &listener);
+    if options.common.kernel && geteuid().is_root() {
+        console.diagnostics.line(STAYS_ROOT);
+    }
     let service = Service::new(MAX_CONNECTIONS);
     let style = (options.json, options.interval, options.common.verbose);
     let bulk = iperf3::Server::new(
