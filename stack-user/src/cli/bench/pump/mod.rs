@@ -29,6 +29,7 @@ use crate::{
         console::{Console, Diagnostics},
         error::{Exit, Failure},
         network::Network,
+        relay::options::seconds,
     },
     device::BURST,
     runtime::Clock,
@@ -145,13 +146,6 @@ struct Common {
     /// Print the result as one JSON object
     #[arg(short = 'J', long)]
     json: bool,
-}
-
-/// Seconds as a user gives them: not negative, a day at most.
-fn seconds(text: &str) -> Result<Duration, String> {
-    let seconds: f64 = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
-    let is_sensible = (0.0..=86_400.0).contains(&seconds);
-    is_sensible.then(|| Duration::from_secs_f64(seconds)).ok_or_else(|| "not from 0 to 86400".to_owned())
 }
 
 /// Pumps until it is done, or told to stop.
