@@ -6,6 +6,7 @@
 //!
 //! Application and shard run on one thread, unless `--threads` says otherwise.
 
+mod dial;
 mod iperf3;
 mod pump;
 mod rpc;

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until};
 
 use super::{
     control::{Broken, Control, Cookie, PATIENCE, RESULTS_LIMIT, State},
@@ -19,10 +19,13 @@ use super::{
     udp,
 };
 use crate::cli::{
-    bench::transport::{Flow, Transport},
+    bench::{
+        dial::{dial, dial_again},
+        transport::{Flow, Transport},
+    },
     console::{Console, Output},
     error::{Exit, Failure},
-    network::{ConnectError, Connection, Network},
+    network::Connection,
 };
 
 /// How a test came to its end.
@@ -47,7 +50,7 @@ pub(in crate::cli::bench) async fn run<N: Transport>(
     let output = &mut console.output;
     let cookie = Cookie::random().map_err(|error| Failure::Bench(format!("no random numbers: {error}")))?;
     let opening = async {
-        let (control, remote) = dial(network, &options.host, options.port).await?;
+        let (control, remote) = dial(network, &options.host, options.port, PATIENCE).await?;
         let mut control = Control::new(control);
         let fares = control.stream().fares();
         let test = options.test(fares.as_ref().map(|fares| fares.mss as usize))?;
@@ -198,42 +201,9 @@ async fn create_streams<N: Transport>(
             running.add_datagrams(Arc::new(socket), (local.map(|local| local.ip()), remote), sends);
             continue;
         }
-        let mut stream = Control::new(connect(network, remote, &remote.ip().to_string()).await?);
+        let mut stream = Control::new(dial_again(network, &remote.ip().to_string(), remote, PATIENCE).await?);
         stream.send_cookie(cookie).await?;
         running.add(stream.into_inner(), remote, sends);
     }
     Ok(())
-}
-
-/// Connects to the first address of `host` that answers.
-async fn dial<N: Network>(network: &N, host: &str, port: u16) -> Result<(N::Stream, SocketAddr), Failure> {
-    let addresses = match host.parse::<IpAddr>() {
-        Ok(address) => vec![address],
-        Err(_) => {
-            let resolved = timeout(PATIENCE, network.resolve(host)).await;
-            let resolved =
-                resolved.map_err(|_| Failure::ResolveTimedOut { elapsed_ms: PATIENCE.as_millis() })?;
-            resolved.map_err(|reason| Failure::Resolve { host: host.to_owned(), reason })?
-        }
-    };
-    let mut failed = None;
-    for address in addresses {
-        let remote = SocketAddr::new(address, port);
-        match connect(network, remote, host).await {
-            Ok(stream) => return Ok((stream, remote)),
-            Err(failure) => failed = Some(failure),
-        }
-    }
-    Err(failed.unwrap_or_else(|| Failure::Bench(format!("{host} has no address"))))
-}
-
-async fn connect<N: Network>(network: &N, remote: SocketAddr, host: &str) -> Result<N::Stream, Failure> {
-    let begun = Instant::now();
-    let connected = timeout(PATIENCE, network.connect(remote)).await.unwrap_or(Err(ConnectError::TimedOut));
-    connected.map_err(|reason| Failure::Connect {
-        host: host.to_owned(),
-        port: remote.port(),
-        elapsed_ms: begun.elapsed().as_millis(),
-        reason,
-    })
 }

@@ -12,7 +12,7 @@ use tokio::{
 
 use super::{
     broken::Broken,
-    client::{agree, dial, open},
+    client::{PATIENCE, agree, open},
     course::Course,
     open_loop::{self, Pace},
     options::{Length, Sizes, Target, Telling},
@@ -21,6 +21,7 @@ use super::{
     report::Teller,
 };
 use crate::cli::{
+    bench::dial::dial,
     console::Console,
     error::{Exit, Failure},
     network::{Connection, Network},
@@ -98,7 +99,7 @@ async fn connect<N: Network>(
     lengths: Lengths,
 ) -> Result<Vec<N::Stream>, Failure> {
     let hello = Hello { purpose: Purpose::Requests, lengths };
-    let (mut first, remote) = dial(network, &options.target).await?;
+    let (mut first, remote) = dial(network, &options.target.host, options.target.port, PATIENCE).await?;
     agree(&mut first, hello).await?;
     let mut streams = vec![first];
     for _ in 1..options.connections {
