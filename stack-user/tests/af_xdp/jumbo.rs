@@ -49,8 +49,8 @@ fn long_frames_lie_in_several_chunks() {
 #[test]
 fn chunks_lie_on_huge_pages_where_enough_are_reserved() {
     let Some(lab) = lab_of("huge", 2, 9000) else { return };
-    // A UMEM takes eight; other tests of this process take what they find, too.
-    let Some(_pages) = HugePages::reserve("af_xdp::huge", 64) else { return };
+    // A UMEM takes eight; other tests of this process take what they find, too, some of them for six at once.
+    let Some(_pages) = HugePages::reserve("af_xdp::huge", 192) else { return };
     lab.inside(|| {
         let mut a = End::open(lab::ONE, &[0], &JUMBO);
         let mut b = End::open(lab::OTHER, &[0], &JUMBO);

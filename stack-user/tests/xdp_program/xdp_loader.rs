@@ -5,6 +5,7 @@ use std::{
     os::unix::fs::PermissionsExt as _,
     path::Path,
     process::{Command, Stdio},
+    sync::{Mutex, PoisonError},
     time::Duration,
 };
 
@@ -41,7 +42,7 @@ fn test_with_loader(name: &str, test: impl FnOnce() + Send + 'static) {
 
 fn load() {
     std::fs::create_dir_all(PINS).expect("a directory for pins");
-    run("xdp-loader", &["load", "-m", "native", "-p", PINS, HERE, OBJECT]);
+    xdp_loader(&["load", "-m", "native", "-p", PINS, HERE, OBJECT]);
 }
 
 fn claims() -> usize {
@@ -49,6 +50,14 @@ fn claims() -> usize {
     let map = Map::from_map_data(map).expect("its type");
     let map: HashMap<_, [u32; ClaimKey::WORDS], [u32; Claim::WORDS]> = map.try_into().expect("its layout");
     map.keys().count()
+}
+
+/// Runs xdp-loader, one at a time: its lock is a file that is there before it says whose it is, and who looks in between
+/// gives up.
+fn xdp_loader(arguments: &[&str]) {
+    static LOCK: Mutex<()> = Mutex::new(());
+    let _alone = LOCK.lock().unwrap_or_else(PoisonError::into_inner);
+    run("xdp-loader", arguments);
 }
 
 #[test]
@@ -70,7 +79,7 @@ fn a_pinned_program_is_used_and_left_as_it_was() {
         }
         let error = Program::attach(HERE, Mode::Auto, None).expect_err("there is one already");
         assert!(error.to_string().contains("pinned:DIR"), "{error}");
-        run("xdp-loader", &["unload", HERE, "--all"]);
+        xdp_loader(&["unload", HERE, "--all"]);
     });
 }
 
@@ -101,7 +110,7 @@ fn a_successor_on_a_queue_keeps_its_place() {
         assert_eq!(count(&second, "no-socket"), 0);
         frames.into_iter().for_each(|frame| umem.release_rx(frame));
         drop((second, device, umem));
-        run("xdp-loader", &["unload", HERE, "--all"]);
+        xdp_loader(&["unload", HERE, "--all"]);
     });
 }
 
@@ -154,7 +163,7 @@ fn a_stale_claim_is_taken_back() {
         program.claim(ours(), 0, &[(80, 80)]).expect("claiming again");
         drop(program);
         assert_eq!(claims(), 0);
-        run("xdp-loader", &["unload", HERE, "--all"]);
+        xdp_loader(&["unload", HERE, "--all"]);
     });
 }
 
@@ -169,7 +178,7 @@ fn pins_without_their_program_are_refused() {
         load();
         let error = Program::from_pins(Path::new(PINS), PEER).expect_err("on the other interface");
         assert!(matches!(error, ProgramError::NotAttached { .. }), "{error}");
-        run("xdp-loader", &["unload", HERE, "--all"]);
+        xdp_loader(&["unload", HERE, "--all"]);
         let error = Program::from_pins(Path::new(PINS), HERE).expect_err("unloaded");
         assert!(matches!(error, ProgramError::NotAttached { .. }), "{error}");
         let _ours = Program::attach(HERE, Mode::Auto, None).expect("attaching");
