@@ -78,6 +78,14 @@ pub fn examples() -> Result<PathBuf> {
 pub fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(paths::workspace());
+    // What `cargo run` says about xtask itself. ring's build script depends on variables of these names, so that all that stands
+    // on ring would be built again whenever cargo was called by us after having been called by hand, or the other way round.
+    let about_us = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    let about_us =
+        about_us.filter(|name| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_"));
+    about_us.for_each(|name| {
+        command.env_remove(name);
+    });
     command
 }
 
@@ -90,4 +98,22 @@ pub fn cargo_as_root(subcommand: &str) -> Command {
         command.args(["--config", runner]);
     }
     command
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsStr;
+
+    use super::*;
+
+    #[test]
+    fn a_cargo_that_we_call_builds_what_one_that_is_called_by_hand_does() {
+        // Tests are run by cargo, too, which tells them about their package.
+        assert!(std::env::var_os("CARGO_PKG_NAME").is_some(), "this test is run by cargo");
+        let cargo = cargo();
+        let removed =
+            |name: &str| cargo.get_envs().any(|(known, value)| known == OsStr::new(name) && value.is_none());
+        assert!(removed("CARGO_PKG_NAME") && removed("CARGO_MANIFEST_DIR"));
+        assert!(!removed("PATH") && !removed("CARGO_HOME"));
+    }
 }
