@@ -123,6 +123,9 @@ fn ends_well(load: Talker) {
     assert!(status.success(), "{status}: stderr tells why");
 }
 
+/// Chunks that a fill ring may have more than before: it gets some when so many are missing.
+const IN_RING: u64 = 16;
+
 /// All are opened, then all are used, then all are closed, again and again. Nothing goes wrong, and nothing is left.
 #[test]
 fn connections_that_come_and_go_at_once_leave_nothing() {
@@ -146,7 +149,7 @@ fn connections_that_come_and_go_at_once_leave_nothing() {
     ends_well(load);
     let (first, last) = (&after[0], &after[after.len() - 1]);
     let last = echo
-        .becomes("back to its frames", |state| state.free_frames >= untouched.free_frames)
+        .becomes("back to its frames", |state| state.free_frames + IN_RING >= untouched.free_frames)
         .max_resident(last);
     // The allocator keeps what it had at the most, which differs a little from round to round.
     let allowed = first.resident + first.resident / 10 + (4 << 20);
@@ -172,7 +175,7 @@ fn idle_connections_are_held_and_each_answers() {
     assert_eq!(held["held"], connections);
     let state = echo.becomes("at rest", |state| state.resting == connections);
     assert_eq!(state.connections, connections);
-    assert!(state.free_frames >= before.free_frames, "idle connections hold no frames: {state:?}");
+    assert!(state.free_frames + IN_RING >= before.free_frames, "idle connections hold no frames: {state:?}");
     eprintln!("| {connections} idle connections | bytes each |");
     eprintln!("|---|---|");
     eprintln!(
