@@ -279,12 +279,13 @@ fn write_noise(path: &Path, length: usize) {
 fn stopping_is_patient_once() {
     let Some(lab) = TestLab::with_servers("stopping_is_patient_once", &["curl"]) else { return };
     let site = site();
-    write_noise(&site.path().join("big"), 3 * MB);
     let state = lab.host_state();
-    // Two seconds of transfer are left when the first signal comes; the second one does not wait for them.
-    for (signals, curl_says, code) in
-        [(&[Signal::SIGTERM][..], 0, 0), (&[Signal::SIGINT, Signal::SIGINT], 56, 130)]
+    // Two seconds of transfer are left when the first signal comes. The second one does not wait for a
+    // transfer, which is here longer than what the kernel's receive buffer holds (`tcp_rmem`, 32 MB at most).
+    for (length, signals, curl_says, code) in
+        [(3 * MB, &[Signal::SIGTERM][..], 0, 0), (64 * MB, &[Signal::SIGINT, Signal::SIGINT], 56, 130)]
     {
+        write_noise(&site.path().join("big"), length);
         let serving = Serving::start(&lab, site.path(), &["--grace", "15"]);
         let (outcome, (ended, _)) = std::thread::scope(|scope| {
             let transfer =
