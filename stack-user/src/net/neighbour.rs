@@ -134,7 +134,7 @@ pub struct Cache {
     requests: VecDeque<Request>,
     ready: VecDeque<(TxFrame, MacAddr)>,
     unreachable: VecDeque<Unreachable>,
-    /// The last look-up that found somebody, until anything changes: the frames of a burst go one way.
+    /// The last look-up that found somebody, until an entry comes, goes or is another: the frames of a burst go one way.
     latest: Option<(Instant, IpAddr, IpAddr, MacAddr)>,
 }
 
@@ -255,7 +255,6 @@ impl Cache {
         if !mac.is_unicast() {
             return false;
         }
-        self.latest = None;
         let Some(entry) = self.entries.get_mut(&ip) else {
             return evidence == Evidence::Request && self.insert(ip, Entry::stale(now, mac));
         };
@@ -276,7 +275,6 @@ impl Cache {
     /// Upper layers have proof that frames to this neighbour arrive: an ACK for new data, an answer to a query
     /// (RFC 4861 §7.3.1; RFC 1122 §2.3.2.1 way 4). Cheap enough to be called for each.
     pub fn confirm(&mut self, now: Instant, ip: IpAddr) {
-        self.latest = None;
         let Some(entry) = self.entries.get_mut(&ip) else { return };
         entry.confirmed = now;
         // A reachable entry looks at `confirmed` when its timer fires; the others leave their state now.
@@ -288,7 +286,6 @@ impl Cache {
     /// Upper layers get no answers by way of this neighbour: it is asked whether it is still there, and forgotten if it
     /// does not answer (RFC 1122 §3.3.1.4: negative advice).
     pub fn suspect(&mut self, now: Instant, ip: IpAddr) {
-        self.latest = None;
         let Some(entry) = self.entries.get(&ip) else { return };
         if let State::Reachable(mac) | State::Stale(mac) | State::Delay(mac) = entry.state {
             self.ask_neighbour(now, ip, mac, 0);
@@ -297,7 +294,6 @@ impl Cache {
 
     /// Does what is due.
     pub fn handle_timeout(&mut self, now: Instant) {
-        self.latest = None;
         while let Some(&(at, ip)) = self.timers.first() {
             if at > now {
                 break;
@@ -376,11 +372,13 @@ impl Cache {
             };
             self.remove(oldest);
         }
+        self.latest = None;
         self.entries.insert(ip, entry);
         true
     }
 
     fn remove(&mut self, ip: IpAddr) {
+        self.latest = None;
         self.set_timer(ip, None);
         self.entries.remove(&ip);
     }
@@ -402,6 +400,7 @@ impl Cache {
 
     /// Moves to a state that has an address, or to Failed; frames that waited go on their way.
     fn set_state(&mut self, now: Instant, ip: IpAddr, state: State, timer: Option<Instant>) {
+        self.latest = None;
         let Some(entry) = self.entries.get_mut(&ip) else { return };
         let mac = state.mac();
         if mac != entry.state.mac() {

@@ -368,3 +368,35 @@ fn rfc1122_3_3_1_4_a_neighbour_that_upper_layers_suspect_is_asked_and_forgotten(
     cache.suspect(ms(2), ip(77));
     assert_eq!(cache.len(), 1, "an unknown one is not asked for");
 }
+
+/// The answer to the last look-up is kept for the rest of a burst, but no longer than it is true.
+#[test]
+fn what_changes_within_a_moment_is_seen_by_the_next_look_up() {
+    let now = ms(0);
+    let mut cache = resolved(now);
+    assert_eq!(cache.lookup(now, US, IP), Lookup::Found(MAC));
+    // Another one has the address, and nobody vouches for it.
+    let later = now + LOCK_TIME;
+    assert_eq!(cache.lookup(later, US, IP), Lookup::Found(MAC));
+    assert!(cache.learn(later, IP, OTHER_MAC, Evidence::Request));
+    assert_eq!(cache.lookup(later, US, IP), Lookup::Found(OTHER_MAC));
+    // It is asked, and does not answer: whoever looks up while its entry goes asks everybody.
+    cache.suspect(later, IP);
+    let mut at = later;
+    while let Some(due) = cache.poll_timeout().filter(|_| !cache.is_empty()) {
+        at = due;
+        assert_eq!(cache.lookup(at, US, IP), Lookup::Found(OTHER_MAC));
+        cache.handle_timeout(at);
+    }
+    assert_eq!(cache.lookup(at, US, IP), Lookup::Pending);
+    // One that is displaced is asked for anew.
+    let mut cache = resolved(now);
+    assert_eq!(cache.lookup(now, US, IP), Lookup::Found(MAC));
+    cache.remove(IP);
+    assert_eq!(cache.lookup(now, US, IP), Lookup::Pending);
+    // To be confirmed changes nothing that was found.
+    let mut cache = resolved(now);
+    assert_eq!(cache.lookup(now, US, IP), Lookup::Found(MAC));
+    cache.confirm(now, IP);
+    assert!(cache.latest.is_some());
+}
