@@ -20,8 +20,8 @@ use crate::rng::Rng;
 pub(super) struct Demux {
     entries: HashTable<Entry>,
     key: Keyed,
-    /// The row that was found last, or [`NONE`]. Segments come in trains, and the rest of one needs no hash.
-    last: Cell<u32>,
+    /// The row that was found last. Segments come in trains, and the rest of one needs no hash.
+    last: Cell<Option<u32>>,
     siblings: Option<Membership>,
 }
 
@@ -45,9 +45,6 @@ impl Hash for Flow {
     }
 }
 
-/// No row has this number.
-const NONE: u32 = u32::MAX;
-
 /// A row, and half of its flow's hash: enough to find its place anew when the table grows, without a look at the row.
 #[derive(Clone, Copy, Debug)]
 struct Entry {
@@ -57,7 +54,7 @@ struct Entry {
 
 impl Demux {
     pub(super) fn new(rng: &mut Rng) -> Self {
-        Self { entries: HashTable::new(), key: Keyed::new(rng), last: Cell::new(NONE), siblings: None }
+        Self { entries: HashTable::new(), key: Keyed::new(rng), last: Cell::new(None), siblings: None }
     }
 
     /// Others are told of what comes in from now on.
@@ -68,13 +65,13 @@ impl Demux {
     /// The row of a flow: the one that `is_it`.
     pub(super) fn find(&self, flow: &Flow, is_it: impl Fn(u32) -> bool) -> Option<u32> {
         // It is in the table, or something had been put in or taken out since.
-        let last = self.last.get();
-        if last != NONE && is_it(last) {
-            return Some(last);
+        let last = self.last.get().filter(|&row| is_it(row));
+        if last.is_some() {
+            return last;
         }
         let hash = self.hash(flow);
         let found = self.entries.find(spread(hash), |entry| entry.hash == hash && is_it(entry.row))?.row;
-        self.last.set(found);
+        self.last.set(Some(found));
         Some(found)
     }
 
@@ -86,7 +83,7 @@ impl Demux {
 
     /// Puts a flow in the place of the one that `is_it`, if there is one, or in a new place.
     pub(super) fn insert(&mut self, flow: &Flow, row: u32, is_it: impl Fn(u32) -> bool) {
-        self.last.set(NONE);
+        self.last.set(None);
         let hash = self.hash(flow);
         let known = self.entries.find_mut(spread(hash), |entry| entry.hash == hash && is_it(entry.row));
         if let Some(entry) = known {
@@ -101,7 +98,7 @@ impl Demux {
 
     /// Forgets a flow, unless it has become another row's.
     pub(super) fn remove(&mut self, flow: &Flow, row: u32) {
-        self.last.set(NONE);
+        self.last.set(None);
         let hash = self.hash(flow);
         let is_it = |entry: &Entry| entry.hash == hash && entry.row == row;
         if let Ok(entry) = self.entries.find_entry(spread(hash), is_it) {
@@ -138,5 +135,44 @@ impl BuildHasher for Keyed {
 
     fn build_hasher(&self) -> SipHasher13 {
         SipHasher13::new_with_keys(self.0, self.1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn flow(port: u16) -> Flow {
+        Flow { local: ([10, 0, 0, 1], 80).into(), remote: ([10, 0, 0, 2], port).into() }
+    }
+
+    /// Rows are given to other flows in between: what was found last is found as long as it is there, and no longer.
+    #[test]
+    fn the_flow_that_was_found_last_is_found_as_long_as_it_is_there() {
+        let mut demux = Demux::new(&mut Rng::from_seed(1));
+        let find =
+            |demux: &Demux, rows: &[Flow], flow: Flow| demux.find(&flow, |row| rows[row as usize] == flow);
+        let mut rows = vec![flow(1), flow(2)];
+        for (row, flow) in rows.iter().enumerate() {
+            demux.insert(flow, row as u32, |_| false);
+        }
+        for _ in 0..2 {
+            assert_eq!(find(&demux, &rows, flow(1)), Some(0));
+            assert_eq!(find(&demux, &rows, flow(2)), Some(1));
+            assert_eq!(find(&demux, &rows, flow(3)), None);
+        }
+        // The row of what was found last stays, as one of a closed connection does whose handle is held.
+        assert_eq!(find(&demux, &rows, flow(2)), Some(1));
+        demux.remove(&flow(2), 1);
+        assert_eq!(find(&demux, &rows, flow(2)), None);
+        // Its row is another flow's now.
+        rows[1] = flow(3);
+        demux.insert(&flow(3), 1, |_| false);
+        assert_eq!(find(&demux, &rows, flow(3)), Some(1));
+        assert_eq!(find(&demux, &rows, flow(2)), None);
+        // And a flow may move to another row while the one that it had stays.
+        rows.push(flow(3));
+        demux.insert(&flow(3), 2, |row| row == 1);
+        assert_eq!(find(&demux, &rows, flow(3)), Some(2));
     }
 }

@@ -523,6 +523,7 @@ impl SendQueue {
         assert_eq!(chunks.sum::<usize>(), self.chunks, "chunks");
         for (index, entry) in self.entries.iter().enumerate() {
             assert_eq!(entry.start, at, "entries follow each other");
+            assert_eq!(self.find(entry.start), Some(index), "an entry is found by where it starts");
             assert!(entry.sequence_len() > 0, "no entry is empty");
             assert!(!entry.fin || index + 1 == self.entries.len(), "FIN comes last");
             at = entry.end();
