@@ -8,6 +8,9 @@ const APART: f64 = 0.05;
 /// How far the rates may be apart that two ends make of the same bytes in a test of one second.
 const LATE: f64 = 0.25;
 
+/// How far a rate may be from what its own bytes and seconds make it.
+const ROUNDED: f64 = 0.001;
+
 /// The share of what was sent by TCP in a second that may still be on its way when the test is over: in buffers of the sender, of
 /// the network and of the receiver.
 const ON_ITS_WAY: f64 = 0.15;
@@ -50,10 +53,25 @@ fn same(options: &[&str], figure: &str, client: &Value, server: &Value) {
         bytes.unwrap_or_else(|| panic!("no {figure}: {document}"))
     };
     assert_eq!(bytes(client), bytes(server), "{options:?}: {figure} of the client, and of the server");
+    for document in [client, server] {
+        consistent(options, figure, document);
+    }
     let (here, there) = (rate(client, figure), rate(server, figure));
     // A busy machine lets one end start or stop late, by what is much of a second and little of ten.
     let apart = (here - there).abs() / here.max(there);
     assert!(apart <= LATE, "{options:?}: the client's {figure} is {here}, and the server's {there}");
+}
+
+/// A figure's rate is what its bytes and seconds make it, whatever the other end says.
+fn consistent(options: &[&str], figure: &str, document: &Value) {
+    let sum = &document["end"][figure];
+    let of = |name: &str| sum[name].as_f64().unwrap_or_else(|| panic!("{figure} has no {name}: {document}"));
+    let made = of("bytes") * 8.0 / of("seconds");
+    let rate = of("bits_per_second");
+    assert!(
+        (rate - made).abs() <= ROUNDED * made.max(rate),
+        "{options:?}: {figure} is {rate}, its bytes in its seconds {made}"
+    );
 }
 
 /// As much came as was sent, but for what was still on its way: one end has counted this, and the other that. With `-b`, it was as
@@ -85,7 +103,18 @@ fn near(one: f64, other: f64) -> bool {
 mod tests {
     use serde_json::json;
 
-    use super::flowed;
+    use super::{consistent, flowed};
+
+    #[test]
+    fn a_rate_that_is_not_made_of_its_bytes_and_seconds_is_seen() {
+        let is = |rate: f64| {
+            let sum = json!({"bytes": 1000, "seconds": 2.0, "bits_per_second": rate});
+            let document = json!({"end": {"sum_sent": sum}});
+            std::panic::catch_unwind(|| consistent(&[], "sum_sent", &document)).is_ok()
+        };
+        assert!(is(4000.0) && is(4001.0));
+        assert!(!is(4100.0) && !is(500.0) && !is(0.0));
+    }
 
     #[test]
     fn figures_of_what_was_sent_and_of_what_came_are_compared() {
