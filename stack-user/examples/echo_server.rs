@@ -2,12 +2,12 @@
 //!
 //! `echo_server INTERFACE ADDRESS PORT [PORTS]`: ADDRESS is the one to claim; it listens on PORTS ports from PORT on. Nothing
 //! is copied but into the frames that answer: what waits for its client has no buffer of its own. On SIGUSR1 it prints how
-//! many connections there are and how many frames are free, as a line of JSON; on SIGTERM or Ctrl-C it ends.
+//! many connections there are and how many frames they hold, as a line of JSON; on SIGTERM or Ctrl-C it ends.
 
 use std::{io, time::Duration};
 
 use anyhow::{Context, Result};
-use stack_user::api::{Stack, TcpListener, TcpStream};
+use stack_user::api::{ShardInfo, Stack, TcpListener, TcpStream};
 use tokio::{
     io::AsyncWriteExt,
     signal::unix::{SignalKind, signal},
@@ -32,9 +32,14 @@ async fn main() -> Result<()> {
     loop {
         tokio::select! {
             _ = asked.recv() => {
-                let (counts, (free, _)) = (stack.tcp_counts(), stack.free_frames());
+                let counts = stack.tcp_counts();
+                // Neither free nor with the device: connections have them.
+                let held = |shard: &ShardInfo| {
+                    shard.chunks - shard.free_chunks - shard.device_chunks.unwrap_or_default()
+                };
+                let held: usize = stack.shard_infos().iter().map(held).sum();
                 println!(
-                    r#"{{"connections":{},"resting":{},"half_open":{},"time_wait":{},"free_frames":{free}}}"#,
+                    r#"{{"connections":{},"resting":{},"half_open":{},"time_wait":{},"held_frames":{held}}}"#,
                     counts.connections, counts.resting, counts.half_open, counts.time_wait,
                 );
             }
