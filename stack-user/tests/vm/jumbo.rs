@@ -52,13 +52,22 @@ fn jumbo_frames_are_copied_in_several_chunks_where_zero_copy_takes_one_only() {
     story.assert_frames_conserved();
 }
 
-/// virtio-net has no zero-copy for frames in several chunks, and none at all at an MTU whose frames need several.
+/// virtio-net has no zero-copy for frames in several chunks, and from 7.0 on none at all at an MTU whose frames need several.
+/// Before, it binds, and cuts what is longer than a chunk: TCP doesn't have the peer send such.
 #[test]
-fn zero_copy_that_a_jumbo_link_can_t_have_is_refused_with_advice() {
+fn zero_copy_that_a_jumbo_link_can_t_have_is_refused_or_told_with_advice() {
     let Some(guest) = jumbo_guest("jumbo_zero_copy") else { return };
     let server = guest.serve();
-    let arguments = ["--mode", "native-zerocopy", "curl", "--silent", "--show-error", &server.url(1000)];
-    let refused = guest.run_xstack(&arguments).expect_code(45);
-    assert!(refused.stderr.contains("--mode native"), "{}", refused.stderr);
+    let length = 100_000;
+    let arguments = ["--mode", "native-zerocopy", "curl", "--silent", "--show-error", &server.url(length)];
+    let outcome = guest.run_xstack(&arguments);
+    if guest.has_zero_copy() && guest.kernel() < (7, 0) {
+        let outcome = outcome.expect_code(0);
+        assert!(outcome.stderr.contains(&format!("ip link set {NIC} mtu 3498")), "{}", outcome.stderr);
+        assert_same_bytes(&outcome.stdout, &content(length), "what the kernel sends");
+    } else {
+        let refused = outcome.expect_code(45);
+        assert!(refused.stderr.contains("--mode native"), "{}", refused.stderr);
+    }
     guest.wait_until("the program is gone", || !guest.has_program());
 }
