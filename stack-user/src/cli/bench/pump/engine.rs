@@ -27,8 +27,15 @@ pub(super) trait Role {
     /// Which frames of other pumps it receives; the others are dropped.
     const RECEIVES: Kind = Kind::Sent;
 
-    /// A frame of another pump has come; it stays with whoever calls.
-    fn receive(&mut self, number: u64, frame: &RxFrame, umem: &mut Umem, outgoing: &mut VecDeque<TxFrame>);
+    /// A frame of another pump has come, in a burst that was taken at that time; it stays with whoever calls.
+    fn receive(
+        &mut self,
+        now: Instant,
+        number: u64,
+        frame: &RxFrame,
+        umem: &mut Umem,
+        outgoing: &mut VecDeque<TxFrame>,
+    );
 
     /// Puts on `outgoing` what is to be sent, up to as many frames as there are descriptors (`room`).
     fn send(&mut self, _now: Instant, _room: usize, _umem: &mut Umem, _outgoing: &mut VecDeque<TxFrame>) {}
@@ -123,7 +130,7 @@ impl<R: Role> Engine<R> {
             match frames::read(stack.pool().rx_bytes(&frame), self.port) {
                 Some((kind, number)) => {
                     if kind == R::RECEIVES {
-                        self.role.receive(number, &frame, stack.pool_mut(), &mut self.outgoing);
+                        self.role.receive(now, number, &frame, stack.pool_mut(), &mut self.outgoing);
                     }
                     stack.pool_mut().release_rx(frame);
                 }

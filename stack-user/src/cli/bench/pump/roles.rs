@@ -99,7 +99,7 @@ impl Sender {
 }
 
 impl Role for Sender {
-    fn receive(&mut self, _: u64, _: &RxFrame, _: &mut Umem, _: &mut VecDeque<TxFrame>) {}
+    fn receive(&mut self, _: Instant, _: u64, _: &RxFrame, _: &mut Umem, _: &mut VecDeque<TxFrame>) {}
 
     fn send(&mut self, now: Instant, room: usize, umem: &mut Umem, outgoing: &mut VecDeque<TxFrame>) {
         let each = self.template.bytes().len().div_ceil(umem.tx_capacity());
@@ -146,7 +146,6 @@ impl Role for Sender {
 
 /// Counts what comes, until the sender is done.
 pub(super) struct Receiver {
-    clock: Clock,
     /// At most, from the first frame on.
     time: Option<Duration>,
     /// Until when the first frame has to come.
@@ -158,7 +157,7 @@ pub(super) struct Receiver {
 impl Receiver {
     pub(super) fn new(clock: Clock, time: Option<Duration>, patience: Duration) -> Self {
         let patience = clock.now() + patience;
-        Self { clock, time, patience, numbers: None, tally: Tally::default() }
+        Self { time, patience, numbers: None, tally: Tally::default() }
     }
 
     /// When it is over, as far as is known.
@@ -177,8 +176,15 @@ impl Receiver {
 }
 
 impl Role for Receiver {
-    fn receive(&mut self, number: u64, frame: &RxFrame, _: &mut Umem, _: &mut VecDeque<TxFrame>) {
-        self.tally.add(self.clock.now(), frame.len());
+    fn receive(
+        &mut self,
+        now: Instant,
+        number: u64,
+        frame: &RxFrame,
+        _: &mut Umem,
+        _: &mut VecDeque<TxFrame>,
+    ) {
+        self.tally.add(now, frame.len());
         let (least, greatest) = self.numbers.unwrap_or((number, number));
         self.numbers = Some((least.min(number), greatest.max(number)));
     }
@@ -206,8 +212,15 @@ impl Echo {
 }
 
 impl Role for Echo {
-    fn receive(&mut self, number: u64, frame: &RxFrame, umem: &mut Umem, outgoing: &mut VecDeque<TxFrame>) {
-        self.receiver.receive(number, frame, umem, outgoing);
+    fn receive(
+        &mut self,
+        now: Instant,
+        number: u64,
+        frame: &RxFrame,
+        umem: &mut Umem,
+        outgoing: &mut VecDeque<TxFrame>,
+    ) {
+        self.receiver.receive(now, number, frame, umem, outgoing);
         // Without a chunk to answer in, whoever asked sees a frame that was lost.
         let Some(mut answer) = umem.allocate_tx(frame.len()) else { return };
         self.bytes.clear();
@@ -260,7 +273,7 @@ impl Pinger {
 impl Role for Pinger {
     const RECEIVES: Kind = Kind::SentBack;
 
-    fn receive(&mut self, number: u64, frame: &RxFrame, _: &mut Umem, _: &mut VecDeque<TxFrame>) {
+    fn receive(&mut self, _: Instant, number: u64, frame: &RxFrame, _: &mut Umem, _: &mut VecDeque<TxFrame>) {
         let Some((_, since)) = self.waits.filter(|(waits, _)| *waits == number) else { return };
         let now = self.clock.now();
         self.waits = None;
