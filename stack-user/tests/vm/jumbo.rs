@@ -52,8 +52,8 @@ fn jumbo_frames_are_copied_in_several_chunks_where_zero_copy_takes_one_only() {
     story.assert_frames_conserved();
 }
 
-/// virtio-net has no zero-copy for frames in several chunks, and from 7.0 on none at all at an MTU whose frames need several.
-/// Before, it binds, and cuts what is longer than a chunk: TCP doesn't have the peer send such.
+/// virtio-net has no zero-copy for frames in several chunks. 7.3 has none at all at an MTU whose frames need several; 6.18 binds,
+/// and then nobody may send what is longer than a chunk, as TCP's peers don't. Kernels in between have not been seen.
 #[test]
 fn zero_copy_that_a_jumbo_link_can_t_have_is_refused_or_told_with_advice() {
     let Some(guest) = jumbo_guest("jumbo_zero_copy") else { return };
