@@ -34,10 +34,9 @@ async fn main() -> Result<()> {
             _ = asked.recv() => {
                 let counts = stack.tcp_counts();
                 // Neither free nor with the device: connections have them.
-                let held = |shard: &ShardInfo| {
-                    shard.chunks - shard.free_chunks - shard.device_chunks.unwrap_or_default()
-                };
-                let held: usize = stack.shard_infos().iter().map(held).sum();
+                let held = |shard: &ShardInfo| Some(shard.chunks - shard.free_chunks - shard.device_chunks?);
+                let held: Option<usize> = stack.shard_infos().iter().map(held).sum();
+                let held = held.map_or("null".to_owned(), |held| held.to_string());
                 println!(
                     r#"{{"connections":{},"resting":{},"half_open":{},"time_wait":{},"held_frames":{held}}}"#,
                     counts.connections, counts.resting, counts.half_open, counts.time_wait,
