@@ -281,7 +281,7 @@ fn stopping_is_patient_once() {
     let site = site();
     let state = lab.host_state();
     // Two seconds of transfer are left when the first signal comes. The second one does not wait for a
-    // transfer, which is here longer than what the kernel's receive buffer holds (`tcp_rmem`, 32 MB at most).
+    // transfer, which is here longer than what the kernel's receive buffer holds (`tcp_rmem`: 32 MB on large machines).
     for (length, signals, curl_says, code) in
         [(3 * MB, &[Signal::SIGTERM][..], 0, 0), (64 * MB, &[Signal::SIGINT, Signal::SIGINT], 56, 130)]
     {
