@@ -58,7 +58,7 @@ const QUIET_LOAD: f64 = 0.5;
 pub struct Args {
     /// Which cases, by name or by the beginning of their names, as `bulk` is of `bulk-1500`; all of them if none is named
     names: Vec<String>,
-    /// Less of everything: the whole of it in less than five minutes
+    /// Less of everything: the whole of it in some minutes
     #[arg(long)]
     quick: bool,
     /// Results as JSON on stdout, one object for each case, instead of tables
