@@ -87,13 +87,14 @@ fn a_driver_that_found_no_chunk_is_woken_and_receives_again() {
     }
     serving.assert_serves(&guest);
     let story = serving.xstack.stop(&guest);
-    let [counters] = &story.devices()[..] else { panic!("one socket: {}", story.0) };
+    let devices = story.devices();
+    let all = |name: &str| devices.iter().map(|counters| counters.get(name)).sum::<u64>();
     if guest.nic() == Nic::Virtio && guest.kernel() < (7, 0) {
-        // 6.18 asks for chunks again and again, and need not be woken; 7.3 must be. Kernels in between have not been seen.
-        let (asked, frames) = (counters.get("rx_fill_ring_empty"), counters.get("rx_frames"));
+        // 6.18 asks for chunks again and again, and need not be woken; 7.2 and 7.3 must be. Kernels in between have not been seen.
+        let (asked, frames) = (all("rx_fill_ring_empty"), all("rx_frames"));
         assert!(asked > frames, "it did not go on asking: {}", story.0);
     } else {
-        assert!(counters.get("fill_wakeups") > 0, "nobody was woken: {}", story.0);
+        assert!(all("fill_wakeups") > 0, "nobody was woken: {}", story.0);
     }
 }
 
