@@ -145,9 +145,7 @@ impl Ours {
     /// The reader's stack takes the frames in.
     #[inline(never)]
     pub(crate) fn receive(&mut self) {
-        for frame in self.received.drain(..) {
-            self.reader.handle_frame(self.now, frame);
-        }
+        self.reader.handle_burst(self.now, &mut self.received);
     }
 
     /// The application reads all that there is.
@@ -181,9 +179,7 @@ impl Ours {
     /// The writer's stack hears of it.
     #[inline(never)]
     pub(crate) fn hear(&mut self) {
-        for frame in self.received.drain(..) {
-            self.writer.handle_frame(self.now, frame);
-        }
+        self.writer.handle_burst(self.now, &mut self.received);
     }
 
     /// Both stacks do what is due.

@@ -173,14 +173,21 @@ impl Umem {
         Some((chunk, at))
     }
 
-    pub(super) fn write_pieces(&mut self, frame: &mut TxFrame, at: usize, bytes: &[u8]) -> usize {
+    /// Has `copy` put bytes into a frame, from its byte `at` on, piece by piece: it is told how many are there already.
+    pub(super) fn write_by(
+        &mut self,
+        frame: &mut TxFrame,
+        at: usize,
+        bytes: &[u8],
+        mut copy: impl FnMut(usize, &[u8], &mut [u8]),
+    ) -> usize {
         let mut done = 0;
         while let Some(rest) = bytes.get(done..).filter(|rest| !rest.is_empty())
             && let Some((chunk, at)) = self.place(frame, at + done)
         {
             let room = self.bytes_mut(chunk, TX_OFFSET + at, rest.len());
             let n = room.len();
-            room.copy_from_slice(&rest[..n]);
+            copy(done, &rest[..n], room);
             done += n;
         }
         done

@@ -5,7 +5,10 @@ use std::{alloc, collections::VecDeque, error::Error, fmt, io, num::NonZeroU32, 
 use xsk_rs::{FrameDesc, config::UmemConfig};
 
 use super::long::{Link, MAX_TX_CHUNKS, Pieces};
-use crate::frame::{FramePool, FreeFrame, RxFrame, TxFrame};
+use crate::{
+    frame::{FramePool, FreeFrame, RxFrame, TxFrame},
+    wire::checksum::Sum,
+};
 
 /// Bytes in a chunk, where there is no reason for larger ones: a page.
 ///
@@ -220,7 +223,14 @@ impl FramePool for Umem {
     }
 
     fn tx_write(&mut self, frame: &mut TxFrame, at: usize, bytes: &[u8]) -> usize {
-        self.write_pieces(frame, at, bytes)
+        self.write_by(frame, at, bytes, |_, from, to| to.copy_from_slice(from))
+    }
+
+    fn tx_write_summed(&mut self, frame: &mut TxFrame, at: usize, bytes: &[u8]) -> (usize, Sum) {
+        let mut sum = Sum::new();
+        let n =
+            self.write_by(frame, at, bytes, |done, from, to| sum = sum.add_at(done, Sum::of_copy(from, to)));
+        (n, sum)
     }
 
     fn tx_read(&self, frame: &TxFrame, at: usize, out: &mut [u8]) -> usize {

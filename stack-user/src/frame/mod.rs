@@ -33,6 +33,8 @@
 
 use std::borrow::Cow;
 
+use crate::wire::checksum::Sum;
+
 /// Chunks that one frame lies in at most. The kernel's limit is `CONFIG_MAX_SKB_FRAGS`, which is 45 at most, and the linear
 /// part. Lower, and frames that such a kernel sends are refused; higher, and a frame of empty pieces holds more chunks.
 pub const MAX_CHUNKS: usize = 46;
@@ -134,6 +136,9 @@ pub trait FramePool {
 
     /// Copies `bytes` into a frame to send, from its byte `at` on, and returns how many: its chunks may have less room.
     fn tx_write(&mut self, frame: &mut TxFrame, at: usize, bytes: &[u8]) -> usize;
+
+    /// The same, and the sum of what was copied, for a checksum.
+    fn tx_write_summed(&mut self, frame: &mut TxFrame, at: usize, bytes: &[u8]) -> (usize, Sum);
 
     /// Copies bytes of a frame to send, from `at` on, whatever its length says, and returns how many.
     fn tx_read(&self, frame: &TxFrame, at: usize, out: &mut [u8]) -> usize;

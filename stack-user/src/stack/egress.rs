@@ -2,7 +2,11 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::{Event, Stack, TcpId, demux::Flow};
+use super::{
+    Event, Stack, TcpId,
+    demux::Flow,
+    headers::{Cause, Headers},
+};
 use crate::{
     frame::{CompletedFrame, FramePool, TxFrame},
     net::{arp, neighbour, route::NextHop},
@@ -102,7 +106,16 @@ impl<P: FramePool> Stack<P> {
         if let Some(owner) = self.owners.get_mut(transmit.frame.chunk() as usize) {
             *owner = Some(Owner { id, retained: transmit.retained });
         }
-        self.send_ip(now, transmit.frame, local, remote, protocol::TCP, fields.with_ecn(transmit.ecn))
+        let (mut frame, fields) = (transmit.frame, fields.with_ecn(transmit.ecn));
+        let changes = (self.addresses.changes(), self.neighbours.changes());
+        let cause = Cause { id, now, fields, len: frame.len(), changes };
+        if self.headers.as_ref().is_some_and(|headers| headers.write(&cause, &mut self.pool, &mut frame)) {
+            return Some(frame);
+        }
+        let frame = self.send_ip(now, frame, local, remote, protocol::TCP, fields)?;
+        let cause = Cause { changes: (self.addresses.changes(), self.neighbours.changes()), ..cause };
+        self.headers = Headers::of(cause, &self.pool, &frame, self.link.header_room(local));
+        Some(frame)
     }
 
     /// Writes the headers of a datagram whose payload is in place. `None` when the frame waits for its neighbour, or

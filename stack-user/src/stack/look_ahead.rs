@@ -27,7 +27,7 @@ const FRAMES: usize = 32;
 const MANY: usize = 1000;
 
 impl<P: FramePool> Stack<P> {
-    /// Takes in received frames, as [`handle_frame`](Self::handle_frame) does one by one.
+    /// Takes in received frames, as [`handle_frame`](Self::handle_frame) does one by one, and empties `frames`.
     pub fn handle_burst(&mut self, now: Instant, frames: &mut Vec<RxFrame>) {
         let (connections, _) = self.connections.count();
         while !frames.is_empty() {
@@ -35,9 +35,7 @@ impl<P: FramePool> Stack<P> {
             if connections >= MANY && some > 1 {
                 self.look_ahead(&frames[..some]);
             }
-            for frame in frames.drain(..some) {
-                self.handle_frame(now, frame);
-            }
+            self.handle_trains(now, frames.drain(..some));
         }
     }
 

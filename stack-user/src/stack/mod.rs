@@ -22,8 +22,10 @@ mod connections;
 mod demux;
 mod egress;
 mod event;
+mod gro;
 mod half_open;
 mod handover;
+mod headers;
 mod icmp;
 mod ingress;
 mod listeners;
@@ -46,8 +48,10 @@ pub use connect::ConnectError;
 use connections::Connections;
 use egress::Owner;
 pub use event::{Event, ListenerId, TcpId, UdpId};
+use gro::Gro;
 use half_open::SynQueue;
 pub use handover::{HandOvers, unite};
+use headers::Headers;
 use listeners::Listeners;
 pub use listeners::MAX_BACKLOG;
 pub use passive::{ListenError, ListenerInfo};
@@ -87,6 +91,8 @@ pub struct Stack<P> {
     outgoing: VecDeque<crate::frame::TxFrame>,
     /// Who wants a chunk back that is on the TX ring, by chunk.
     owners: Box<[Option<Owner>]>,
+    /// Those of the segment that was sent last.
+    headers: Option<Headers>,
     events: VecDeque<Event>,
     drops: DropCounters,
     rng: Rng,
@@ -96,6 +102,7 @@ pub struct Stack<P> {
     letters: siblings::Letters,
     /// What is handled just now was passed on, and stays.
     takes_in: bool,
+    gro: Gro,
     hand_overs: HandOvers,
     /// How the NIC spreads segments over its queues, and which of them is ours.
     placement: Option<(Arc<Rss>, u32)>,
@@ -122,6 +129,7 @@ impl<P: FramePool> Stack<P> {
             limits: tcp::Limits::new(rng.fork()),
             outgoing: VecDeque::new(),
             owners: vec![None; chunks].into_boxed_slice(),
+            headers: None,
             events: VecDeque::new(),
             drops: DropCounters::default(),
             pool,
@@ -129,6 +137,7 @@ impl<P: FramePool> Stack<P> {
             siblings: None,
             letters: siblings::Letters::default(),
             takes_in: false,
+            gro: Gro::default(),
             hand_overs: HandOvers::default(),
             placement: None,
         }

@@ -319,7 +319,10 @@ impl<P: FramePool> Stack<P> {
         connection.permit_challenges(self.limits.challenges.has(now));
         connection.permit_copies(may_copy);
         let una = connection.send_unacknowledged();
+        let end = segment.seq + frame.len();
         let result = connection.handle_segment(now, &mut self.pool, segment, frame);
+        let expected = connection.takes_followers().filter(|&(seq, _)| seq == end);
+        self.gro.taken = expected.map(|(seq, room)| (id, seq.0, room));
         let arrived = connection.send_unacknowledged() != una;
         if connection.take_challenged() {
             self.limits.challenges.spend();

@@ -16,7 +16,7 @@ use super::{
     isn::Secrets,
     keepalive::Silence,
     options::{TIMESTAMPS_LEN, Timestamps},
-    output::Reset,
+    output::{Reset, Train},
     pacing::Pacer,
     persist::Persist,
     pmtud::Pmtud,
@@ -101,6 +101,8 @@ pub struct Connection {
     pub(super) syn_timeouts: u32,
     pub(super) syn_sent_at: Instant,
     pub(super) reset_due: Option<Reset>,
+    /// What may follow the segment that was sent last.
+    pub(super) train: Option<Train>,
     /// The application reads no more.
     pub(super) reads_closed: bool,
     /// The peer's FIN has come, and all before it.
@@ -230,6 +232,7 @@ impl Connection {
             syn_timeouts: 0,
             syn_sent_at: now,
             reset_due: None,
+            train: None,
             reads_closed: false,
             fin_received: false,
             write_blocked: false,
@@ -251,8 +254,9 @@ impl Connection {
         frame: CompletedFrame,
         retained: u64,
     ) {
-        self.send.complete(pool, frame, retained);
-        self.offer_room(now, pool);
+        if self.send.complete(pool, frame, retained) {
+            self.offer_room(now, pool);
+        }
     }
 
     /// Whether a completion may have let somebody go on: the application, or a segment that has to be sent again and was with
@@ -408,6 +412,7 @@ impl Connection {
 
     /// Goes to another state. All changes of state come through here.
     pub(super) fn set_state(&mut self, now: Instant, to: State) {
+        self.end_train();
         let from = core::mem::replace(&mut self.state, to);
         if from != to {
             self.trace(now, || trace::Kind::State { from, to });

@@ -149,9 +149,10 @@ impl DeliveryRate {
         self.app_limited_until = Some(self.present.delivered + in_flight as u64);
     }
 
-    /// A segment was delivered, as the ACK at `now` tells (draft-ietf-ccwg-bbr §4.1.2.3). `entry` is as it was sent last.
-    pub fn on_delivered(&mut self, now: Instant, entry: &Entry) {
-        self.present.delivered += entry.sequence_len() as u64;
+    /// Segments were delivered, of `len` sequence numbers together, as the ACK at `now` tells (draft-ietf-ccwg-bbr §4.1.2.3).
+    /// `entry` is the one that was sent last, as it was then.
+    pub fn on_delivered(&mut self, now: Instant, entry: &Entry, len: usize) {
+        self.present.delivered += len as u64;
         self.present.delivered_at = now;
         let &Entry { order, sent_at, stamp, transmissions, .. } = entry;
         if self.latest.is_none_or(|latest| latest.order < order) {
@@ -237,7 +238,7 @@ mod tests {
             let now = Instant::from_millis(ms);
             self.una += (segments * MSS) as u64;
             let Self { pool, queue, rate, una, .. } = self;
-            queue.acknowledge(pool, *una, |entry| rate.on_delivered(now, entry));
+            queue.acknowledge(pool, *una, |entry, len| rate.on_delivered(now, entry, len));
             rate.on_ack(now, Some(Duration::from_millis(min_rtt)))
         }
     }

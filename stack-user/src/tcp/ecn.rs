@@ -112,6 +112,11 @@ impl EcnState {
         if self.echo { Flags::ECE } else { Flags::default() }
     }
 
+    /// Whether the next segment has a flag to carry that those after it have not, or might not.
+    pub(super) fn has_news(&self) -> bool {
+        self.cwr_due
+    }
+
     /// New data goes out: its codepoint and its flags. Nothing else may be marked: neither what is retransmitted, nor SYN,
     /// nor what has no data (RFC 3168 §6.1.1, §6.1.4 and §6.1.5).
     pub(super) fn on_new_data(&mut self) -> (Ecn, Flags) {

@@ -226,6 +226,8 @@ impl Connection {
             syn_transmissions: _,
             syn_timeouts: _,
             syn_sent_at: _,
+            // Of one point in time.
+            train: _,
             // Over when the connection may rest.
             challenges: _,
             // Said for each segment.
@@ -334,6 +336,7 @@ impl Idle {
             syn_timeouts: 0,
             syn_sent_at: Instant::ZERO,
             reset_due: None,
+            train: None,
             reads_closed: false,
             fin_received: false,
             write_blocked: false,

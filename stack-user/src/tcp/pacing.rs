@@ -149,6 +149,17 @@ impl Connection {
         wait.is_none()
     }
 
+    /// How many segments may be sent now, without a look at the time between them.
+    pub(super) fn paced_segments(&self, mss: usize) -> usize {
+        if self.pacer.held_until.is_some() {
+            return 0;
+        }
+        match self.pacing_rate() {
+            Some(rate) => (rate.burst(mss).saturating_sub(self.pacer.level) / mss.max(1) as u64) as usize,
+            None => usize::MAX,
+        }
+    }
+
     /// Data was sent, whether it had to be or was allowed to be.
     pub(super) fn pace(&mut self, bytes: usize) {
         if self.config.pacing {

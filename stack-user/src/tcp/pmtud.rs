@@ -135,6 +135,11 @@ impl Pmtud {
         self.mtu
     }
 
+    /// Whether the next segment may be a probe, as far as the search is concerned.
+    pub(super) fn wants_probe(&self) -> bool {
+        matches!(self.phase, Search::Searching) && self.probe.is_none() && self.arrived > 0
+    }
+
     /// The size to probe with next, if it is time to. `max` is MAX_PLPMTU: what our link and the peer take.
     fn next_probe(&mut self, now: Instant, max: usize) -> Option<usize> {
         if let Search::Complete(Some(raise_at)) = self.phase

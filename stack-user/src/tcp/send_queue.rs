@@ -1,14 +1,18 @@
 //! What the application has written and the peer has not acknowledged: each entry is one segment in the frame that it
 //! is sent from, and sent again. A segment that is longer than a chunk lies in several.
 
+mod acknowledge;
 mod cut;
 
 use std::{collections::VecDeque, ops::Range};
+
+pub use acknowledge::Acknowledged;
 
 use super::delivery_rate::Stamp;
 use crate::{
     frame::{CompletedFrame, FramePool, FreeFrame, TxFrame},
     time::Instant,
+    wire::checksum::Sum,
 };
 
 /// Chunks that writing leaves in the pool, so that ACKs can be sent and frames received whatever applications write.
@@ -61,6 +65,8 @@ pub struct Entry {
     pub order: u64,
     /// What is remembered of its last transmission to know how fast the network delivers.
     pub stamp: Stamp,
+    /// The sum of the payload, if it is known: taken as it was copied here.
+    pub sum: Option<Sum>,
     /// Of a sacked entry: all entries from here to that stream offset are sacked, and perhaps more.
     run_end: u64,
     slot: Slot,
@@ -103,21 +109,6 @@ pub struct Layout {
     pub payload_at: usize,
     /// The largest payload.
     pub mss: usize,
-}
-
-/// What an acknowledgement took from the queue.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Acknowledged {
-    /// Entries that are acknowledged as a whole.
-    pub entries: usize,
-    /// When the latest of them was sent; `None` if one was sent more than once (Karn's algorithm) or all were sacked.
-    pub sent_at: Option<Instant>,
-    /// Sequence numbers that were not sacked before.
-    pub delivered: usize,
-    /// FIN is acknowledged.
-    pub fin: bool,
-    /// Sequence numbers of those that were sent more than once.
-    pub repaired: usize,
 }
 
 impl Entry {
@@ -166,6 +157,13 @@ impl SendQueue {
     /// The first entry that was never sent.
     pub fn unsent(&self) -> Option<&Entry> {
         self.entries.get(self.next)
+    }
+
+    /// How many entries with `len` bytes of payload come first among those that were never sent; the last of all entries is none of
+    /// them, since more may be written to it.
+    pub fn full_unsent(&self, len: usize) -> usize {
+        let behind = self.entries.len().saturating_sub(self.next + 1);
+        self.entries.range(self.next..self.next + behind).take_while(|entry| entry.len == len).count()
     }
 
     /// Bytes that were never sent.
@@ -284,10 +282,13 @@ impl SendQueue {
             if !has_room {
                 break;
             }
-            let Some(Entry { len, slot: Slot::Home(frame), .. }) = self.entries.back_mut() else { break };
+            let Some(Entry { len, sum, slot: Slot::Home(frame), .. }) = self.entries.back_mut() else {
+                break;
+            };
             let wanted = rest.len().min(layout.mss - *len);
             // What the present chunks take; then another is asked for.
-            let n = pool.tx_write(frame, layout.payload_at + *len, &rest[..wanted]);
+            let (n, more) = pool.tx_write_summed(frame, layout.payload_at + *len, &rest[..wanted]);
+            *sum = sum.map(|sum| sum.add_at(*len, more));
             *len += n;
             done += n;
             self.bytes += n;
@@ -308,7 +309,8 @@ impl SendQueue {
         debug_assert!(!self.fin && len > 0, "nothing follows FIN, and nothing is no segment");
         self.push(Slot::Home(frame), 1);
         if let Some(entry) = self.entries.back_mut() {
-            entry.len = len;
+            // Somebody else has put it there.
+            (entry.len, entry.sum) = (len, None);
         }
         self.bytes += len;
         self.end += len as u64;
@@ -360,6 +362,7 @@ impl SendQueue {
             sent_at: Instant::ZERO,
             order: 0,
             stamp: Stamp::default(),
+            sum: Some(Sum::new()),
             run_end: 0,
             slot,
         });
@@ -409,12 +412,18 @@ impl SendQueue {
     }
 
     /// The NIC is done with the frame of the entry that starts at `start`. If the entry is acknowledged, the frame goes
-    /// to the pool.
-    pub fn complete<P: FramePool>(&mut self, pool: &mut P, frame: CompletedFrame, start: u64) {
+    /// to the pool. Returns whether it did.
+    pub fn complete<P: FramePool>(&mut self, pool: &mut P, frame: CompletedFrame, start: u64) -> bool {
         let entry = self.find(start).and_then(|index| self.entries.get_mut(index));
         match entry {
-            Some(entry) if matches!(entry.slot, Slot::Away) => entry.slot = Slot::Home(frame.into_tx(0)),
-            _ => pool.release_completed(frame),
+            Some(entry) if matches!(entry.slot, Slot::Away) => {
+                entry.slot = Slot::Home(frame.into_tx(0));
+                false
+            }
+            _ => {
+                pool.release_completed(frame);
+                true
+            }
         }
     }
 
@@ -460,48 +469,6 @@ impl SendQueue {
             entry.run_end = joined;
         }
         next
-    }
-
-    /// Everything before `una` is acknowledged; `delivered` is told of each entry that was not sacked before.
-    pub fn acknowledge<P: FramePool>(
-        &mut self,
-        pool: &mut P,
-        una: u64,
-        mut delivered: impl FnMut(&Entry),
-    ) -> Acknowledged {
-        let mut acked = Acknowledged::default();
-        while self.next > 0 && self.entries.front().is_some_and(|entry| entry.end() <= una) {
-            if let Some(entry) = self.entries.front().filter(|entry| entry.mark != Mark::Sacked) {
-                acked.delivered += entry.sequence_len();
-                delivered(entry);
-            }
-            self.set_mark_for_removal(&mut acked);
-            let Some(entry) = self.entries.pop_front() else { break };
-            self.next -= 1;
-            self.sent -= entry.sequence_len();
-            self.bytes -= entry.len;
-            self.chunks -= usize::from(entry.chunks);
-            acked.fin |= entry.fin;
-            acked.entries += 1;
-            if let Slot::Home(frame) = entry.slot {
-                pool.release_tx(frame);
-            }
-        }
-        if acked.repaired > 0 {
-            acked.sent_at = None;
-        }
-        acked
-    }
-
-    fn set_mark_for_removal(&mut self, acked: &mut Acknowledged) {
-        let Some(entry) = self.entries.front() else { return };
-        if entry.transmissions > 1 {
-            acked.repaired += entry.sequence_len();
-        }
-        if entry.mark != Mark::Sacked && entry.transmissions == 1 {
-            acked.sent_at = acked.sent_at.max(Some(entry.sent_at));
-        }
-        self.set_mark(0, Mark::InFlight);
     }
 
     /// Gives all frames that are here back.

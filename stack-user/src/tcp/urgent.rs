@@ -42,6 +42,7 @@ impl Connection {
     ) -> Result<usize, WriteError> {
         let written = self.write(now, pool, data)?;
         if written > 0 {
+            self.end_train();
             self.urgent.sent = self.snd.una_offset + self.send.bytes() as u64;
         }
         Ok(written)
@@ -58,6 +59,11 @@ impl Connection {
             self.urgent.received = end;
             self.events.push(Event::Urgent);
         }
+    }
+
+    /// Whether what is sent next may lie before the end of urgent data.
+    pub(super) fn has_urgent_data(&self) -> bool {
+        self.urgent.sent > self.snd.una_offset
     }
 
     /// Marks a segment behind whose start urgent data ends.

@@ -24,8 +24,13 @@ impl Sum {
             }
             (source, destination) => Self::new().bytes(&ipv6_octets(source)).bytes(&ipv6_octets(destination)),
         };
+        sum.length_and_protocol(length, protocol)
+    }
+
+    /// Adds the part of a pseudo-header that is not the addresses.
+    pub fn length_and_protocol(self, length: usize, protocol: u8) -> Self {
         let length = (length as u32).to_be_bytes();
-        sum.word(u64::from(u16::from(protocol).to_be()) + u64::from(u32::from_ne_bytes(length)))
+        self.word(u64::from(u16::from(protocol).to_be()) + u64::from(u32::from_ne_bytes(length)))
     }
 
     /// Adds bytes; an odd last one counts as if a zero followed.
@@ -62,11 +67,27 @@ impl Sum {
     /// Adds bytes that start at this offset of the whole. At an odd one, each counts in the other half of its word, and so
     /// does their sum (RFC 1071 §2 (B)).
     pub fn bytes_at(self, offset: usize, bytes: &[u8]) -> Self {
-        if offset.is_multiple_of(2) {
-            return self.bytes(bytes);
+        self.add_at(offset, Self::new().bytes(bytes))
+    }
+
+    /// Adds the sum of what starts at this offset of the whole, likewise.
+    #[must_use]
+    pub fn add_at(self, offset: usize, other: Self) -> Self {
+        match offset.is_multiple_of(2) {
+            true => self.word(other.0),
+            false => self.word(u64::from(other.folded().swap_bytes())),
         }
-        let sum = Self::new().bytes(bytes).folded();
-        self.word(u64::from(sum.swap_bytes()))
+    }
+
+    /// Copies bytes, as many as there is room for, and sums them on the way: that takes hardly longer than to copy them.
+    pub fn of_copy(from: &[u8], to: &mut [u8]) -> Self {
+        let n = from.len().min(to.len());
+        let (from, to) = (&from[..n], &mut to[..n]);
+        if n < LONG {
+            to.copy_from_slice(from);
+            return Self::new().short(from);
+        }
+        Self(long_copy(from, to))
     }
 
     /// The checksum: the complement of the sum, folded to 16 bits. Zero over data that carries a right one.
@@ -101,6 +122,23 @@ fn long(bytes: &[u8]) -> u64 {
             *sum += u64::from(u32::from_ne_bytes(*word));
         }
     }
+    Sum(sums.iter().sum()).short(rest).0
+}
+
+/// The same, and copies them to where there is as much room.
+#[multiversion::multiversion(targets("x86_64+avx2"))]
+fn long_copy(from: &[u8], to: &mut [u8]) -> u64 {
+    let mut sums = [0u64; 16];
+    let (blocks, rest) = from.as_chunks::<64>();
+    let (rooms, rest_room) = to.as_chunks_mut::<64>();
+    for (block, room) in blocks.iter().zip(rooms) {
+        *room = *block;
+        let (words, _) = block.as_chunks::<4>();
+        for (sum, word) in sums.iter_mut().zip(words) {
+            *sum += u64::from(u32::from_ne_bytes(*word));
+        }
+    }
+    rest_room.copy_from_slice(rest);
     Sum(sums.iter().sum()).short(rest).0
 }
 
@@ -149,6 +187,14 @@ mod tests {
         #[test]
         fn agrees_with_the_naive_sum(bytes in proptest::collection::vec(any::<u8>(), 0..3000)) {
             prop_assert_eq!(checksum(&bytes), naive(&bytes));
+        }
+
+        #[test]
+        fn a_copy_is_one_and_has_the_same_sum(bytes in proptest::collection::vec(any::<u8>(), 0..3000), room in 0usize..3000) {
+            let mut copy = vec![0; room];
+            let n = room.min(bytes.len());
+            prop_assert_eq!(Sum::of_copy(&bytes, &mut copy).finish(), naive(&bytes[..n]));
+            prop_assert_eq!(&copy[..n], &bytes[..n]);
         }
 
         #[test]

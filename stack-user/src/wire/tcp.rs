@@ -70,6 +70,13 @@ impl Header {
         fixed[18..20].copy_from_slice(&self.urgent.to_be_bytes());
     }
 
+    /// Puts another sequence number into a header that [`emit`](Self::emit) wrote.
+    pub fn set_seq(bytes: &mut [u8], seq: u32) {
+        if let Some(field) = bytes.get_mut(4..8) {
+            field.copy_from_slice(&seq.to_be_bytes());
+        }
+    }
+
     /// Puts the checksum into a header that [`emit`](Self::emit) wrote.
     pub fn set_checksum(bytes: &mut [u8], checksum: u16) {
         if let Some(field) = bytes.get_mut(16..18) {

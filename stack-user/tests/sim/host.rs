@@ -97,7 +97,7 @@ pub(crate) struct Host {
     pub(crate) overruns: u64,
     /// Empty chunks that the NIC holds.
     fill: Vec<FreeFrame>,
-    received: VecDeque<RxFrame>,
+    received: Vec<RxFrame>,
     interrupt_at: Option<Instant>,
     /// Frames that the NIC will read, and when; those that it will give back, and when.
     sending: VecDeque<(Instant, TxFrame)>,
@@ -119,7 +119,7 @@ impl Host {
             stalled_until: None,
             overruns: 0,
             fill: Vec::new(),
-            received: VecDeque::new(),
+            received: Vec::new(),
             interrupt_at: None,
             sending: VecDeque::new(),
             sent: VecDeque::new(),
@@ -165,7 +165,7 @@ impl Host {
         // Its empty chunks are those that the pool hands out next.
         self.fill.drain(self.fill.len() - chunks..).for_each(|free| pool.release(free));
         let frame = pool.receive_whole(bytes).expect("as many chunks");
-        self.received.push_back(frame);
+        self.received.push(frame);
         if self.interrupt_at.is_none() {
             self.interrupt_at = Some(now + self.make.nic.interrupt_delay);
         }
@@ -180,10 +180,10 @@ impl Host {
         self.reap(now, local);
         if self.interrupt_at.is_some_and(|at| at <= now) {
             self.interrupt_at = None;
-            while let Some(frame) = self.received.pop_front() {
-                self.referee.received(now, &self.stack.pool().rx_gather(&frame));
-                self.stack.handle_frame(local, frame);
+            for frame in &self.received {
+                self.referee.received(now, &self.stack.pool().rx_gather(frame));
             }
+            self.stack.handle_burst(local, &mut self.received);
         }
         self.stack.handle_timeout(local);
         self.listen(local);

@@ -13,6 +13,7 @@ mod neighbours;
 mod rules;
 mod shards;
 mod time_wait;
+mod trains;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -69,8 +70,8 @@ impl Link {
             let sent_by_b = sent(&mut self.b, self.now);
             self.now += Duration::from_millis(1);
             if self.is_up {
-                sent_by_a.iter().for_each(|bytes| receive(&mut self.b, self.now, bytes));
-                sent_by_b.iter().for_each(|bytes| receive(&mut self.a, self.now, bytes));
+                receive_all(&mut self.b, self.now, &sent_by_a);
+                receive_all(&mut self.a, self.now, &sent_by_b);
             }
             self.seen.extend(sent_by_a.into_iter().map(|bytes| ('a', bytes)));
             self.seen.extend(sent_by_b.into_iter().map(|bytes| ('b', bytes)));
@@ -123,6 +124,14 @@ fn sent(stack: &mut Stack<Umem>, now: Instant) -> Vec<Vec<u8>> {
 fn receive(stack: &mut Stack<Umem>, now: Instant, bytes: &[u8]) {
     let frame = stack.pool_mut().receive_whole(bytes).expect("chunks to receive into");
     stack.handle_frame(now, frame);
+}
+
+/// Frames that come in one burst.
+fn receive_all(stack: &mut Stack<Umem>, now: Instant, frames: &[Vec<u8>]) {
+    let pool = stack.pool_mut();
+    let mut frames =
+        frames.iter().map(|bytes| pool.receive_whole(bytes).expect("chunks to receive into")).collect();
+    stack.handle_burst(now, &mut frames);
 }
 
 /// A segment from B to A that belongs to no connection: an ACK of nothing.

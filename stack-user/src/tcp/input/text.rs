@@ -115,14 +115,51 @@ impl Connection {
         }
         self.reassembly.advance(self.rcv.nxt_offset);
         self.events.push(Event::Readable);
-        let unacknowledged = self.rcv.nxt - self.rcv.last_ack_sent;
-        match self.acks.on_data(unacknowledged, self.largest_payload) {
+        if filled_gap {
             // A sender that repairs a loss waits for news of the gap (RFC 5681 §4.2).
-            _ if filled_gap => self.acks.require(),
-            Urgency::Delayed => self.timers.set_if_earlier(Timer::DelayedAck, now + ack::DELAY),
-            Urgency::Immediate => {}
+            self.acks.require();
         }
+        self.acknowledge_soon(now);
         Ok(())
+    }
+
+    fn acknowledge_soon(&mut self, now: Instant) {
+        let unacknowledged = self.rcv.nxt - self.rcv.last_ack_sent;
+        if self.acks.on_data(unacknowledged, self.largest_payload) == Urgency::Delayed {
+            self.timers.set_if_earlier(Timer::DelayedAck, now + ack::DELAY);
+        }
+    }
+
+    /// Whether the next segments may be taken in by [`handle_followers`](Self::handle_followers): the number that is expected,
+    /// and how many bytes the window takes from there. `None` while data has to be looked at more closely.
+    pub fn takes_followers(&self) -> Option<(SeqNumber, usize)> {
+        let is_simple = self.state.may_receive() && !self.reads_closed && !self.fin_received && self.may_copy;
+        let has_all = self.reassembly.is_empty() && self.reassembly.fin().is_none();
+        (is_simple && has_all).then(|| (self.rcv.nxt, self.rcv.wnd()))
+    }
+
+    /// Takes in the payloads of segments that follow the one that was handled last, by
+    /// [`handle_segment`](Self::handle_segment), and at the same time: the first begins where [`takes_followers`](Self::takes_followers) says, each of
+    /// the others where the one before ends, and all end where the window does at the latest. None is empty, and in everything but numbers and
+    /// PSH they say what that segment said. So there is nothing new in them but the data (RFC 9293 §3.10.7.4, seventh step).
+    pub fn handle_followers<P: FramePool>(
+        &mut self,
+        now: Instant,
+        pool: &mut P,
+        payloads: impl Iterator<Item = RxFrame>,
+    ) {
+        self.end_train();
+        for payload in payloads {
+            self.counts.segments_received += 1;
+            self.largest_payload = self.largest_payload.max(payload.len());
+            // Each is the newest word on the window, though it is the same (§3.10.7.4, fifth step).
+            self.snd.wl1 = self.rcv.nxt;
+            self.queue_pieces(pool, payload);
+            self.acknowledge_soon(now);
+        }
+        self.reassembly.advance(self.rcv.nxt_offset);
+        self.events.push(Event::Readable);
+        self.measure_as_receiver(now, None);
     }
 
     /// A long frame is queued as frames of one chunk each.

@@ -204,6 +204,25 @@ impl Connection {
         frame.map(|frame| frame.into_tx())
     }
 
+    /// Writes the header in front of the payload that is in the frame, and whose sum is known.
+    pub(super) fn build_summed<P: FramePool>(
+        &self,
+        pool: &mut P,
+        mut frame: TxFrame,
+        segment: &Segment,
+        payload_len: usize,
+        sum: Sum,
+    ) -> TxFrame {
+        let room = self.config.header_room;
+        let buffer = pool.tx_buffer(&mut frame).get_mut(room..).unwrap_or_default();
+        let len = segment.emit_unsummed(payload_len, buffer);
+        let header = buffer.get(..len - payload_len).unwrap_or_default();
+        let pseudo = Sum::pseudo_header(self.local.ip(), self.remote.ip(), protocol::TCP, len);
+        Header::set_checksum(buffer, pseudo.bytes(header).add_at(0, sum).finish());
+        frame.set_len(room + len);
+        frame
+    }
+
     /// Writes the header in front of the payload that is in the frame.
     pub(super) fn build<P: FramePool>(
         &self,

@@ -1,6 +1,9 @@
 //! Segments out: which is next, and how it is built.
 
 mod build;
+mod train;
+
+pub(super) use train::Train;
 
 use super::{
     Connection,
@@ -52,7 +55,8 @@ impl Connection {
     ///
     /// The order: RST, SYN, what was lost, what is new, and an ACK alone if none of these carried it.
     pub fn poll_transmit<P: FramePool>(&mut self, now: Instant, pool: &mut P) -> Option<Transmit> {
-        let Some(transmit) = self.next_segment(now, pool) else {
+        let next = self.transmit_of_train(now, pool).or_else(|| self.next_segment(now, pool));
+        let Some(transmit) = next else {
             self.mark_app_limited();
             return None;
         };
@@ -146,7 +150,7 @@ impl Connection {
         if self.send.get(index)?.len > self.layout().mss {
             self.cut_lost(now, pool, index)?;
             // The peer may have acknowledged the front of what was one segment.
-            if self.send.acknowledge(pool, self.snd.una_offset, |_| {}).entries > 0 {
+            if self.send.acknowledge(pool, self.snd.una_offset, |_, _| {}).entries > 0 {
                 return self.retransmit(now, pool);
             }
         }
@@ -219,7 +223,11 @@ impl Connection {
             self.timers.set_if_earlier(Timer::FrameRetry, now + FRAME_RETRY);
             return None;
         }
-        self.transmit_entry(now, pool, index, None)
+        let transmit = self.transmit_entry(now, pool, index, None)?;
+        if gate == Gate::Windows && len == layout.mss {
+            self.begin_train(now, pool, &transmit, layout);
+        }
+        Some(transmit)
     }
 
     /// Whether `len` more bytes may be on their way (RFC 9937 §3). One segment always may.
@@ -275,7 +283,7 @@ impl Connection {
         reason: Option<RetransmitReason>,
     ) -> Option<Transmit> {
         let entry = self.send.get(index).filter(|entry| entry.is_home())?;
-        let (start, end, len, fin) = (entry.start, entry.end(), entry.len, entry.fin);
+        let (start, end, len, fin, sum) = (entry.start, entry.end(), entry.len, entry.fin, entry.sum);
         let again = entry.transmissions > 0;
         let repairs = matches!(reason, Some(RetransmitReason::Timeout | RetransmitReason::Lost));
         let asks_for_window = repairs && end > self.window_end();
@@ -318,7 +326,10 @@ impl Connection {
             flags = flags.with(Flags::PSH);
         }
         let segment = self.segment(now, self.snd.seq(start), flags, false);
-        let frame = self.build(pool, frame, &segment, len);
+        let frame = match sum {
+            Some(sum) => self.build_summed(pool, frame, &segment, len, sum),
+            None => self.build(pool, frame, &segment, len),
+        };
         Some(Transmit { frame, retained, ecn })
     }
 }

@@ -192,7 +192,7 @@ impl Recovery {
         pool: &mut P,
         una: u64,
     ) -> Acknowledged {
-        let acked = queue.acknowledge(pool, una, |entry| self.on_delivered(entry));
+        let acked = queue.acknowledge(pool, una, |entry, len| self.on_delivered(entry, len));
         self.ack.advanced = true;
         let recovering = self.phase == Phase::FastRecovery;
         self.ack.delivered += self.newreno.on_ack(acked.delivered, acked.entries, recovering);
@@ -203,7 +203,7 @@ impl Recovery {
     pub fn on_sack(&mut self, queue: &mut SendQueue, block: Range<u64>) -> bool {
         let before = queue.sacked();
         let mut scoreboard = core::mem::take(&mut self.scoreboard);
-        scoreboard.sack(queue, block, |entry| self.on_delivered(entry));
+        scoreboard.sack(queue, block, |entry| self.on_delivered(entry, entry.sequence_len()));
         self.scoreboard = scoreboard;
         self.ack.has_sack = true;
         let news = queue.sacked() - before;
@@ -211,10 +211,10 @@ impl Recovery {
         news > 0
     }
 
-    fn on_delivered(&mut self, entry: &Entry) {
+    fn on_delivered(&mut self, entry: &Entry, len: usize) {
         let Progress { now, answered_at, min_rtt, .. } = self.ack;
         self.rack.on_delivered(now, entry, answered_at, min_rtt);
-        self.rate.on_delivered(now, entry);
+        self.rate.on_delivered(now, entry, len);
         let sent_once = entry.transmissions == 1;
         self.ack.original_delivered |= sent_once && entry.order <= self.timeout_order;
         self.ack.new_delivered |= sent_once && entry.order > self.timeout_order;

@@ -55,9 +55,11 @@ impl SendQueue {
             len,
             fin: false,
             chunks: chunks[0],
+            sum: None,
             slot: Slot::Home(head),
             ..*entry
         };
+        entry.sum = None;
         entry.start += len as u64;
         entry.len = rest;
         entry.chunks = chunks[1];
@@ -93,6 +95,7 @@ impl SendQueue {
             [first.chunks, second.chunks] = chunks;
             self.chunks = self.chunks + usize::from(chunks[0] + chunks[1]) - usize::from(before);
             first.len += n;
+            (first.sum, second.sum) = (None, None);
             second.start += n as u64;
             second.len = rest;
             if second.sequence_len() == 0
@@ -197,7 +200,7 @@ mod tests {
         queue.complete(&mut pool, frame.into_completed(), 0);
         assert_eq!(payload(&queue, &pool, JUMBO), data);
         let frame = queue.take_for_transmission(0, Instant::ZERO, Transmission::default()).expect("again");
-        queue.acknowledge(&mut pool, 8948, |_| {});
+        queue.acknowledge(&mut pool, 8948, |_, _| {});
         assert_eq!((queue.chunks, pool.available()), (0, 61), "the NIC still has it");
         queue.complete(&mut pool, frame.into_completed(), 0);
         assert_eq!(pool.available(), 64);

@@ -1,0 +1,225 @@
+//! Segments that follow each other: sent together, and taken in together, they are what they would be one by one.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::{net::neighbour::Evidence, rng::Rng, wire::tcp::Header};
+
+/// A link with frames enough for a train, and a connection from a to b: its two ends.
+fn connected() -> (Link, TcpId, TcpId) {
+    let mut link = Link::new();
+    (link.a, link.b) = (roomy(1), roomy(2));
+    claim(&mut link.a, link.now, A);
+    claim(&mut link.b, link.now, B);
+    link.run(Duration::from_millis(400));
+    let listener = link.b.tcp_listen(link.now, to(B, 80), 5).expect("a listener");
+    let (from, _) = link.a.tcp_connect(link.now, to(B, 80)).expect("a connection");
+    link.run(Duration::from_millis(10));
+    let (to, _) = link.b.tcp_accept(link.now, listener).expect("a connection");
+    link.a.tcp_set_nodelay(from, true);
+    // Until a window of some size is open, and the path's MTU is known.
+    for _ in 0..40 {
+        let _ = link.a.tcp_write(link.now, from, &[7; 40_000]);
+        link.run(Duration::from_millis(5));
+        while link.b.tcp_read(link.now, to, &mut [0; 40_000]).is_ok() {}
+    }
+    link.run(Duration::from_secs(2));
+    while link.b.tcp_read(link.now, to, &mut [0; 40_000]).is_ok() {}
+    (link, from, to)
+}
+
+fn roomy(number: u8) -> Stack<Umem> {
+    let umem = Umem::on_heap(1024).expect("memory");
+    let mac = MacAddr([2, 0, 0, 0, 0, number]);
+    Stack::new(Instant::from_millis(1_000), mac, None, umem, Rng::from_seed(number.into()))
+}
+
+fn content(len: usize) -> Vec<u8> {
+    (0..len).map(|at| (at ^ at >> 8) as u8).collect()
+}
+
+/// A frame's segment, its payload, and where the frame goes. The sums of both headers are right.
+fn parsed(frame: &[u8]) -> (MacAddr, Segment, &[u8]) {
+    let (ethernet, ip) = ethernet::Header::parse(frame).expect("Ethernet");
+    let (header, range) = ipv4::Header::parse(&frame[ip..]).expect("IPv4");
+    let bytes = &frame[ip..][range];
+    let parsed = Segment::parse(header.source.into(), header.destination.into(), bytes);
+    let (segment, payload) = parsed.expect("a segment");
+    (ethernet.destination, segment, &bytes[payload..])
+}
+
+#[test]
+fn a_train_has_numbers_sums_and_bytes_of_segments_and_ends_with_psh() {
+    let (mut link, from, _) = connected();
+    let data = content(30 * 1448 + 100);
+    assert_eq!(link.a.tcp_write(link.now, from, &data), Ok(data.len()));
+    let next = link.a.tcp(from).expect("it").send_unacknowledged();
+    let frames = sent(&mut link.a, link.now);
+    assert_eq!(frames.len(), 31);
+    let mut at = 0;
+    for (index, frame) in frames.iter().enumerate() {
+        let (to, segment, payload) = parsed(frame);
+        assert_eq!((to, segment.seq), (link.b.mac(), next + at), "segment {index}");
+        assert_eq!(payload, &data[at..at + payload.len()]);
+        assert_eq!(segment.flags.contains(Flags::PSH), index == 30, "segment {index}");
+        assert!(segment.options.timestamps.is_some());
+        at += payload.len();
+    }
+    assert_eq!(at, data.len());
+}
+
+/// RFC 9293 §3.10.7.4, RFC 5681 §3.1: neither the peer's window nor the congestion window is overrun.
+#[test]
+fn a_train_is_no_longer_than_the_windows_allow_rfc5681_3_1() {
+    let (mut link, from, _) = connected();
+    while link.a.tcp_write(link.now, from, &[0; 100_000]).is_ok() {}
+    let frames = sent(&mut link.a, link.now).len();
+    let info = link.a.tcp(from).expect("it").info();
+    assert!(info.in_flight <= info.cwnd.min(info.send_window), "{info:?}");
+    assert!(info.in_flight + info.mss > info.cwnd.min(info.send_window), "{info:?}");
+    assert_eq!(frames, info.in_flight / info.mss);
+}
+
+#[test]
+fn what_happens_in_the_middle_of_a_train_counts_for_the_rest_of_it() {
+    let (mut link, from, _) = connected();
+    assert_eq!(link.a.tcp_write(link.now, from, &[0; 20 * 1448]), Ok(20 * 1448));
+    let take = |link: &mut Link| {
+        let frame = link.a.poll_transmit(link.now).expect("a segment");
+        let bytes = link.a.pool().tx_gather(&frame).to_vec();
+        link.a.handle_completion(link.now, frame.into_completed());
+        bytes
+    };
+    for _ in 0..8 {
+        assert_eq!(parsed(&take(&mut link)).0, link.b.mac());
+    }
+    // The neighbour has another card, from now on.
+    let other = MacAddr([2, 0, 0, 0, 0, 9]);
+    let Stack { neighbours, .. } = &mut link.a;
+    neighbours.learn(link.now, B.into(), other, Evidence::Request);
+    assert_eq!(parsed(&take(&mut link)).0, other);
+    link.a.tcp_set_dscp(from, 10);
+    assert_eq!(take(&mut link)[ethernet::LEN + 1] >> 2, 10);
+    assert_eq!(take(&mut link)[ethernet::LEN + 1] >> 2, 10);
+    link.a.tcp_abort(link.now, from);
+    assert!(parsed(&take(&mut link)).1.rst());
+    assert!(link.a.poll_transmit(link.now).is_none());
+}
+
+/// What a wire and an attacker do to a burst.
+#[derive(Clone, Debug)]
+enum Change {
+    Lose(usize),
+    Repeat(usize),
+    Swap(usize),
+    Flip(usize, usize),
+    Cut(usize, usize),
+    /// A bit of the segment's flags, with a right checksum.
+    Flag(usize, u8),
+    /// The acknowledgement number or the window, likewise.
+    Say(usize, u8),
+}
+
+fn change() -> impl Strategy<Value = Change> {
+    let at = 0usize..24;
+    prop_oneof![
+        at.clone().prop_map(Change::Lose),
+        at.clone().prop_map(Change::Repeat),
+        at.clone().prop_map(Change::Swap),
+        (at.clone(), 0usize..1514).prop_map(|(at, bit)| Change::Flip(at, bit)),
+        (at.clone(), 0usize..1514).prop_map(|(at, len)| Change::Cut(at, len)),
+        (at.clone(), 0u8..8).prop_map(|(at, bit)| Change::Flag(at, bit)),
+        (at, 8u8..16).prop_map(|(at, byte)| Change::Say(at, byte)),
+    ]
+}
+
+fn apply(frames: &mut Vec<Vec<u8>>, change: &Change) {
+    if frames.is_empty() {
+        return;
+    }
+    let n = frames.len();
+    let tcp = ethernet::LEN + ipv4::LEN;
+    let sum_again = |frame: &mut Vec<u8>| {
+        let Some(segment) = frame.get_mut(tcp..).filter(|segment| segment.len() >= Header::LEN) else {
+            return;
+        };
+        Header::set_checksum(segment, 0);
+        let pseudo =
+            crate::wire::checksum::Sum::pseudo_header(A.into(), B.into(), protocol::TCP, segment.len());
+        let sum = pseudo.bytes(segment).finish();
+        Header::set_checksum(segment, sum);
+    };
+    match *change {
+        Change::Lose(at) => drop(frames.remove(at % n)),
+        Change::Repeat(at) => frames.insert(at % n, frames[at % n].clone()),
+        Change::Swap(at) => frames.swap(at % n, (at + 1) % n),
+        Change::Flip(at, bit) => {
+            if let Some(byte) = frames[at % n].get_mut(bit) {
+                *byte ^= 0x10;
+            }
+        }
+        Change::Cut(at, len) => frames[at % n].truncate(len),
+        Change::Flag(at, bit) => {
+            if let Some(byte) = frames[at % n].get_mut(tcp + 13) {
+                *byte ^= 1 << bit;
+            }
+            sum_again(&mut frames[at % n]);
+        }
+        Change::Say(at, byte) => {
+            if let Some(byte) = frames[at % n].get_mut(tcp + usize::from(byte)) {
+                *byte = byte.wrapping_add(1);
+            }
+            sum_again(&mut frames[at % n]);
+        }
+    }
+}
+
+/// All that can be told of b after it got these frames, and some time to answer.
+fn outcome(frames: &[Vec<u8>], together: bool) -> (Vec<u8>, Vec<(char, Vec<u8>)>, Vec<u64>, usize) {
+    let (mut link, _, to) = connected();
+    link.seen.clear();
+    if together {
+        receive_all(&mut link.b, link.now, frames);
+    } else {
+        frames.iter().for_each(|frame| receive(&mut link.b, link.now, frame));
+    }
+    let mut read = vec![0; 100_000];
+    let n = link.b.tcp_read(link.now, to, &mut read).unwrap_or(0);
+    read.truncate(n);
+    link.is_up = false;
+    link.run(Duration::from_millis(100));
+    link.seen.retain(|&(who, _)| who == 'b');
+    let drops = DropReason::ALL.iter().map(|&reason| link.b.drops().get(reason)).collect();
+    link.b.tcp_abort(link.now, to);
+    link.b.tcp_close(link.now, to);
+    (read, std::mem::take(&mut link.seen), drops, link.b.pool().available())
+}
+
+fn said(frames: &[(char, Vec<u8>)]) -> Vec<Segment> {
+    frames.iter().map(|(_, frame)| parsed(frame).1).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_burst_is_taken_in_as_its_frames_are_one_by_one(
+        len in 1usize..24 * 1448,
+        ends in any::<bool>(),
+        changes in proptest::collection::vec(change(), 0..4),
+    ) {
+        let (mut link, from, _) = connected();
+        let data = content(len);
+        prop_assert_eq!(link.a.tcp_write(link.now, from, &data), Ok(len));
+        if ends {
+            link.a.tcp_shutdown_write(link.now, from);
+        }
+        let mut frames = sent(&mut link.a, link.now);
+        changes.iter().for_each(|change| apply(&mut frames, change));
+        let (together, one_by_one) = (outcome(&frames, true), outcome(&frames, false));
+        prop_assert!(together.0 == one_by_one.0, "{} and {} bytes", together.0.len(), one_by_one.0.len());
+        prop_assert!(together.1 == one_by_one.1, "{:?} and {:?}", said(&together.1), said(&one_by_one.1));
+        prop_assert_eq!((together.2, together.3), (one_by_one.2, one_by_one.3));
+        prop_assert!(!changes.is_empty() || together.0 == data);
+    }
+}
