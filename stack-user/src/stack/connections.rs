@@ -25,6 +25,9 @@ pub(super) struct Connections {
     timers: TimerWheel,
     /// Connections that may have something to send, each once.
     ready: VecDeque<TcpId>,
+    /// Connections that hold an ACK back, each once, and until when: in the order of time, but for those that are configured
+    /// otherwise.
+    held: VecDeque<(Instant, TcpId)>,
     generation: u32,
     /// What those that rest are configured as.
     configs: Configs,
@@ -49,6 +52,8 @@ struct Row {
     generation: u32,
     /// Is in `ready`.
     is_ready: bool,
+    /// Is in `held`.
+    is_held_back: bool,
     /// The application still has its handle: it may ask how the connection ended.
     is_held: bool,
     /// The state that was last told.
@@ -62,6 +67,7 @@ impl Connections {
             demux: Demux::new(rng),
             timers: TimerWheel::new(now),
             ready: VecDeque::new(),
+            held: VecDeque::new(),
             generation: 0,
             configs: Configs::default(),
             resting: 0,
@@ -85,8 +91,15 @@ impl Connections {
         let told = connection.state();
         tracing::info!(target: STORY, "TCP {} → {}: {told}", flow.local, flow.remote);
         let awake = Some(Box::new(connection));
-        let row =
-            self.rows.insert(Row { awake, idle: None, generation, is_ready: false, is_held: true, told });
+        let row = self.rows.insert(Row {
+            awake,
+            idle: None,
+            generation,
+            is_ready: false,
+            is_held_back: false,
+            is_held: true,
+            told,
+        });
         self.states[told as usize] += 1;
         self.unfinished += 1;
         let rows = &self.rows;
@@ -251,6 +264,10 @@ impl Connections {
         }
         let (before, now) = connection.account_memory();
         self.memory = self.memory - before + now;
+        if let Some(until) = connection.held_until().filter(|_| !row.is_held_back) {
+            row.is_held_back = true;
+            self.held.push_back((until, id));
+        }
         let state = connection.state();
         self.states[row.told as usize] -= 1;
         self.states[state as usize] += 1;
@@ -371,7 +388,30 @@ impl Connections {
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        self.timers.poll_timeout()
+        earlier(self.timers.poll_timeout(), self.held.front().map(|&(until, _)| until))
+    }
+
+    /// Puts those in line whose ACK has waited long enough.
+    pub(super) fn release_held(&mut self, now: Instant) {
+        while let Some((_, id)) = self.held.pop_front_if(|(until, _)| *until <= now) {
+            let Some(row) = self.rows.get_mut(id.index()).filter(|row| row.generation == id.generation)
+            else {
+                continue;
+            };
+            row.is_held_back = false;
+            match row.awake.as_ref().and_then(|connection| connection.held_until()) {
+                Some(until) if until > now => {
+                    // That one has gone, and another waits.
+                    row.is_held_back = true;
+                    self.held.push_back((until, id));
+                }
+                Some(_) if !row.is_ready => {
+                    row.is_ready = true;
+                    self.ready.push_back(id);
+                }
+                _ => {}
+            }
+        }
     }
 
     fn row(&self, id: TcpId) -> Option<&Row> {

@@ -154,6 +154,7 @@ impl<P: FramePool> Stack<P> {
         self.handle_fragment_timeout(now);
         self.handle_half_open_timeout(now);
         self.time_waits.handle_timeout(now);
+        self.connections.release_held(now);
         while let Some(id) = self.connections.pop_due(now) {
             let Some(connection) = self.connections.get_mut(id) else { continue };
             connection.handle_timeout(now, &mut self.pool);

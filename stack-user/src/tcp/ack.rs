@@ -10,6 +10,10 @@ use crate::{
 /// for an application's answer, short enough for a peer that waits for each ACK.
 pub const DELAY: Duration = Duration::from_millis(40);
 
+/// Full segments that an ACK is held for at most. Fewer, and who looks often answers every second one; more, and the sender's window
+/// moves in leaps: Linux, which takes bursts in as one, answers after up to 45.
+const HELD_SEGMENTS: usize = 16;
+
 /// Segments at a connection's start that are acknowledged at once: the peer is in slow start, and each ACK opens its
 /// window.
 const QUICK_ACKS: u8 = 16;
@@ -18,6 +22,8 @@ const QUICK_ACKS: u8 = 16;
 #[derive(Debug)]
 pub struct AckState {
     due: bool,
+    /// It may wait until then for more of the same burst.
+    held_until: Option<Instant>,
     quick_left: u8,
 }
 
@@ -32,7 +38,7 @@ pub enum Urgency {
 
 impl Default for AckState {
     fn default() -> Self {
-        Self { due: false, quick_left: QUICK_ACKS }
+        Self { due: false, held_until: None, quick_left: QUICK_ACKS }
     }
 }
 
@@ -44,33 +50,49 @@ impl AckState {
 
     /// Goes on after a rest.
     pub(super) fn resume(quick_left: u8) -> Self {
-        Self { due: false, quick_left }
+        Self { due: false, held_until: None, quick_left }
     }
 
     /// Data came in order; `unacknowledged` bytes have not been acknowledged yet. Every second full segment is
-    /// (RFC 9293 §3.8.6.3, SHLD-19).
-    pub fn on_data(&mut self, unacknowledged: usize, mss: usize) -> Urgency {
+    /// (RFC 9293 §3.8.6.3, SHLD-19), or with the others of a burst whose end comes within `hold`.
+    pub fn on_data(&mut self, now: Instant, unacknowledged: usize, mss: usize, hold: Duration) -> Urgency {
         if self.quick_left > 0 {
             self.quick_left -= 1;
-            self.due = true;
+            self.require();
         }
-        self.due |= unacknowledged >= 2 * mss;
+        if !self.due && unacknowledged >= 2 * mss {
+            self.due = true;
+            self.held_until = (!hold.is_zero()).then(|| now + hold);
+        }
+        if unacknowledged >= HELD_SEGMENTS * mss {
+            self.held_until = None;
+        }
         if self.due { Urgency::Immediate } else { Urgency::Delayed }
     }
 
     /// An ACK has to go now.
     pub fn require(&mut self) {
-        self.due = true;
+        (self.due, self.held_until) = (true, None);
     }
 
     /// Whether an ACK has to go now.
-    pub fn is_due(&self) -> bool {
+    pub fn is_due(&self, now: Instant) -> bool {
+        self.due && self.held_until.is_none_or(|until| until <= now)
+    }
+
+    /// Whether an ACK has to go, now or soon.
+    pub fn is_owed(&self) -> bool {
         self.due
+    }
+
+    /// Until when one that has to go waits for more.
+    pub fn held_until(&self) -> Option<Instant> {
+        self.held_until
     }
 
     /// A segment with the latest ACK goes out.
     pub fn on_sent(&mut self) {
-        self.due = false;
+        (self.due, self.held_until) = (false, None);
     }
 }
 
@@ -151,6 +173,8 @@ impl ChallengeBudget {
 mod tests {
     use super::*;
 
+    const NOW: Instant = Instant::from_millis(1000);
+
     /// RFC 5961 §7, §10: all connections together, and not countable.
     #[test]
     fn challenges_of_all_are_limited_by_a_number_that_varies_rfc5961_7() {
@@ -166,13 +190,37 @@ mod tests {
     fn after_the_quick_ones_every_second_full_segment_is_acknowledged_shld_19() {
         let mut acks = AckState::default();
         for _ in 0..QUICK_ACKS {
-            assert_eq!(acks.on_data(1000, 1000), Urgency::Immediate);
+            assert_eq!(acks.on_data(NOW, 1000, 1000, Duration::ZERO), Urgency::Immediate);
             acks.on_sent();
         }
-        assert_eq!(acks.on_data(1000, 1000), Urgency::Delayed);
-        assert!(!acks.is_due());
-        assert_eq!(acks.on_data(2000, 1000), Urgency::Immediate);
-        assert!(acks.is_due());
+        assert_eq!(acks.on_data(NOW, 1000, 1000, Duration::ZERO), Urgency::Delayed);
+        assert!(!acks.is_due(NOW));
+        assert_eq!(acks.on_data(NOW, 2000, 1000, Duration::ZERO), Urgency::Immediate);
+        assert!(acks.is_due(NOW));
+    }
+
+    #[test]
+    fn one_that_may_wait_for_a_burst_goes_at_its_end_and_after_so_many_segments_and_with_whatever_is_urgent()
+    {
+        let hold = Duration::from_micros(20);
+        let held = || {
+            let mut acks = AckState::resume(0);
+            assert_eq!(acks.on_data(NOW, 1000, 1000, hold), Urgency::Delayed);
+            assert_eq!(acks.on_data(NOW, 2000, 1000, hold), Urgency::Immediate);
+            assert!(acks.is_owed() && !acks.is_due(NOW));
+            acks
+        };
+        let mut acks = held();
+        acks.on_data(NOW + hold / 2, 5000, 1000, hold);
+        assert!(!acks.is_due(NOW + hold / 2) && acks.is_due(NOW + hold), "from the first on");
+        let mut acks = held();
+        acks.on_data(NOW, 16_000, 1000, hold);
+        assert!(acks.is_due(NOW));
+        let mut acks = held();
+        acks.require();
+        assert!(acks.is_due(NOW));
+        acks.on_sent();
+        assert!(!acks.is_owed() && acks.held_until().is_none());
     }
 
     #[test]

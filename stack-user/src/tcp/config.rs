@@ -51,6 +51,9 @@ pub struct Config {
     pub nodelay: bool,
     /// Whether and how a silent peer is asked if it is still there. Default: not (RFC 9293 §3.8.4, MUST-25).
     pub keepalive: Option<KeepAlive>,
+    /// How long the ACK of full segments may wait for the others of a burst, so that one answers them all (of 16 at most). It is for who
+    /// is called again as soon as that: a driver that polls. Default: not at all.
+    pub ack_hold: Duration,
     /// `close` resets the connection, and gives up what has not been sent. Default: false.
     pub zero_linger: bool,
     /// Offer explicit congestion notification, and agree to it (RFC 3168; RFC 9293 §3.8.2, SHLD-8). Default: false, since
@@ -120,6 +123,7 @@ impl Default for Config {
             dscp: 0,
             nodelay: false,
             keepalive: None,
+            ack_hold: Duration::ZERO,
             zero_linger: false,
             ecn: false,
             pacing: true,

@@ -268,6 +268,12 @@ impl Connection {
             || self.timers.is_set(Timer::FrameRetry)
     }
 
+    /// Until when an ACK is held that has to go then: when to call [`poll_transmit`](Self::poll_transmit) again. It is too soon for
+    /// a timer.
+    pub fn held_until(&self) -> Option<Instant> {
+        self.acks.held_until()
+    }
+
     /// When to call [`handle_timeout`](Self::handle_timeout), if ever.
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.timers.next()
@@ -344,7 +350,7 @@ impl Connection {
                 "nobody is given up for whom nothing waits"
             );
             assert!(has_unsent || !self.timers.is_set(Timer::Persist), "a window is probed for something");
-            let owes_ack = self.acks.is_due() || self.rcv.last_ack_sent != self.rcv.nxt;
+            let owes_ack = self.acks.is_owed() || self.rcv.last_ack_sent != self.rcv.nxt;
             assert!(
                 owes_ack || !self.timers.is_set(Timer::DelayedAck),
                 "what waits for its ACK has none yet"

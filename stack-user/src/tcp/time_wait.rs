@@ -111,7 +111,7 @@ impl Connection {
     /// In TIME-WAIT, when there is nothing left to send: what has to be remembered of the connection. After this, it is
     /// closed; what it has received can still be read.
     pub fn retire(&mut self, now: Instant) -> Option<TimeWait> {
-        if self.state != State::TimeWait || self.acks.is_due() {
+        if self.state != State::TimeWait || self.acks.is_owed() {
             return None;
         }
         let window = (self.rcv.wnd() >> self.rcv.window_shift).try_into().unwrap_or(u16::MAX);

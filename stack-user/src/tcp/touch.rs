@@ -17,7 +17,7 @@ impl Connection {
             self.snd.una_offset ^ self.rcv.nxt_offset ^ size(self.snd.wnd),
             size(self.send.bytes()) ^ size(self.send.lost()) ^ size(self.recv.len()),
             size(self.reassembly.memory()) ^ size(self.largest_payload) ^ size(self.accounted),
-            flag(self.acks.is_due()) ^ flag(self.events.is_empty()) ^ flag(self.fin_received),
+            flag(self.acks.is_owed()) ^ flag(self.events.is_empty()) ^ flag(self.fin_received),
             self.counts.segments_received ^ self.counts.bytes_received ^ self.window_full_until,
             nanos(self.timers.next()) ^ self.silence.heard().as_nanos() ^ self.last_sent_at.as_nanos(),
             self.challenges.ends().as_nanos() ^ self.pacer.held_until().as_nanos(),

@@ -9,6 +9,10 @@ use crate::{net::neighbour::Evidence, rng::Rng, wire::tcp::Header};
 fn connected() -> (Link, TcpId, TcpId) {
     let mut link = Link::new();
     (link.a, link.b) = (roomy(1), roomy(2));
+    connect_on(link)
+}
+
+fn connect_on(mut link: Link) -> (Link, TcpId, TcpId) {
     claim(&mut link.a, link.now, A);
     claim(&mut link.b, link.now, B);
     link.run(Duration::from_millis(400));
@@ -104,6 +108,33 @@ fn what_happens_in_the_middle_of_a_train_counts_for_the_rest_of_it() {
     link.a.tcp_abort(link.now, from);
     assert!(parsed(&take(&mut link)).1.rst());
     assert!(link.a.poll_transmit(link.now).is_none());
+}
+
+/// RFC 9293 §3.8.6.3, SHLD-19, for who looks more often than bursts come.
+#[test]
+fn one_ack_answers_what_comes_within_its_hold_shld_19() {
+    let hold = Duration::from_micros(20);
+    let mut link = Link::new();
+    (link.a, link.b) = (roomy(1), roomy(2));
+    link.b.set_tcp_config(crate::tcp::Config { ack_hold: hold, ..Default::default() });
+    let (mut link, from, _) = connect_on(link);
+    assert_eq!(link.a.tcp_write(link.now, from, &[0; 40 * 1448]), Ok(40 * 1448));
+    let frames = sent(&mut link.a, link.now);
+    let start = link.now;
+    // A pair every five microseconds: one ACK at the end of the hold, and the next 20 µs after the first that it does not answer.
+    let mut answers = Vec::new();
+    for (index, pair) in frames[..20].chunks(2).enumerate() {
+        let now = start + Duration::from_micros(5 * index as u64);
+        receive_all(&mut link.b, now, pair);
+        let before = sent(&mut link.b, now).len();
+        assert!(link.b.poll_timeout().is_some_and(|due| due <= now + hold), "it will be asked in time");
+        link.b.handle_timeout(now);
+        answers.push(before + sent(&mut link.b, now).len());
+    }
+    assert_eq!(answers, [0, 0, 0, 0, 1, 0, 0, 0, 0, 1]);
+    // Many at once are not held.
+    receive_all(&mut link.b, start + Duration::from_micros(46), &frames[20..]);
+    assert_eq!(sent(&mut link.b, start + Duration::from_micros(46)).len(), 1);
 }
 
 /// What a wire and an attacker do to a burst.

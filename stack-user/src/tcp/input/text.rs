@@ -125,7 +125,9 @@ impl Connection {
 
     fn acknowledge_soon(&mut self, now: Instant) {
         let unacknowledged = self.rcv.nxt - self.rcv.last_ack_sent;
-        if self.acks.on_data(unacknowledged, self.largest_payload) == Urgency::Delayed {
+        if self.acks.on_data(now, unacknowledged, self.largest_payload, self.config.ack_hold)
+            == Urgency::Delayed
+        {
             self.timers.set_if_earlier(Timer::DelayedAck, now + ack::DELAY);
         }
     }

@@ -95,7 +95,7 @@ impl Connection {
         if self.silence.probe_is_due() && self.state.is_synchronized() {
             return self.transmit_keepalive(now, pool);
         }
-        let answers = self.acks.is_due() && !matches!(self.state, State::SynSent | State::Closed);
+        let answers = self.acks.is_due(now) && !matches!(self.state, State::SynSent | State::Closed);
         if answers { self.transmit_ack(now, pool) } else { None }
     }
 
