@@ -56,13 +56,10 @@ impl AckState {
     /// Data came in order; `unacknowledged` bytes have not been acknowledged yet. Every second full segment is
     /// (RFC 9293 §3.8.6.3, SHLD-19), or with the others of a burst whose end comes within `hold`.
     pub fn on_data(&mut self, now: Instant, unacknowledged: usize, mss: usize, hold: Duration) -> Urgency {
-        if self.quick_left > 0 {
-            self.quick_left -= 1;
-            self.require();
-        }
-        if !self.due && unacknowledged >= 2 * mss {
-            self.due = true;
-            self.held_until = (!hold.is_zero()).then(|| now + hold);
+        let is_quick = self.quick_left > 0;
+        self.quick_left = self.quick_left.saturating_sub(1);
+        if is_quick || unacknowledged >= 2 * mss {
+            self.require_within(now, hold);
         }
         if unacknowledged >= HELD_SEGMENTS * mss {
             self.held_until = None;
@@ -73,6 +70,13 @@ impl AckState {
     /// An ACK has to go now.
     pub fn require(&mut self) {
         (self.due, self.held_until) = (true, None);
+    }
+
+    /// An ACK has to go as soon as `hold` is over, or with what the application has to say before that.
+    pub fn require_within(&mut self, now: Instant, hold: Duration) {
+        if !self.due {
+            (self.due, self.held_until) = (true, (!hold.is_zero()).then(|| now + hold));
+        }
     }
 
     /// Whether an ACK has to go now.

@@ -51,8 +51,9 @@ pub struct Config {
     pub nodelay: bool,
     /// Whether and how a silent peer is asked if it is still there. Default: not (RFC 9293 §3.8.4, MUST-25).
     pub keepalive: Option<KeepAlive>,
-    /// How long the ACK of full segments may wait for the others of a burst, so that one answers them all (of 16 at most). It is for who
-    /// is called again as soon as that: a driver that polls. Default: not at all.
+    /// How long an ACK that is due may wait: for the others of a burst of full segments, so that one answers them all (of 16 at most), or
+    /// for what the application has to say to a SYN, a request or a FIN. It is for who is called again as soon as that: a driver that
+    /// polls. Default: not at all.
     pub ack_hold: Duration,
     /// `close` resets the connection, and gives up what has not been sent. Default: false.
     pub zero_linger: bool,

@@ -52,7 +52,8 @@ impl Connection {
             return Ok(());
         }
         self.establish(now, segment, segment.window.into());
-        self.acks.require();
+        // With the request, if the application is quick.
+        self.acks.require_within(now, self.config.ack_hold);
         self.receive(now, pool, segment, segment.seq + 1, payload)
     }
 

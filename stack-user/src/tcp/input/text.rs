@@ -264,7 +264,8 @@ impl Connection {
         self.rcv.advance(1);
         // A peer that has sent beyond its own FIN contradicts itself.
         self.reassembly.clear(pool);
-        self.acks.require();
+        // With our own FIN, likewise.
+        self.acks.require_within(now, self.config.ack_hold);
         self.events.push(Event::PeerClosed);
         match self.state {
             State::Established => self.set_state(now, State::CloseWait),
