@@ -234,11 +234,14 @@ fn ipv4<C: Cursor, P: Policy>(frame: &mut C, policy: &P, vlan: u16, link_header_
         None if vlan == 0 => return Ok(Verdict::PassAddress),
         None => return Ok(Verdict::PassVlan),
     };
-    // Longer is fine: short frames are padded to the link's minimum.
-    if !frame.frame_has(link_header_len + packet.total_len) {
+    let verdict =
+        if claim.is_whole() { to_whole_address(&packet) } else { to_shared_address(frame, &packet, claim)? };
+    // What is the kernel's anyway is so whatever its length, which takes a call to find out. Longer is fine: short frames are
+    // padded to the link's minimum.
+    if verdict.is_redirect() && !frame.frame_has(link_header_len + packet.total_len) {
         return Ok(Verdict::PassTruncated);
     }
-    if claim.is_whole() { Ok(to_whole_address(&packet)) } else { to_shared_address(frame, &packet, claim) }
+    Ok(verdict)
 }
 
 /// Everything to a claimed address is ours. The rest of the packet is the stack's to judge.

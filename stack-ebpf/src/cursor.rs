@@ -53,9 +53,12 @@ impl Cursor for PacketCursor<'_> {
 
     #[inline(always)]
     fn skip(&mut self, bytes: usize) -> Option<()> {
-        // Whether there are as many shows when the next byte is taken.
-        self.offset += bytes;
-        self.has_skipped = true;
+        // Few packets have options, and without any the way stays constant.
+        if bytes > 0 {
+            // Whether there are as many shows when the next byte is taken.
+            self.offset += bytes;
+            self.has_skipped = true;
+        }
         Some(())
     }
 
