@@ -98,7 +98,7 @@ pub struct Core {
     gathers: bool,
     /// The driver comes back when the tasks that are ready by now have run.
     returns_soon: bool,
-    /// Somebody has worked on the shard since the driver's last pass.
+    /// Somebody has worked on the shard meanwhile.
     was_worked_on: bool,
     /// Somebody else drives the device: the driver keeps away from it.
     pub(super) is_lent: bool,
@@ -204,8 +204,9 @@ impl Shard {
         // Time must not run backwards, if the work took a while and let it pass.
         let now = if core.is_lent { core.clock.now() } else { now.max(core.latest) };
         core.idle_until = None;
-        core.was_worked_on = true;
-        if !core.returns_soon {
+        if core.returns_soon {
+            core.was_worked_on = true;
+        } else {
             core.transmit(now);
         }
         core.dispatch();
@@ -316,7 +317,8 @@ impl Core {
     }
 
     /// Receives, lets time pass and sends, until there is nothing to do or others should have a turn. Returns
-    /// whether there may be more.
+    /// whether there may be more. A shard that gathers lets those have a turn whom the last of what came in has woken, before it
+    /// sends.
     pub(super) fn pump(&mut self, mut now: Instant) -> bool {
         for round in 0..ROUNDS {
             if round > 0 {
@@ -329,6 +331,12 @@ impl Core {
             self.stack.handle_burst(now, &mut self.received);
             self.stack.handle_messages(now);
             self.stack.handle_timeout(now);
+            self.dispatch();
+            if received < BURST && self.wakes_several() {
+                // Whoever is woken may have something to say in which an acknowledgement can go along.
+                self.last_frame = if received > 0 { now } else { self.last_frame };
+                return false;
+            }
             self.transmit(now);
             self.dispatch();
             if received == 0 {
@@ -426,8 +434,14 @@ impl Core {
     /// and those that these wake or begin, as who accepts a connection does.
     pub(super) fn driver_returns_soon(&mut self) -> bool {
         let was_worked_on = mem::take(&mut self.was_worked_on);
-        self.returns_soon = self.gathers && (was_worked_on || !self.waiters.woken.is_empty());
+        self.returns_soon = was_worked_on || self.wakes_several();
         self.returns_soon
+    }
+
+    /// Whether there is something to gather. A task that is woken alone is not kept waiting: with one stream that fills the path, each
+    /// write goes out while the next is made.
+    fn wakes_several(&self) -> bool {
+        self.gathers && self.waiters.woken.len() > 1
     }
 
     /// The driver is awake.

@@ -89,33 +89,47 @@ async fn a_driver_that_gathers_sends_what_the_woken_write_in_its_next_pass() {
     };
     let on_the_wire = || std::iter::from_fn(|| far.receive()).count();
     // The driver's task does not run until we wait: its passes are ours.
-    let pass = |wakes: bool| {
+    let pass = |wakes: usize| {
         shard.drive(|core, now| {
             core.driver_woke();
             core.pump(now);
-            core.waiters.woken.extend(wakes.then(|| Waker::noop().clone()));
+            core.waiters.woken.extend(vec![Waker::noop().clone(); wakes]);
             core.driver_returns_soon()
         })
     };
-    assert!(!pass(true), "it was not told to gather");
+    assert!(!pass(2), "it was not told to gather");
     write();
     assert_eq!(on_the_wire(), 1, "at once");
     shard.gather();
-    pass(false);
-    assert!(!pass(false), "nobody was woken");
+    pass(0);
+    assert!(!pass(0), "nobody was woken");
+    assert!(!pass(1), "who is alone does not wait");
     write();
     assert_eq!(on_the_wire(), 1, "nobody would come for it");
-    assert!(pass(true) && on_the_wire() == 0);
+    assert!(pass(2) && on_the_wire() == 0);
     write();
     write();
     assert_eq!(on_the_wire(), 0);
-    assert!(pass(false), "who wrote may have begun others who will");
+    assert!(pass(0), "who wrote may have begun others who will");
     assert_eq!(on_the_wire(), 2);
     write();
-    assert!(pass(false) && on_the_wire() == 1);
-    assert!(!pass(false), "all are done");
+    assert!(pass(0) && on_the_wire() == 1);
+    assert!(!pass(0), "all are done");
+    // What it has to say itself can go along with what they say.
+    write();
+    shard.drive(|core, now| {
+        core.driver_woke();
+        core.waiters.woken.extend(vec![Waker::noop().clone(); 2]);
+        core.stack.udp_send_to(now, socket, everybody, b"hello").expect("sent");
+        core.pump(now);
+        assert!(core.driver_returns_soon());
+    });
+    write();
+    assert_eq!(on_the_wire(), 1, "only what was written before the pass");
+    assert!(pass(0) && on_the_wire() == 2);
+    assert!(!pass(0));
     // Neither is anything left when the driver will never be back.
-    assert!(pass(true));
+    assert!(pass(2));
     write();
     shard.stop(&io::ErrorKind::NotFound.into());
     assert_eq!(on_the_wire(), 1);
