@@ -154,6 +154,67 @@ async fn what_the_client_has_is_not_sent_again() {
     }
 }
 
+/// Small files are kept in memory. Whoever changes one sees that in the next answer, however soon they ask.
+#[tokio::test]
+async fn what_has_changed_is_seen_in_the_next_answer() {
+    let site = site();
+    let server = Server::start(site.path(), &[]).await;
+    let (file, other) = (site.path().join("news.txt"), site.path().join("other.txt"));
+    let text = async |headers: &str| server.get("/news.txt", headers).await.text();
+    // At first each is too new to be kept; then it has been there for longer than a file system's clock takes to move on.
+    for (round, pause) in [0, 0, 0, 150, 150, 0, 150, 0].into_iter().enumerate() {
+        let written = format!("round {round}");
+        std::fs::write(&file, &written).unwrap();
+        sleep(Duration::from_millis(pause)).await;
+        for _ in 0..3 {
+            assert_eq!(text("").await, written);
+        }
+        // The same length, in the same file.
+        std::fs::write(&file, format!("ROUND {round}")).unwrap();
+        assert_eq!(text("").await, format!("ROUND {round}"));
+        sleep(Duration::from_millis(pause)).await;
+        let (first, again) = (server.get("/news.txt", "").await, server.get("/news.txt", "").await);
+        assert_eq!(first.text(), again.text());
+        for name in ["etag", "last-modified", "content-type", "content-length", "accept-ranges", "server"] {
+            assert_eq!(first.header(name), again.header(name), "{name}");
+            assert!(!again.header(name).is_empty(), "{name}");
+        }
+        let tag = format!("If-None-Match: {}", again.header("etag"));
+        assert_eq!(server.get("/news.txt", &tag).await.status, 304);
+        // Another file under the same name.
+        std::fs::write(&other, "replaced").unwrap();
+        std::fs::rename(&other, &file).unwrap();
+        assert_eq!(text("").await, "replaced");
+        sleep(Duration::from_millis(pause)).await;
+        assert_eq!((text("").await.as_str(), text("").await.as_str()), ("replaced", "replaced"));
+        std::fs::remove_file(&file).unwrap();
+        assert_eq!(server.get("/news.txt", "").await.status, 404);
+    }
+    // What was compressed beforehand is served from when it is there until it is older.
+    std::fs::write(&file, "plain").unwrap();
+    sleep(Duration::from_millis(150)).await;
+    let gzip = "Accept-Encoding: gzip";
+    assert_eq!((text(gzip).await.as_str(), text(gzip).await.as_str()), ("plain", "plain"));
+    std::fs::write(site.path().join("news.txt.gz"), "compressed").unwrap();
+    assert_eq!((text(gzip).await.as_str(), text("").await.as_str()), ("compressed", "plain"));
+    sleep(Duration::from_millis(150)).await;
+    assert_eq!((text(gzip).await.as_str(), text(gzip).await.as_str()), ("compressed", "compressed"));
+    std::fs::write(&file, "newer").unwrap();
+    assert_eq!((text(gzip).await.as_str(), text("").await.as_str()), ("newer", "newer"));
+    // A link is followed to where it leads by now, and not outside.
+    let outside = tempfile::tempdir().unwrap();
+    std::fs::write(outside.path().join("news.txt"), "outside").unwrap();
+    std::fs::remove_file(site.path().join("news.txt.gz")).unwrap();
+    std::fs::remove_file(&file).unwrap();
+    std::fs::write(&other, "inside").unwrap();
+    std::os::unix::fs::symlink("other.txt", &file).unwrap();
+    sleep(Duration::from_millis(150)).await;
+    assert_eq!((text("").await.as_str(), text("").await.as_str()), ("inside", "inside"));
+    std::fs::remove_file(&file).unwrap();
+    std::os::unix::fs::symlink(outside.path().join("news.txt"), &file).unwrap();
+    assert_eq!(server.get("/news.txt", "").await.status, 403);
+}
+
 #[tokio::test]
 async fn methods_other_than_get_and_head_are_refused() {
     let site = site();

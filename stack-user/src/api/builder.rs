@@ -146,6 +146,7 @@ pub struct Builder {
     state_directory: Option<PathBuf>,
     drivers: Vec<Handle>,
     busy_poll: Option<Duration>,
+    gathers: bool,
     dispatcher_guard: Option<DispatcherGuard>,
 }
 
@@ -292,6 +293,16 @@ impl Builder {
         self
     }
 
+    /// Send what tasks write together, when frames that came together have woken them: one system call for the answers to a burst of
+    /// requests. Without it, a write is on the wire when it returns. With it, what such a task writes is there when the others have
+    /// run as well; so it is for servers whose tasks run on the [runtimes of one thread](Self::drivers) that drive the shards, and
+    /// don't compute for long between writing and waiting.
+    #[must_use]
+    pub fn gather_writes(mut self, gather: bool) -> Self {
+        self.gathers = gather;
+        self
+    }
+
     /// Who leaves libxdp's dispatcher in our place, should we join one: for programs that give up the privileges that it takes,
     /// or that are killed. Without it, leaving is tried when the stack is dropped; and the next stack on the interface does it for
     /// one that did not.
@@ -363,6 +374,7 @@ impl Builder {
             life,
             place,
             poll: self.busy_poll.unwrap_or_default(),
+            gathers: self.gathers,
             asks_driver: !interface.is_virtual(),
             held_interrupts,
         };

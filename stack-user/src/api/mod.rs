@@ -164,6 +164,8 @@ struct Besides {
     /// There is a NIC's driver to ask for frames meanwhile.
     asks_driver: bool,
     held_interrupts: Option<busy_poll::Held>,
+    /// Shards gather what tasks write.
+    gathers: bool,
 }
 
 impl Stack {
@@ -201,8 +203,17 @@ impl Stack {
         clock: Clock,
         besides: Besides,
     ) -> io::Result<Self> {
-        let Besides { drivers, program, checksum_remedy, life, place, poll, asks_driver, held_interrupts } =
-            besides;
+        let Besides {
+            drivers,
+            program,
+            checksum_remedy,
+            life,
+            place,
+            poll,
+            asks_driver,
+            held_interrupts,
+            gathers,
+        } = besides;
         if shards.is_empty() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "a stack needs a device"));
         }
@@ -220,7 +231,10 @@ impl Stack {
         let queues = queues.collect::<io::Result<Vec<_>>>()?;
         let new = if shards.len() > 1 { Shard::one_of_several } else { Shard::new };
         let shards = shards.into_iter().map(|(stack, device)| Arc::new(new(stack, device, clock)));
-        let shards: Box<[_]> = shards.collect();
+        let shards: Box<[Arc<Shard>]> = shards.collect();
+        if gathers {
+            shards.iter().for_each(|shard| shard.gather());
+        }
         for ((shard, driver), queues) in shards.iter().zip(&drivers).zip(queues) {
             driver.spawn(drive(Arc::clone(shard), clock, queues, poll));
         }

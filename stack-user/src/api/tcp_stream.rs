@@ -27,6 +27,11 @@ use crate::{
     time::Instant,
 };
 
+/// How much of a buffer that nobody has written to is made ready for the first bytes, as a `ReadBuf` must be: a frame's worth or
+/// two. Less, and what came is read in more steps; more, and who asks for a request's few bytes with room for many has zeros
+/// written to all of it each time.
+const READ_STEP: usize = 2048;
+
 /// A TCP connection: what `tokio::net::TcpStream` is to the kernel's stack.
 ///
 /// Reading copies once, from the frames that arrived to the caller's buffer; writing copies once, into the frame that
@@ -211,9 +216,26 @@ impl TcpStream {
         if buf.remaining() == 0 {
             return Poll::Ready(Ok(()));
         }
-        let unfilled = buf.initialize_unfilled();
-        let read = self.poll_input(Some(cx), |stack, now, id| stack.tcp_read(now, id, unfilled));
-        read.map_ok(|read| buf.advance(read))
+        let read = self.poll_input(Some(cx), |stack, now, id| {
+            let (mut sum, mut step) = (0, READ_STEP);
+            while buf.remaining() > 0 {
+                let initialized = buf.initialized().len() - buf.filled().len();
+                let wanted = step.max(initialized).min(buf.remaining());
+                let read = match stack.tcp_read(now, id, buf.initialize_unfilled_to(wanted)) {
+                    Err(error) if sum == 0 => return Err(error),
+                    // What was read counts; the next call tells of the error.
+                    read => read.unwrap_or(0),
+                };
+                buf.advance(read);
+                sum += read;
+                if read < wanted {
+                    break;
+                }
+                step *= 4;
+            }
+            Ok(sum)
+        });
+        read.map_ok(|_| ())
     }
 
     pub(super) fn poll_write_shared(&self, cx: &Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {

@@ -72,6 +72,8 @@ impl OurNetwork {
             .faults(options.fault)
             .state_directory(options.state_dir.clone())
             .busy_poll(options.busy_poll.map(|micros| Duration::from_micros(micros.into())))
+            // Each shard shares a thread with the tasks of its connections, and no command computes for long.
+            .gather_writes(true)
             .tcp(options.tcp());
         let stack = builder.start().await.map_err(|error| Failure::Interface(error.to_string()))?;
         Ok(Self {

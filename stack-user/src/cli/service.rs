@@ -121,7 +121,8 @@ impl Service {
                 Ok((room, (stream, remote))) => {
                     self.accepted.fetch_add(1, Ordering::Relaxed);
                     let runtime = stream.runtime().unwrap_or_else(Handle::current);
-                    let (serving, aborting) = (serve(stream, remote), self.aborting.clone());
+                    // In a box: what becomes of it is moved from hand to hand below, some kilobytes each time.
+                    let (serving, aborting) = (Box::pin(serve(stream, remote)), self.aborting.clone());
                     let task = async move {
                         aborting.run_until_cancelled(serving).await;
                         drop(room);

@@ -57,7 +57,7 @@ async fn pump(shard: &Shard, clock: Clock, queues: Readable, poll: Duration) -> 
             core.driver_woke();
             let then = if core.is_lent {
                 Then::Wait
-            } else if core.pump(now) || core.device.before_sleep() {
+            } else if core.pump(now) | core.driver_returns_soon() || core.device.before_sleep() {
                 Then::Pump
             } else {
                 let now = core.now();

@@ -3,6 +3,9 @@
 //! A stream does not talk to the shard through a channel: it takes the lock and works on its connection. Whoever
 //! holds the lock also sends what has become due before letting go, so a write is on the wire when it returns. The
 //! [driver](super::driver) takes the lock for received frames and for timers.
+//!
+//! A shard that [gathers](Shard::gather) makes an exception: when the driver has woken tasks, it lets them run and comes back, and
+//! what they write meanwhile it sends together.
 
 use std::{
     collections::VecDeque,
@@ -91,6 +94,12 @@ pub struct Core {
     looks_left: u32,
     /// Until when the driver sleeps, while it does; `None` inside means: until a frame comes.
     driver_sleeps: Option<Option<Instant>>,
+    /// What tasks write when the driver has just woken them is sent by it, in its next pass.
+    gathers: bool,
+    /// The driver comes back when the tasks that are ready by now have run.
+    returns_soon: bool,
+    /// Somebody has worked on the shard meanwhile.
+    was_worked_on: bool,
     /// Somebody else drives the device: the driver keeps away from it.
     pub(super) is_lent: bool,
     /// Nobody uses the shard any more.
@@ -117,6 +126,9 @@ impl Shard {
             idle_until: None,
             looks_left: 0,
             driver_sleeps: None,
+            gathers: false,
+            returns_soon: false,
+            was_worked_on: false,
             is_lent: false,
             closing: false,
             stopped: None,
@@ -192,7 +204,11 @@ impl Shard {
         // Time must not run backwards, if the work took a while and let it pass.
         let now = if core.is_lent { core.clock.now() } else { now.max(core.latest) };
         core.idle_until = None;
-        core.transmit(now);
+        if core.returns_soon {
+            core.was_worked_on = true;
+        } else {
+            core.transmit(now);
+        }
         core.dispatch();
         let oversleeps = core.driver_oversleeps(now);
         self.let_go(core, oversleeps);
@@ -236,10 +252,16 @@ impl Shard {
         });
     }
 
+    /// Has the tasks that received frames wake write together: see the module's text. For tasks that share a thread with the driver
+    /// and are soon done with what they do; others would find their bytes on the wire later than they could be.
+    pub fn gather(&self) {
+        self.with(|core, _| core.gathers = true);
+    }
+
     /// Keeps the driver from the device until [`take_back`](Self::take_back): who asked for it drives the
     /// [device](Core::device_and_stack), and hands the stack the frames that are not for them.
     pub fn lend(&self) {
-        self.with(|core, _| core.is_lent = true);
+        self.with(|core, _| (core.is_lent, core.returns_soon) = (true, false));
         self.wake_driver.notify_one();
     }
 
@@ -290,11 +312,13 @@ impl Core {
 
     fn stop(&mut self, why: Stopped) {
         self.stopped = Some(why);
+        self.returns_soon = false;
         self.waiters.wake_all();
     }
 
     /// Receives, lets time pass and sends, until there is nothing to do or others should have a turn. Returns
-    /// whether there may be more.
+    /// whether there may be more. A shard that gathers lets those have a turn whom the last of what came in has woken, before it
+    /// sends.
     pub(super) fn pump(&mut self, mut now: Instant) -> bool {
         for round in 0..ROUNDS {
             if round > 0 {
@@ -307,6 +331,12 @@ impl Core {
             self.stack.handle_burst(now, &mut self.received);
             self.stack.handle_messages(now);
             self.stack.handle_timeout(now);
+            self.dispatch();
+            if received < BURST && self.wakes_several() {
+                // Whoever is woken may have something to say in which an acknowledgement can go along.
+                self.last_frame = if received > 0 { now } else { self.last_frame };
+                return false;
+            }
             self.transmit(now);
             self.dispatch();
             if received == 0 {
@@ -400,9 +430,24 @@ impl Core {
         self.driver_sleeps = Some(deadline);
     }
 
+    /// Whether the driver, before it sleeps or looks again, has to come back for what tasks will have written: those that it wakes,
+    /// and those that these wake or begin, as who accepts a connection does.
+    pub(super) fn driver_returns_soon(&mut self) -> bool {
+        let was_worked_on = mem::take(&mut self.was_worked_on);
+        self.returns_soon = was_worked_on || self.wakes_several();
+        self.returns_soon
+    }
+
+    /// Whether there is something to gather. A task that is woken alone is not kept waiting: with one stream that fills the path, each
+    /// write goes out while the next is made.
+    fn wakes_several(&self) -> bool {
+        self.gathers && self.waiters.woken.len() > 1
+    }
+
     /// The driver is awake.
     pub(super) fn driver_woke(&mut self) {
         self.driver_sleeps = None;
+        self.returns_soon = false;
         self.idle_until = None;
     }
 

@@ -77,6 +77,64 @@ async fn what_found_the_ring_full_while_the_driver_slept_is_sent_when_there_is_r
     shard.close();
 }
 
+#[tokio::test]
+async fn a_driver_that_gathers_sends_what_the_woken_write_in_its_next_pass() {
+    let (shard, far) = running(memory::Options::default(), Duration::ZERO).await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    while far.receive().is_some() {}
+    let (socket, _) = shard.with(|core, _| core.stack.udp_bind((ADDRESS, 0).into())).expect("a socket");
+    let everybody = SocketAddr::from(([10, 0, 0, 255], 9));
+    let write = || {
+        shard.with(|core, now| core.stack.udp_send_to(now, socket, everybody, b"hello")).expect("sent");
+    };
+    let on_the_wire = || std::iter::from_fn(|| far.receive()).count();
+    // The driver's task does not run until we wait: its passes are ours.
+    let pass = |wakes: usize| {
+        shard.drive(|core, now| {
+            core.driver_woke();
+            core.pump(now);
+            core.waiters.woken.extend(vec![Waker::noop().clone(); wakes]);
+            core.driver_returns_soon()
+        })
+    };
+    assert!(!pass(2), "it was not told to gather");
+    write();
+    assert_eq!(on_the_wire(), 1, "at once");
+    shard.gather();
+    pass(0);
+    assert!(!pass(0), "nobody was woken");
+    assert!(!pass(1), "who is alone does not wait");
+    write();
+    assert_eq!(on_the_wire(), 1, "nobody would come for it");
+    assert!(pass(2) && on_the_wire() == 0);
+    write();
+    write();
+    assert_eq!(on_the_wire(), 0);
+    assert!(pass(0), "who wrote may have begun others who will");
+    assert_eq!(on_the_wire(), 2);
+    write();
+    assert!(pass(0) && on_the_wire() == 1);
+    assert!(!pass(0), "all are done");
+    // What it has to say itself can go along with what they say.
+    write();
+    shard.drive(|core, now| {
+        core.driver_woke();
+        core.waiters.woken.extend(vec![Waker::noop().clone(); 2]);
+        core.stack.udp_send_to(now, socket, everybody, b"hello").expect("sent");
+        core.pump(now);
+        assert!(core.driver_returns_soon());
+    });
+    write();
+    assert_eq!(on_the_wire(), 1, "only what was written before the pass");
+    assert!(pass(0) && on_the_wire() == 2);
+    assert!(!pass(0));
+    // Neither is anything left when the driver will never be back.
+    assert!(pass(2));
+    write();
+    shard.stop(&io::ErrorKind::NotFound.into());
+    assert_eq!(on_the_wire(), 1);
+}
+
 /// Counts how often the device is looked at, and the passes that a driver makes: it is asked before a sleep after each.
 struct Asked {
     inner: Box<dyn Device>,

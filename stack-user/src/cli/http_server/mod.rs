@@ -228,8 +228,9 @@ fn source_of(error: &hyper::Error) -> Option<&io::Error> {
 async fn linger<C: Connection>(mut transport: Transport<C>) {
     {
         let mut rest = (&mut transport).take(LINGER_BYTES);
-        let mut scratch = [0; 2048];
         let until_closed = std::future::poll_fn(|cx| {
+            // Not kept while nothing comes: each connection would be as much larger.
+            let mut scratch = [0; 2048];
             loop {
                 let mut buffer = tokio::io::ReadBuf::new(&mut scratch);
                 match std::task::ready!(Pin::new(&mut rest).poll_read(cx, &mut buffer)) {

@@ -2,11 +2,13 @@
 
 use std::{path::PathBuf, sync::Arc};
 
+use bytes::Bytes;
 use http::{
     HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version,
     header::{
         self, ACCEPT, ACCEPT_ENCODING, ALLOW, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG, HOST,
-        IF_RANGE, LAST_MODIFIED, LOCATION, RANGE, VARY,
+        IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, LAST_MODIFIED, LOCATION,
+        RANGE, VARY,
     },
 };
 use http_body_util::{BodyExt, Empty};
@@ -15,11 +17,13 @@ use tower::{BoxError, ServiceExt, service_fn};
 use tower_http::{CompressionLevel, compression::Compression, services::ServeDir};
 
 use super::{
+    kept::{Answer, Kept},
     listing,
     opened::Opened,
     pages,
     path::RequestPath,
     tree::{Found, FoundFile, Refusal, Tree},
+    version::FileVersion,
 };
 use crate::cli::http_server::Body;
 
@@ -36,11 +40,26 @@ pub(super) struct Files {
     gzip: bool,
     /// What is served with 404, if it is there.
     not_found: Arc<RequestPath>,
+    kept: Arc<Kept>,
+}
+
+/// What an answer was made of, if the next one may be made of it, too.
+#[derive(Clone)]
+struct MadeOf {
+    version: FileVersion,
+    content: Bytes,
+}
+
+impl MadeOf {
+    fn of(file: &FoundFile) -> Option<Self> {
+        let (version, content) = (file.settled?, file.content.as_deref()?);
+        Some(Self { version, content: Bytes::copy_from_slice(content) })
+    }
 }
 
 impl Files {
     pub(super) fn new(tree: Tree, gzip: bool, not_found: RequestPath) -> Self {
-        Self { tree: Arc::new(tree), gzip, not_found: Arc::new(not_found) }
+        Self { tree: Arc::new(tree), gzip, not_found: Arc::new(not_found), kept: Arc::default() }
     }
 
     /// Whether the root can be looked into.
@@ -51,7 +70,21 @@ impl Files {
     /// The answer, compressed if that is wanted and worth its while.
     pub(super) async fn answer<B: Send + 'static>(self, request: Request<B>) -> Response<Body> {
         let request = request.map(|_| ());
+        // Who asks for the whole of something, whatever they have, may be answered as others were.
+        let takes_gzip = asks_for_the_whole(&request).then(|| self.gzip && takes_gzip(request.headers()));
+        if let Some(gzip) = takes_gzip
+            && let Some(response) = self.answer_again(request.uri().path(), gzip)
+        {
+            return response;
+        }
+        // In a box, since it is large: whoever has their answer by now need not carry it along.
+        Box::pin(self.answer_anew(request, takes_gzip)).await
+    }
+
+    /// `keep` tells to keep the answer for others, and whether for those who take gzip.
+    async fn answer_anew(self, request: Request<()>, keep: Option<bool>) -> Response<Body> {
         let gzip = self.gzip;
+        let keep = keep.map(|gzip| (request.uri().path().to_owned(), gzip, Arc::clone(&self.kept)));
         let inner = service_fn(move |request| {
             let files = self.clone();
             async move { Ok::<_, std::convert::Infallible>(files.plain(request).await) }
@@ -80,7 +113,28 @@ impl Files {
             }
         };
         response.headers_mut().insert(header::SERVER, SERVER);
+        if let Some(made_of) = response.extensions_mut().remove::<MadeOf>()
+            && let Some((path, gzip, kept)) = keep
+            // What was compressed on the way is other bytes, and more than were read.
+            && response.headers().contains_key(CONTENT_LENGTH)
+            && let Ok(parsed) = RequestPath::parse(&path)
+        {
+            let MadeOf { version, content } = made_of;
+            let headers = response.headers().clone();
+            kept.put(&path, gzip, Answer { path: parsed, version, headers, content });
+        }
         response
+    }
+
+    /// The answer that this path had before, if what it names is what it was.
+    fn answer_again(&self, path: &str, gzip: bool) -> Option<Response<Body>> {
+        let answer = self.kept.get(path, gzip)?;
+        if self.tree.version_at_once(&answer.path, gzip) != Some(answer.version) {
+            return None;
+        }
+        let mut response = Response::new(pages::full(answer.content.clone()));
+        *response.headers_mut() = answer.headers.clone();
+        Some(response)
     }
 
     async fn plain(self, request: Request<()>) -> Response<Body> {
@@ -99,7 +153,16 @@ impl Files {
         let gzip = self.gzip && takes_gzip(request.headers());
         let found = self.find(path.clone(), gzip, !is_head).await;
         match found {
-            Ok(Found::File(file)) => self.file(file, &request).await,
+            Ok(Found::File(file)) => {
+                let made_of = MadeOf::of(&file);
+                let mut response = self.file(*file, &request).await;
+                if response.status() == StatusCode::OK
+                    && let Some(made_of) = made_of
+                {
+                    response.extensions_mut().insert(made_of);
+                }
+                response
+            }
             Ok(Found::WithoutSlash) => redirect(&path, request.uri().query()),
             Ok(Found::Listing(entries)) => {
                 let mut response = if wants_json(request.headers()) {
@@ -170,7 +233,7 @@ impl Files {
         };
         let method = if content { Method::GET } else { Method::HEAD };
         let request = Request::builder().method(method).body(()).unwrap_or_default();
-        let mut response = self.file(file, &request).await;
+        let mut response = self.file(*file, &request).await;
         *response.status_mut() = StatusCode::NOT_FOUND;
         for name in [ETAG, LAST_MODIFIED, header::ACCEPT_RANGES] {
             response.headers_mut().remove(name);
@@ -183,6 +246,15 @@ impl Files {
 fn names_its_host(request: &Request<()>) -> bool {
     let hosts = request.headers().get_all(HOST).iter().count();
     hosts == 1 || (hosts == 0 && request.version() < Version::HTTP_11)
+}
+
+/// Whether a request is for all of a file, and neither for a part of it nor on any condition (RFC 9110 §13.1, §14.2).
+fn asks_for_the_whole(request: &Request<()>) -> bool {
+    let less = [RANGE, IF_RANGE, IF_MATCH, IF_NONE_MATCH, IF_MODIFIED_SINCE, IF_UNMODIFIED_SINCE];
+    let headers = request.headers();
+    request.method() == Method::GET
+        && names_its_host(request)
+        && !less.iter().any(|name| headers.contains_key(name))
 }
 
 /// Has tower-http serve `opened`.
@@ -298,4 +370,75 @@ fn elements(headers: &HeaderMap, name: header::HeaderName) -> impl Iterator<Item
         let is_refused = weight.is_some_and(|weight| weight.parse::<f32>().is_ok_and(|weight| weight <= 0.0));
         (named, is_refused)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::serve::tree::Rules;
+
+    #[tokio::test]
+    async fn an_answer_is_given_again_only_to_who_asks_for_the_same_and_while_the_file_is_the_same() {
+        let site = tempfile::tempdir().expect("a directory");
+        let (page, long) = (site.path().join("page.html"), site.path().join("long.txt"));
+        std::fs::write(&page, "<p>Hello").expect("written");
+        std::fs::write(&long, "compresses ".repeat(1000)).expect("written");
+        tokio::time::sleep(std::time::Duration::from_millis(150)).await;
+        let rules = Rules { listing: true, hidden: false, follow_symlinks: false };
+        let tree = Tree::open(site.path(), rules).expect("opens");
+        let files = Files::new(tree, true, RequestPath::literal("404.html").expect("a path"));
+        let request = |path: &str, name: &'static str, value: &'static str| {
+            let request = Request::get(path).header(HOST, "h").header(name, value);
+            request.body(()).expect("a request")
+        };
+        let plain = |path| request(path, "accept", "*/*");
+        let body =
+            async |response: Response<Body>| response.into_body().collect().await.expect("a body").to_bytes();
+
+        assert!(files.answer_again("/page.html", false).is_none(), "nobody has asked yet");
+        for (name, value, kept) in [
+            ("range", "bytes=1-2", false),
+            ("if-none-match", "\"x\"", false),
+            ("if-modified-since", "Sun, 06 Nov 1994 08:49:37 GMT", false),
+            ("accept", "*/*", true),
+        ] {
+            files.clone().answer(request("/page.html", name, value)).await;
+            let is_at_hand = files.answer_again("/page.html", false).is_some();
+            if kept
+                && !is_at_hand
+                && files
+                    .tree
+                    .version_at_once(&RequestPath::parse("/page.html").expect("a path"), false)
+                    .is_none()
+            {
+                eprintln!(
+                    "SKIP an_answer_is_given_again: {} is on a file system that is not at hand",
+                    site.path().display()
+                );
+                return;
+            }
+            assert_eq!(is_at_hand, kept, "{name}");
+        }
+        assert!(files.answer_again("/page.html", true).is_none(), "there might be a .gz for them");
+        let again = files.answer_again("/page.html", false).expect("is kept");
+        let anew = files.clone().answer_anew(plain("/page.html"), None).await;
+        assert_eq!((again.status(), again.headers()), (anew.status(), anew.headers()));
+        assert_eq!(body(again).await, body(anew).await);
+
+        // What is not there, and what is compressed on the way, is not kept.
+        files.clone().answer(plain("/none")).await;
+        files.clone().answer(request("/long.txt", "accept-encoding", "gzip")).await;
+        assert!(
+            files.answer_again("/none", false).is_none() && files.answer_again("/long.txt", true).is_none()
+        );
+        files.clone().answer(plain("/long.txt")).await;
+        let vary =
+            files.answer_again("/long.txt", false).and_then(|again| again.headers().get(VARY).cloned());
+        assert_eq!(vary, Some(HeaderValue::from_static("accept-encoding")));
+
+        std::fs::write(&page, "<p>HELLO").expect("written");
+        assert!(files.answer_again("/page.html", false).is_none(), "it is another version");
+        assert_eq!(body(files.clone().answer(plain("/page.html")).await).await, "<p>HELLO");
+        assert!(files.answer_again("/page.html", false).is_none(), "it was written just now");
+    }
 }

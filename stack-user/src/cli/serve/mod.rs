@@ -2,15 +2,17 @@
 //!
 //! A request's way through the files: [`http_server`](super::http_server) (the connection) → [`files`] (the answer) →
 //! [`path`] (what is asked for) → [`tree`] (what there is, and nothing outside) → [`opened`] (its bytes), or [`listing`]
-//! and [`pages`]. Arguments, the directory and the certificate are looked at before the network is opened.
+//! and [`pages`]. Answers made of small files are [`kept`]. Arguments, the directory and the certificate are looked at before the network is opened.
 
 mod files;
+mod kept;
 mod listing;
 mod opened;
 mod options;
 mod pages;
 mod path;
 mod tree;
+mod version;
 
 use std::{
     net::{IpAddr, SocketAddr},

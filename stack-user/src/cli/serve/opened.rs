@@ -190,7 +190,17 @@ mod tests {
         let mut file = tempfile::tempfile().expect("a file");
         file.write_all(bytes).expect("writes");
         let (metadata, other) = (file.metadata().expect("metadata"), file.try_clone().expect("clones"));
-        (Opened::new(FoundFile { file, metadata, name: "x".into(), is_gzip: false, content }), other)
+        (
+            Opened::new(FoundFile {
+                file,
+                metadata,
+                name: "x".into(),
+                is_gzip: false,
+                settled: None,
+                content,
+            }),
+            other,
+        )
     }
 
     async fn reader(opened: &Opened) -> Reader {

@@ -19,9 +19,13 @@ use nix::{
     dir::Dir,
     errno::Errno,
     fcntl::{OFlag, OpenHow, ResolveFlag, openat2},
+    sys::statfs::{self, FsType, fstatfs},
 };
 
-use super::path::{RequestPath, is_hidden};
+use super::{
+    path::{RequestPath, is_hidden},
+    version::{FileVersion, is_settled},
+};
 
 /// Up to this size a file is read as it is opened: the answer then costs one hand-over to a thread instead of two.
 /// Larger, and requests that only ask whether something has changed read much for nothing.
@@ -30,6 +34,19 @@ pub(super) const READ_AT_ONCE: u64 = 32 * 1024;
 /// How many entries a listing has at most. A directory of millions would take seconds and gigabytes; nobody reads a page of
 /// more than these.
 const MAX_ENTRIES: usize = 50_000;
+
+/// Looks up only what the kernel has in its memory (Linux 5.12); who would have to wait for a disk hears EAGAIN.
+const RESOLVE_CACHED: ResolveFlag = ResolveFlag::from_bits_retain(libc::RESOLVE_CACHED);
+
+/// File systems that say what a file's times and size are without asking another machine, or another process.
+const AT_HAND: [FsType; 6] = [
+    statfs::EXT4_SUPER_MAGIC,
+    statfs::XFS_SUPER_MAGIC,
+    statfs::BTRFS_SUPER_MAGIC,
+    statfs::F2FS_SUPER_MAGIC,
+    statfs::TMPFS_MAGIC,
+    statfs::OVERLAYFS_SUPER_MAGIC,
+];
 
 /// What to serve of the directory.
 #[derive(Clone, Copy, Debug)]
@@ -49,17 +66,46 @@ pub(super) struct Tree {
     /// Where the root really is.
     place: PathBuf,
     rules: Rules,
+    /// Its file system is one of those [at hand](AT_HAND).
+    is_at_hand: bool,
 }
 
 /// What a path names.
 #[derive(Debug)]
 pub(super) enum Found {
     /// A file.
-    File(FoundFile),
+    File(Box<FoundFile>),
     /// A directory, but the path has no slash at its end.
     WithoutSlash,
     /// A directory's entries.
     Listing(Listing),
+}
+
+/// Where what a path names is, before anything of it is opened.
+enum Place {
+    File(Box<PlacedFile>),
+    WithoutSlash,
+    Directory,
+}
+
+/// A file that is there.
+struct PlacedFile {
+    /// What it was when it was looked at.
+    metadata: Metadata,
+    /// Below the root.
+    path: PathBuf,
+    /// The same, without what gzip added.
+    name: PathBuf,
+    is_gzip: bool,
+}
+
+/// How far a look into the file system may go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Patience {
+    /// A disk is waited for.
+    Waits,
+    /// It is not.
+    AtOnce,
 }
 
 /// A regular file, open.
@@ -71,6 +117,8 @@ pub(super) struct FoundFile {
     pub(super) name: PathBuf,
     /// It is what `name` has become by gzip.
     pub(super) is_gzip: bool,
+    /// Its version, if whatever becomes of it will have another one, and that can be told at once.
+    pub(super) settled: Option<FileVersion>,
     /// All of it, if it is small.
     pub(super) content: Option<Vec<u8>>,
 }
@@ -133,7 +181,8 @@ impl Tree {
         if !File::from(root.try_clone()?).metadata()?.is_dir() {
             return Err(Errno::ENOTDIR.into());
         }
-        let tree = Self { root, place, rules };
+        let is_at_hand = fstatfs(&root).is_ok_and(|about| AT_HAND.contains(&about.filesystem_type()));
+        let tree = Self { root, place, rules, is_at_hand };
         tree.check()?;
         Ok(tree)
     }
@@ -142,7 +191,7 @@ impl Tree {
     pub(super) fn check(&self) -> io::Result<()> {
         // Names may be looked up by those who may not list them: that is enough for files whose names are known.
         let flags = if self.rules.listing { OFlag::O_RDONLY } else { OFlag::O_PATH };
-        self.resolve(Path::new("."), flags | OFlag::O_DIRECTORY)?;
+        self.resolve(Path::new("."), flags | OFlag::O_DIRECTORY, Patience::Waits)?;
         Ok(())
     }
 
@@ -154,59 +203,93 @@ impl Tree {
     /// Finds what `path` names; `gzip` tells that the client takes a `.gz` beside it as well, and `content` that it wants
     /// what is in the file.
     pub(super) fn find(&self, path: &RequestPath, gzip: bool, content: bool) -> Result<Found, Refusal> {
+        match self.locate(path, gzip, Patience::Waits)? {
+            Place::File(file) => self.open_file(*file, content).map(|file| Found::File(Box::new(file))),
+            Place::WithoutSlash => Ok(Found::WithoutSlash),
+            Place::Directory => self.list(path.relative()).map(Found::Listing),
+        }
+    }
+
+    /// Which file `path` names as of now, if it is one, and that can be told at once: everything that it takes is in memory.
+    /// It is all that [`find`](Self::find) looks at, except for the file's content.
+    pub(super) fn version_at_once(&self, path: &RequestPath, gzip: bool) -> Option<FileVersion> {
+        if !self.is_at_hand {
+            return None;
+        }
+        match self.locate(path, gzip, Patience::AtOnce) {
+            Ok(Place::File(file)) => Some(FileVersion::of(&file.metadata)),
+            _ => None,
+        }
+    }
+
+    fn locate(&self, path: &RequestPath, gzip: bool, patience: Patience) -> Result<Place, Refusal> {
         if path.is_hidden() && !self.rules.hidden {
             return Err(Refusal::NotFound);
         }
         let relative = path.relative();
-        let metadata = self.look_at(relative)?;
+        let metadata = self.look_at(relative, patience)?;
         if !metadata.is_dir() {
             return if path.is_directory {
                 Err(Refusal::NotFound)
             } else {
-                self.file(relative, &metadata, gzip, content).map(Found::File)
+                self.choose(relative, metadata, gzip, patience)
             };
         }
         if !path.is_directory {
-            return Ok(Found::WithoutSlash);
+            return Ok(Place::WithoutSlash);
         }
         let index = relative.join("index.html");
-        match self.look_at(&index) {
-            Ok(metadata) if !metadata.is_dir() => {
-                self.file(&index, &metadata, gzip, content).map(Found::File)
-            }
-            Ok(_) | Err(Refusal::NotFound) if self.rules.listing => self.list(relative).map(Found::Listing),
+        match self.look_at(&index, patience) {
+            Ok(metadata) if !metadata.is_dir() => self.choose(&index, metadata, gzip, patience),
+            Ok(_) | Err(Refusal::NotFound) if self.rules.listing => Ok(Place::Directory),
             Ok(_) | Err(Refusal::NotFound) => Err(Refusal::Forbidden),
             Err(refusal) => Err(refusal),
         }
     }
 
     /// The file at `relative`, or the `.gz` beside it if that is wanted, there, and not older.
-    pub(super) fn file(
+    fn choose(
         &self,
         relative: &Path,
-        metadata: &Metadata,
+        metadata: Metadata,
         gzip: bool,
-        content: bool,
-    ) -> Result<FoundFile, Refusal> {
+        patience: Patience,
+    ) -> Result<Place, Refusal> {
+        let plain =
+            PlacedFile { metadata, path: relative.to_owned(), name: relative.to_owned(), is_gzip: false };
+        if !gzip {
+            return Ok(Place::File(Box::new(plain)));
+        }
         let mut compressed = OsString::from(relative);
         compressed.push(".gz");
-        let compressed = Path::new(&compressed);
-        let is_gzip = gzip
-            && self
-                .look_at(compressed)
-                .is_ok_and(|other| other.is_file() && other.modified().ok() >= metadata.modified().ok());
-        let (metadata, path) =
-            if is_gzip { (self.look_at(compressed)?, compressed) } else { (metadata.clone(), relative) };
+        let path = PathBuf::from(compressed);
+        let chosen = match self.look_at(&path, patience) {
+            Ok(other) if other.is_file() && other.modified().ok() >= plain.metadata.modified().ok() => {
+                PlacedFile { metadata: other, path, is_gzip: true, ..plain }
+            }
+            // There may be one, where looking would take a while.
+            Err(refusal) if patience == Patience::AtOnce && !matches!(refusal, Refusal::NotFound) => {
+                return Err(refusal);
+            }
+            _ => plain,
+        };
+        Ok(Place::File(Box::new(chosen)))
+    }
+
+    fn open_file(&self, file: PlacedFile, content: bool) -> Result<FoundFile, Refusal> {
+        let PlacedFile { metadata, path, name, is_gzip } = file;
         // Looked at before it is opened: opening a device can do something, and a FIFO would wait for a writer.
         if !metadata.is_file() {
             return Err(Refusal::Forbidden);
         }
         let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
-        let file = File::from(self.resolve(path, flags)?);
+        let opened = SystemTime::now();
+        let file = File::from(self.resolve(&path, flags, Patience::Waits)?);
         let metadata = file.metadata()?;
         if !metadata.is_file() {
             return Err(Refusal::Forbidden);
         }
+        let settled = (self.is_at_hand && is_settled(&metadata, opened)).then(|| FileVersion::of(&metadata));
         let content = if content && metadata.len() <= READ_AT_ONCE {
             let mut bytes = Vec::new();
             (&file).take(metadata.len()).read_to_end(&mut bytes)?;
@@ -214,18 +297,24 @@ impl Tree {
         } else {
             None
         };
-        Ok(FoundFile { file, metadata, name: relative.to_owned(), is_gzip, content })
+        Ok(FoundFile { file, metadata, name, is_gzip, settled, content })
     }
 
     /// What is there, without opening it.
-    pub(super) fn look_at(&self, relative: &Path) -> Result<Metadata, Refusal> {
-        Ok(File::from(self.resolve(relative, OFlag::O_PATH)?).metadata()?)
+    fn look_at(&self, relative: &Path, patience: Patience) -> Result<Metadata, Refusal> {
+        Ok(File::from(self.resolve(relative, OFlag::O_PATH, patience)?).metadata()?)
     }
 
     /// Opens `relative` below the root.
-    fn resolve(&self, relative: &Path, flags: OFlag) -> Result<OwnedFd, Errno> {
+    fn resolve(&self, relative: &Path, flags: OFlag, patience: Patience) -> Result<OwnedFd, Errno> {
         let relative = if relative.as_os_str().is_empty() { Path::new(".") } else { relative };
-        let open = |path: &Path, resolve| {
+        // What is mounted below may be of another kind.
+        let at_once = match patience {
+            Patience::Waits => ResolveFlag::empty(),
+            Patience::AtOnce => RESOLVE_CACHED | ResolveFlag::RESOLVE_NO_XDEV,
+        };
+        let open = |path: &Path, resolve: ResolveFlag| {
+            let resolve = resolve | at_once;
             let how = OpenHow::new().flags(flags | OFlag::O_CLOEXEC).resolve(resolve);
             openat2(self.root.as_fd(), path, how)
         };
@@ -234,7 +323,7 @@ impl Tree {
         }
         let below = ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS;
         let opened = open(relative, below);
-        if !matches!(opened, Err(Errno::EXDEV)) {
+        if patience == Patience::AtOnce || !matches!(opened, Err(Errno::EXDEV)) {
             return opened;
         }
         // A link with an absolute target leaves and may come back. Where it came back to has no links in it.
@@ -244,7 +333,8 @@ impl Tree {
     }
 
     fn list(&self, relative: &Path) -> Result<Listing, Refusal> {
-        let mut directory = Dir::from_fd(self.resolve(relative, OFlag::O_RDONLY | OFlag::O_DIRECTORY)?)?;
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY;
+        let mut directory = Dir::from_fd(self.resolve(relative, flags, Patience::Waits)?)?;
         let mut listing = Listing::default();
         for entry in directory.iter() {
             let entry = entry?;
@@ -253,7 +343,7 @@ impl Tree {
                 continue;
             }
             // What is gone again, leads out, or is neither file nor directory can't be fetched either.
-            let Ok(metadata) = self.look_at(&relative.join(name)) else { continue };
+            let Ok(metadata) = self.look_at(&relative.join(name), Patience::Waits) else { continue };
             if !metadata.is_file() && !metadata.is_dir() {
                 continue;
             }
