@@ -317,8 +317,7 @@ impl Core {
     }
 
     /// Receives, lets time pass and sends, until there is nothing to do or others should have a turn. Returns
-    /// whether there may be more. A shard that gathers lets those have a turn whom the last of what came in has woken, before it
-    /// sends.
+    /// whether there may be more.
     pub(super) fn pump(&mut self, mut now: Instant) -> bool {
         for round in 0..ROUNDS {
             if round > 0 {
@@ -331,12 +330,6 @@ impl Core {
             self.stack.handle_burst(now, &mut self.received);
             self.stack.handle_messages(now);
             self.stack.handle_timeout(now);
-            self.dispatch();
-            if received < BURST && self.wakes_several() {
-                // Whoever is woken may have something to say in which an acknowledgement can go along.
-                self.last_frame = if received > 0 { now } else { self.last_frame };
-                return false;
-            }
             self.transmit(now);
             self.dispatch();
             if received == 0 {
