@@ -205,8 +205,11 @@ fn apply(frames: &mut Vec<Vec<u8>>, change: &Change) {
     }
 }
 
-/// All that can be told of b after it got these frames, and some time to answer.
-fn outcome(frames: &[Vec<u8>], together: bool) -> (Vec<u8>, Vec<(char, Vec<u8>)>, Vec<u64>, usize) {
+/// What can be told of b: what was read, what it said, its drops, and its free chunks.
+type Outcome = (Vec<u8>, Vec<(char, Vec<u8>)>, Vec<u64>, usize);
+
+/// The same after it got these frames, and some time to answer.
+fn outcome(frames: &[Vec<u8>], together: bool) -> Outcome {
     let (mut link, _, to) = connected();
     link.seen.clear();
     if together {
