@@ -26,7 +26,7 @@ use redirect::{Attach, Redirect};
 use stack_user::{
     device::{
         BURST, Device, Umem,
-        xdp::{self, Copying, Mode, OpenError, Options, XdpDevice},
+        xdp::{self, Bound, Copying, Mode, OpenError, Options, XdpDevice},
     },
     frame::{FramePool, RxFrame, TxFrame},
     time::Instant,
@@ -34,6 +34,23 @@ use stack_user::{
 
 /// Frames that each direction carries in the tests of order and content.
 const FRAMES: u64 = 100_000;
+
+/// Opens a device. The kernel gives back a queue some time after its last socket was closed.
+fn open_patiently(
+    interface: &str,
+    queues: &[u32],
+    options: &Options,
+) -> Result<(XdpDevice, Umem, Bound), OpenError> {
+    let patience = Clock::now() + Duration::from_secs(5);
+    loop {
+        match xdp::open(interface, queues, options) {
+            Err(OpenError::QueueBusy { .. }) if Clock::now() < patience => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            opened => return opened,
+        }
+    }
+}
 
 /// A device with all that it needs to send and receive, and the count of what it did.
 struct End {
@@ -55,7 +72,7 @@ impl End {
     }
 
     fn open_with(interface: &str, queues: &[u32], options: &Options, attach: Attach) -> Self {
-        let (device, umem, bound) = xdp::open(interface, queues, options).expect("opening the device");
+        let (device, umem, bound) = open_patiently(interface, queues, options).expect("opening the device");
         assert!(!bound.zero_copy, "veth has no zero-copy");
         assert_eq!(bound.queues, queues);
         let redirect = Redirect::attach(interface, attach, device.sockets()).expect("attaching the program");

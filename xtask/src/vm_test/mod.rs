@@ -345,7 +345,7 @@ mod tests {
     #[test]
     fn without_a_wish_everything_is_booted() {
         let all = planned("");
-        assert_eq!(all.len(), 8, "{all:?}");
+        assert_eq!(all.len(), 9, "{all:?}");
         assert!(all.contains(&"virtio-q1-6.12".to_owned()), "{all:?}");
         assert_eq!(planned("--nic all"), all);
     }
