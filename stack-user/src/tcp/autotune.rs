@@ -5,7 +5,7 @@
 //! twice the congestion window, since what a recovery has to send again waits beside what is new. Both only grow: what
 //! a connection needed once it may need again, and a window must not shrink (RFC 9293 §3.8.6, SHLD-14).
 
-use super::{Connection, config::Config, seq::SeqNumber, window};
+use super::{Connection, config::Config, seq::SeqNumber, timestamps::TICK, window};
 use crate::{
     frame::FramePool,
     tcp::payload::under_pressure,
@@ -23,6 +23,17 @@ const INITIAL_SEGMENTS: usize = 10;
 
 /// Segments beyond what is measured, so that short measurements on fast links don't make crumbs of a window.
 const SPARE_SEGMENTS: usize = 16;
+
+/// A round trip is taken to be this long at least. Within it, the ends take as long as the way does: they work in bursts, of some
+/// tens of segments. Less, and a window is no longer a few bursts; more, and what waits lies in no cache, and behind more of its own.
+const LEAST_ROUND_TRIP: Duration = Duration::from_micros(100);
+
+/// From such a round trip on, each is measured alone.
+const LONG_ROUND_TRIP: Duration = Duration::from_millis(1);
+
+/// Shorter ones are measured as the mean of so many: how much comes in one of them is chance, and more than the way holds where an
+/// end had no core for a while. They are over before a sender that doubles its window each time has used the first one up.
+const ROUNDS_OF_SHORT: u32 = 16;
 
 /// The sizes of both buffers, and what the receive buffer's is measured by.
 #[derive(Clone, Debug)]
@@ -87,15 +98,23 @@ impl Autotune {
             self.since = Some(now);
             return;
         };
-        if rtt.is_none_or(|rtt| now.since(since) < rtt) {
+        let Some(rtt) = rtt.map(|rtt| rtt.max(LEAST_ROUND_TRIP)) else {
+            return;
+        };
+        let (elapsed, rounds) = (now.since(since), if rtt < LONG_ROUND_TRIP { ROUNDS_OF_SHORT } else { 1 });
+        if elapsed < rtt * rounds {
             return;
         }
-        if self.copied > self.space && may_grow {
+        self.rtt.next_round();
+        // A round trip never brings more than was offered. Where it seems so, it was shorter than it seemed.
+        let copied = (self.copied as f64 * rtt.as_secs_f64() / elapsed.as_secs_f64()) as usize;
+        let copied = copied.min(self.receive.size);
+        if copied > self.space && may_grow {
             // Twice as much, so that the window does not limit the sender. And while the sender doubles its own window
             // each round, twice that again: what we offer now governs the round after the next.
-            let growth = self.copied - self.space;
-            self.receive.grow_to(2 * self.copied + 4 * growth + SPARE_SEGMENTS * mss);
-            self.space = self.copied;
+            let growth = copied - self.space;
+            self.receive.grow_to(2 * copied + 4 * growth + SPARE_SEGMENTS * mss);
+            self.space = copied;
         }
         self.copied = 0;
         self.since = Some(now);
@@ -105,15 +124,24 @@ impl Autotune {
 /// The round trip as a receiver sees it, who sends nothing that would be acknowledged.
 #[derive(Clone, Debug, Default)]
 struct ReceiverRtt {
-    smoothed: Option<Duration>,
+    measured: Option<Duration>,
+    /// With timestamps: the shortest that was seen since the application's share was last measured.
+    shortest: Option<Duration>,
     /// Without timestamps: when RCV.NXT was there, and where it will be a window later.
     window: Option<(Instant, SeqNumber)>,
 }
 
 impl ReceiverRtt {
-    /// A timestamp came back: an ACK of ours, and the data that it released.
+    /// A timestamp came back: an ACK of ours, and the data that it released. Of several, the shortest tells of the way; the longer
+    /// ones tell of how long somebody had no core.
     fn on_echo(&mut self, rtt: Duration) {
-        self.smoothed = Some(self.smoothed.map_or(rtt, |smoothed| (smoothed * 7 + rtt) / 8));
+        self.shortest = Some(self.shortest.map_or(rtt, |shortest| shortest.min(rtt)));
+        self.measured = self.measured.or(self.shortest);
+    }
+
+    /// A round is over: from now on, what was seen in it counts.
+    fn next_round(&mut self) {
+        self.measured = self.shortest.take().or(self.measured);
     }
 
     /// A window's worth of data takes a round trip at least. The shortest time is nearest to it.
@@ -123,7 +151,7 @@ impl ReceiverRtt {
                 return;
             }
             let rtt = now.since(start);
-            self.smoothed = Some(self.smoothed.map_or(rtt, |smoothed| smoothed.min(rtt)));
+            self.measured = Some(self.measured.map_or(rtt, |measured| measured.min(rtt)));
         }
         self.window = Some((now, edge));
     }
@@ -137,7 +165,7 @@ pub(super) struct Rest {
     copied: u32,
     space: u32,
     since: Option<Instant>,
-    smoothed: Option<Nanos>,
+    measured: Option<Nanos>,
     window: Option<(Instant, SeqNumber)>,
 }
 
@@ -151,18 +179,18 @@ impl Autotune {
             copied: (*copied).try_into().ok()?,
             space: (*space).try_into().ok()?,
             since: *since,
-            smoothed: rtt.smoothed.map(Nanos::from),
+            measured: rtt.measured.map(Nanos::from),
             window: rtt.window,
         })
     }
 
     /// Goes on after a rest.
     pub(super) fn resume(config: &Config, rest: Rest) -> Self {
-        let Rest { receive, send, copied, space, since, smoothed, window } = rest;
+        let Rest { receive, send, copied, space, since, measured, window } = rest;
         let mut autotune = Self::new(config);
         (autotune.receive.size, autotune.send.size) = (receive as usize, send as usize);
         (autotune.copied, autotune.space, autotune.since) = (copied as usize, space as usize, since);
-        autotune.rtt = ReceiverRtt { smoothed: smoothed.map(Duration::from), window };
+        autotune.rtt = ReceiverRtt { measured: measured.map(Duration::from), shortest: None, window };
         autotune
     }
 }
@@ -170,9 +198,18 @@ impl Autotune {
 impl Connection {
     /// The application has read `n` bytes.
     pub(super) fn tune_receive_buffer<P: FramePool>(&mut self, now: Instant, pool: &P, n: usize) {
-        let rtt = self.autotune.rtt.smoothed.or(self.rtt.srtt());
+        let rtt = self.round_trip_as_receiver();
         let mss = self.receive_mss();
         self.autotune.on_read(now, n, rtt, mss, !under_pressure(pool));
+    }
+
+    /// The round trip that data takes which somebody waits for: as timestamps tell it, unless it is within their tick. Then what
+    /// was measured of our own segments tells more, and there is at least that of the handshake.
+    fn round_trip_as_receiver(&self) -> Option<Duration> {
+        match (self.autotune.rtt.measured, self.rtt.min()) {
+            (Some(echoed), Some(own)) if echoed < 2 * TICK => Some(echoed.min(own)),
+            (echoed, _) => echoed.or(self.rtt.srtt()),
+        }
     }
 
     /// Data came: measures the round trip by it.
@@ -273,16 +310,92 @@ mod tests {
         assert_eq!(Autotune::new(&config).receive_buffer_max(), 10);
     }
 
+    /// Reads of `bytes` each `every`, for `time`.
+    fn reads(
+        tune: &mut Autotune,
+        now: &mut Instant,
+        time: Duration,
+        every: Duration,
+        bytes: usize,
+        rtt: Duration,
+    ) {
+        let end = *now + time;
+        while *now < end {
+            *now += every;
+            tune.on_read(*now, bytes, Some(rtt), MSS, true);
+        }
+    }
+
+    #[test]
+    fn on_a_short_way_what_comes_after_a_pause_of_the_reader_is_not_a_round_trips() {
+        let (mut tune, mut now) = (autotune(), Instant::ZERO);
+        let us = Duration::from_micros;
+        let (rtt, burst) = (us(100), 40 * MSS);
+        reads(&mut tune, &mut now, us(100_000), us(100), burst, rtt);
+        let settled = tune.receive_buffer();
+        assert!((2 * burst..6 * burst).contains(&settled), "{settled}");
+        // It had no core for five round trips, and reads all that waited at once.
+        for _ in 0..100 {
+            now += us(500);
+            tune.on_read(now, 5 * burst, Some(rtt), MSS, true);
+            reads(&mut tune, &mut now, us(10_000), us(100), burst, rtt);
+        }
+        assert!(tune.receive_buffer() < 8 * burst, "{} after {settled}", tune.receive_buffer());
+    }
+
+    #[test]
+    fn on_a_short_way_a_faster_sender_gets_its_window_within_milliseconds() {
+        let (mut tune, mut now) = (autotune(), Instant::ZERO);
+        let us = Duration::from_micros;
+        reads(&mut tune, &mut now, us(10_000), us(100), 10 * MSS, us(100));
+        assert_eq!(tune.receive_buffer(), 64 * MSS);
+        // As fast as the window lets it.
+        let end = now + us(10_000);
+        while now < end {
+            let window = tune.receive_buffer();
+            reads(&mut tune, &mut now, us(100), us(100), window, us(100));
+        }
+        assert!(tune.receive_buffer() > 1000 * MSS, "{}", tune.receive_buffer());
+    }
+
+    #[test]
+    fn a_round_trip_that_seems_too_long_brings_no_more_than_the_window() {
+        let (mut tune, mut now) = (autotune(), Instant::ZERO);
+        tune.on_read(now, 0, Some(RTT), MSS, true);
+        now += RTT;
+        tune.on_read(now, 1000 * MSS, Some(RTT), MSS, true);
+        assert!(tune.receive_buffer() <= 6 * 64 * MSS, "{}", tune.receive_buffer());
+    }
+
+    #[test]
+    fn of_the_echoes_of_a_round_the_shortest_counts_in_the_next() {
+        let mut rtt = ReceiverRtt::default();
+        let ms = Duration::from_millis;
+        rtt.on_echo(ms(50));
+        assert_eq!(rtt.measured, Some(ms(50)));
+        for echo in [70, 40, 90] {
+            rtt.on_echo(ms(echo));
+        }
+        rtt.next_round();
+        assert_eq!(rtt.measured, Some(ms(40)));
+        // The way has become longer.
+        rtt.on_echo(ms(80));
+        rtt.next_round();
+        assert_eq!(rtt.measured, Some(ms(80)));
+        rtt.next_round();
+        assert_eq!(rtt.measured, Some(ms(80)));
+    }
+
     #[test]
     fn without_timestamps_a_window_of_data_measures_the_round_trip() {
         let mut rtt = ReceiverRtt::default();
         let at = |ms| Instant::from_millis(ms);
         rtt.on_data(at(0), SeqNumber(0), SeqNumber(1000));
         rtt.on_data(at(50), SeqNumber(999), SeqNumber(2000));
-        assert_eq!(rtt.smoothed, None);
+        assert_eq!(rtt.measured, None);
         rtt.on_data(at(100), SeqNumber(1000), SeqNumber(2000));
         rtt.on_data(at(130), SeqNumber(2000), SeqNumber(3000));
         rtt.on_data(at(930), SeqNumber(3000), SeqNumber(4000));
-        assert_eq!(rtt.smoothed, Some(Duration::from_millis(30)));
+        assert_eq!(rtt.measured, Some(Duration::from_millis(30)));
     }
 }

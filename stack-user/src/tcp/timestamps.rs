@@ -7,6 +7,9 @@ use crate::time::{Duration, Instant};
 /// for a clock of 1 ms).
 const RECENT_IS_STALE: Duration = Duration::from_secs(24 * 24 * 60 * 60);
 
+/// What the clock counts. RFC 7323 §5.4 allows 1 ms to 1 s.
+pub(super) const TICK: Duration = Duration::from_millis(1);
+
 /// The state of the timestamps option.
 #[derive(Clone, Debug)]
 pub struct TimestampState {
@@ -30,7 +33,7 @@ impl TimestampState {
         self.recent_at = now;
     }
 
-    /// TSval: milliseconds. RFC 7323 §5.4 allows a tick from 1 ms to 1 s.
+    /// TSval, in [ticks](TICK).
     pub fn clock(&self, now: Instant) -> u32 {
         (now.as_millis() as u32).wrapping_add(self.offset)
     }
