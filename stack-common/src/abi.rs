@@ -12,7 +12,7 @@ use crate::steer::Verdict;
 ///
 /// It travels as `max_entries` of the map [`ABI`]: that number is in the object itself, whoever loads it, and
 /// can be read back from the pinned map.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 
 /// The map whose only content is its size: [`ABI_VERSION`].
 pub const ABI: &str = "XSTACK_ABI";
@@ -44,6 +44,9 @@ pub const CLAIMS: &str = "CLAIMS";
 /// One per running stack is usual; a load generator wants hundreds. The kernel allocates all entries up front,
 /// at about 120 bytes each, so a much larger number would be felt on small machines.
 pub const CLAIMS_MAX: usize = 1024;
+
+/// The index over the claims: [`ClaimKey::place`] → [`Slot`](crate::index::Slot).
+pub const INDEX: &str = "INDEX";
 
 /// What became of the frames: counter's index → frames, one set of counters per CPU.
 pub const COUNTERS: &str = "COUNTERS";
@@ -121,8 +124,20 @@ impl ClaimKey {
 
     /// The key that lies in the map so.
     #[must_use]
-    pub fn from_words(words: [u32; Self::WORDS]) -> Self {
+    pub const fn from_words(words: [u32; Self::WORDS]) -> Self {
         Self(words)
+    }
+
+    #[inline(always)]
+    pub(crate) fn words(&self) -> [u32; Self::WORDS] {
+        self.0
+    }
+
+    /// Whether it is the same key. Word by word, since the XDP program has no call that compares memory.
+    #[inline(always)]
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        let ([a, b, c, d, e], [v, w, x, y, z]) = (self.0, other.0);
+        a == v && b == w && c == x && d == y && e == z
     }
 }
 

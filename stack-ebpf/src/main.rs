@@ -10,7 +10,7 @@ use stack_common::{abi, steer};
 
 use crate::{
     cursor::PacketCursor,
-    maps::{CLAIMS, COUNTERS, XSKS},
+    maps::{COUNTERS, Claimed, XSKS},
 };
 
 /// Gives each frame to us or to the kernel. It never drops one itself.
@@ -18,7 +18,7 @@ use crate::{
 /// The function's name is [`abi::PROGRAM`]. `frags` lets it run on NICs whose frames span several buffers.
 #[xdp(frags)]
 fn xstack(ctx: XdpContext) -> u32 {
-    let verdict = steer::decide(&mut PacketCursor::new(&ctx), &CLAIMS);
+    let verdict = steer::decide(&mut PacketCursor::new(&ctx), &Claimed);
     COUNTERS.bump(verdict.index());
     #[cfg(feature = "log")]
     record(&ctx, verdict);

@@ -17,6 +17,7 @@ use aya_ebpf::{
 };
 use stack_common::{
     abi::{ABI_VERSION, CLAIMS_MAX, COUNTERS_LEN, Claim, ClaimKey, RUN_PRIORITY, XSKS_MAX},
+    index::{Answer, INDEX_LEN, Slot},
     steer::Policy,
 };
 
@@ -55,7 +56,10 @@ impl<K, V, const TYPE: usize, const MAX_ENTRIES: usize> Map<K, V, TYPE, MAX_ENTR
 pub(crate) static XSKS: Map<u32, u32, { BPF_MAP_TYPE_XSKMAP as usize }, XSKS_MAX> = Map::new();
 
 #[btf_map]
-pub(crate) static CLAIMS: Map<ClaimKey, Claim, { BPF_MAP_TYPE_HASH as usize }, CLAIMS_MAX> = Map::new();
+static INDEX: Map<u32, Slot, { BPF_MAP_TYPE_ARRAY as usize }, INDEX_LEN> = Map::new();
+
+#[btf_map]
+static CLAIMS: Map<ClaimKey, Claim, { BPF_MAP_TYPE_HASH as usize }, CLAIMS_MAX> = Map::new();
 
 #[btf_map]
 pub(crate) static COUNTERS: Map<u32, u64, { BPF_MAP_TYPE_PERCPU_ARRAY as usize }, COUNTERS_LEN> = Map::new();
@@ -95,12 +99,22 @@ impl Map<u32, u32, { BPF_MAP_TYPE_XSKMAP as usize }, XSKS_MAX> {
     }
 }
 
-impl Policy for Map<ClaimKey, Claim, { BPF_MAP_TYPE_HASH as usize }, CLAIMS_MAX> {
+/// What is claimed, as the index says, or else the map.
+pub(crate) struct Claimed;
+
+impl Policy for Claimed {
     #[inline(always)]
     fn claim(&self, key: &ClaimKey) -> Option<&Claim> {
-        // SAFETY: null, or an entry of the map, which the kernel keeps readable until the program returns. An
-        // entry that user space replaces meanwhile is an array of words still.
-        unsafe { self.lookup(key).as_ref() }
+        // SAFETY: null, which no place below the array's length is, or an entry of it, which stays readable. User
+        // space sees to it that one which it is about to change refers to the map.
+        let slot = unsafe { INDEX.lookup(&key.place()).as_ref() }?;
+        match slot.find(key) {
+            Answer::Nothing => None,
+            Answer::Claim(claim) => Some(claim),
+            // SAFETY: null, or an entry of the map, which the kernel keeps readable until the program returns. An
+            // entry that user space replaces meanwhile is an array of words still.
+            Answer::Ask => unsafe { CLAIMS.lookup(key).as_ref() },
+        }
     }
 }
 

@@ -4,11 +4,12 @@ use std::{error::Error, fs, io, path::PathBuf};
 
 use aya::{
     Ebpf,
-    maps::{HashMap, MapData, PerCpuArray},
+    maps::{Array, HashMap, MapData, PerCpuArray},
     programs::{TestRun as _, TestRunOptions, Xdp},
 };
 use stack_common::{
     abi::{self, Claim, ClaimKey, NO_SOCKET},
+    index::{INDEX_LEN, Slot},
     steer::Verdict,
 };
 
@@ -53,6 +54,16 @@ impl Kernel {
             map.try_into().expect("its layout");
         for (key, claim) in &claims.0 {
             map.insert(key.to_words(), claim.to_words(), 0).expect("room for a claim");
+        }
+        let mut slots = [Slot::NOTHING; INDEX_LEN];
+        for (key, claim) in &claims.0 {
+            let slot = &mut slots[key.place() as usize];
+            *slot = slot.with(*key, *claim);
+        }
+        let index = ebpf.map_mut(abi::INDEX).expect("the index");
+        let mut index: Array<_, [u32; Slot::WORDS]> = index.try_into().expect("its layout");
+        for (place, slot) in (0..).zip(slots) {
+            index.set(place, slot.to_words(), 0).expect("a place below the length");
         }
         let counters = ebpf.take_map(abi::COUNTERS).expect("the map of counters");
         let counters = counters.try_into().expect("its layout");

@@ -21,17 +21,28 @@ const SHARED_IN_VLAN_7: [u8; 4] = [192, 0, 2, 31];
 const FOREIGN: [u8; 4] = [192, 0, 2, 99];
 const NEIGHBOUR: [u8; 4] = [192, 0, 2, 1];
 
+/// Addresses that have one place in the index: one that is all ours, one of which port 80 is, and one that is another's.
+fn neighbours_in_the_index() -> [[u8; 4]; 3] {
+    let address = |n: u16| [198, 18, (n >> 8) as u8, n as u8];
+    let place = |address: [u8; 4]| ClaimKey::new(IpAddr::from(address), 0).place();
+    let mut same = (1..).map(address).filter(|other| place(*other) == place(address(0)));
+    std::array::from_fn(|_| same.next().expect("many addresses for each place"))
+}
+
 /// What is claimed while the table is run.
 pub(crate) fn claims() -> Claims {
     let whole = |address: [u8; 4], vlan| (ClaimKey::new(IpAddr::from(address), vlan), Claim::WHOLE);
     let ports = |address: [u8; 4], vlan, ranges: &[(u16, u16)]| {
         (ClaimKey::new(IpAddr::from(address), vlan), Claim::ports(ranges).expect("good ranges"))
     };
+    let [all, some, _] = neighbours_in_the_index();
     Claims(HashMap::from([
         whole(OURS, 0),
         whole(OURS_IN_VLAN_5, 5),
         ports(SHARED, 0, &[(80, 80), (1000, 2000)]),
         ports(SHARED_IN_VLAN_7, 7, &[(80, 80)]),
+        whole(all, 0),
+        ports(some, 0, &[(80, 80)]),
     ]))
 }
 
@@ -72,6 +83,7 @@ pub(crate) fn cases() -> Vec<Case> {
     table.vlans();
     table.ether_types();
     table.lengths();
+    table.one_place();
     table.cases
 }
 
@@ -330,6 +342,26 @@ impl Table {
                 self.add(format!("EtherType {name}"), link.frame(ether_type, &ipv4), Verdict::PassEtherType);
             }
         }
+    }
+
+    /// What the index doesn't know is asked of the map.
+    fn one_place(&mut self) {
+        let [all, some, none] = neighbours_in_the_index();
+        let link = Link::untagged();
+        for (name, to, verdict, arp) in [
+            ("all ours", all, Verdict::RedirectTcp, Verdict::RedirectArp),
+            ("shared", some, Verdict::RedirectTcp, Verdict::PassArp),
+            ("another's", none, Verdict::PassAddress, Verdict::PassArp),
+        ] {
+            let frame = link.ipv4(&Ipv4::to(to, TCP, transport(443, 80)));
+            self.add(format!("one place of the index, {name}"), frame, verdict);
+            let frame = link.arp(&Arp::new(REQUEST, NEIGHBOUR, to));
+            self.add(format!("one place of the index, ARP for {name}"), frame, arp);
+        }
+        let frame = link.ipv4(&Ipv4::to(some, TCP, transport(443, 81)));
+        self.add("one place of the index, a port of the host's", frame, Verdict::PassPort);
+        let frame = link.arp(&Arp::new(REPLY, all, none));
+        self.add("one place of the index, ARP from what is all ours", frame, Verdict::RedirectArp);
     }
 
     /// Frames as long as they come: in the kernel these are in several buffers.

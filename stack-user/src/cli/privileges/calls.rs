@@ -114,7 +114,8 @@ fn the_loop() -> Vec<Call> {
     const BPF_MAP_LOOKUP_ELEM: u64 = 1;
     const BPF_MAP_UPDATE_ELEM: u64 = 2;
     const BPF_MAP_DELETE_ELEM: u64 = 3;
-    for command in [BPF_MAP_LOOKUP_ELEM, BPF_MAP_UPDATE_ELEM, BPF_MAP_DELETE_ELEM] {
+    const BPF_MAP_GET_NEXT_KEY: u64 = 4;
+    for command in [BPF_MAP_LOOKUP_ELEM, BPF_MAP_UPDATE_ELEM, BPF_MAP_DELETE_ELEM, BPF_MAP_GET_NEXT_KEY] {
         calls.push(when(libc::SYS_bpf, &[is(0, INT, command)]));
     }
     calls

@@ -2,6 +2,7 @@
 
 mod attachment;
 mod bpf;
+mod claims;
 mod dispatcher;
 mod error;
 pub mod inspect;
@@ -28,7 +29,14 @@ use aya::{
 use nix::net::if_::if_indextoname;
 use stack_common::abi::{self, Claim, ClaimKey};
 
-use self::{attachment::Attached, dispatcher::Joined, error::os_error, pins::User, records::Records};
+use self::{
+    attachment::Attached,
+    claims::{Claims, NO_EXIST},
+    dispatcher::Joined,
+    error::os_error,
+    pins::User,
+    records::Records,
+};
 pub use self::{
     attachment::Held,
     dispatcher::Component,
@@ -50,7 +58,7 @@ pub struct Program {
     interface: String,
     attachment: Attachment,
     sockets: XskMap<MapData>,
-    claims: pins::Claims,
+    claims: Claims,
     counters: PerCpuArray<MapData, u64>,
     /// What is ours in a map that others may use too.
     claimed: Vec<ClaimKey>,
@@ -159,15 +167,15 @@ impl Program {
         let (link, generic, fallback) = link(program, interface, index, mode)?;
         let attachment = Attachment::Link { _link: link, generic, fallback };
         let mut map = |name| object.take_map(name).ok_or(ProgramError::NoMap { name });
-        let (sockets, claims, counters) = (map(abi::XSKS)?, map(abi::CLAIMS)?, map(abi::COUNTERS)?);
-        Self::over(interface, attachment, [sockets, claims, counters], records)
+        let maps = [map(abi::XSKS)?, map(abi::CLAIMS)?, map(abi::INDEX)?, map(abi::COUNTERS)?];
+        Self::over(interface, attachment, maps, records)
     }
 
     fn attach_beside(interface: &str, index: u32, mode: Mode) -> Result<Self, ProgramError> {
-        let (membership, Joined { generic, maps: [sockets, claims, counters, _], .. }) =
+        let (membership, Joined { generic, maps: [sockets, claims, index, counters, _], .. }) =
             Membership::begin(interface, index, mode)?;
         let map = |fd| MapData::from_fd(fd).and_then(Map::from_map_data).map_err(ProgramError::map);
-        let maps = [map(sockets)?, map(claims)?, map(counters)?];
+        let maps = [map(sockets)?, map(claims)?, map(index)?, map(counters)?];
         Self::over(interface, Attachment::Dispatcher { membership, generic }, maps, None)
     }
 
@@ -195,7 +203,7 @@ impl Program {
             .ok_or_else(not_attached)?;
         let map = |data| Map::from_map_data(data).map_err(ProgramError::map);
         let open = |name| map(pins::open(directory, name, interface)?);
-        let maps = [open(abi::XSKS)?, map(claims)?, open(abi::COUNTERS)?];
+        let maps = [open(abi::XSKS)?, map(claims)?, open(abi::INDEX)?, open(abi::COUNTERS)?];
         let mut program = Self::over(interface, Attachment::Pinned { user, attached }, maps, None)?;
         program.remove_left_behind()?;
         Ok(program)
@@ -208,20 +216,20 @@ impl Program {
         for key in pins::remove_left_behind(&mut self.claims, &user.directory, ours)? {
             tracing::info!(target: STORY, "{} was still claimed by a program that was killed", key.address());
         }
-        Ok(())
+        self.claims.correct()
     }
 
     fn over(
         interface: &str,
         attachment: Attachment,
-        [sockets, claims, counters]: [Map; 3],
+        [sockets, claims, index, counters]: [Map; 4],
         records: Option<Records>,
     ) -> Result<Self, ProgramError> {
         Ok(Self {
             interface: interface.to_owned(),
             attachment,
             sockets: sockets.try_into().map_err(ProgramError::map)?,
-            claims: claims.try_into().map_err(ProgramError::map)?,
+            claims: Claims::new(claims, index)?,
             counters: counters.try_into().map_err(ProgramError::map)?,
             claimed: Vec::new(),
             _records: records,
@@ -250,14 +258,13 @@ impl Program {
         let key = ClaimKey::new(address, vlan);
         let claim =
             if ports.is_empty() { Claim::WHOLE } else { Claim::ports(ports).ok_or(ProgramError::Ports)? };
-        let claim = claim.of(self.owner()).to_words();
+        let claim = claim.of(self.owner());
         if self.claimed.contains(&key) {
-            return self.claims.insert(key.to_words(), claim, 0).map_err(ProgramError::map);
+            return self.claims.replace(key, claim);
         }
         // What another program of this host has claimed no ARP probe would find: a card does not hear itself.
-        match self.claims.insert(key.to_words(), claim, NO_EXIST) {
-            Err(error) if os_error(&error) == Some(libc::EEXIST) => return Err(self.claimed_by_another(key)),
-            inserted => inserted.map_err(ProgramError::map)?,
+        if !self.claims.add(key, claim)? {
+            return Err(self.claimed_by_another(key));
         }
         self.claimed.push(key);
         Ok(())
@@ -275,8 +282,8 @@ impl Program {
         let Attachment::Pinned { user, .. } = &self.attachment else {
             return ProgramError::Claimed { address: key.address(), owner: String::new() };
         };
-        let claim = self.claims.get(&key.to_words(), 0).map(Claim::from_words);
-        let owner = claim.ok().and_then(|claim| owners::holder(&user.directory, claim.owner()).ok());
+        let claim = self.claims.get(key);
+        let owner = claim.and_then(|claim| owners::holder(&user.directory, claim.owner()).ok());
         let owner = match owner {
             Some(owners::Holder::Process(pid)) => format!(" (pid {pid}, {})", processes::name(pid)),
             Some(owners::Holder::Nobody) => {
@@ -296,7 +303,7 @@ impl Program {
         let Some(at) = self.claimed.iter().position(|claimed| *claimed == key) else {
             return Ok(());
         };
-        self.claims.remove(&key.to_words()).map_err(ProgramError::map)?;
+        self.claims.remove(key)?;
         self.claimed.swap_remove(at);
         Ok(())
     }
@@ -371,15 +378,12 @@ impl Drop for Program {
         // Maps of our own go by themselves; pinned ones stay, so what is ours is taken out. There is nobody left
         // to tell of a failure, and a claim without a socket does no harm.
         for key in &self.claimed {
-            let _ = self.claims.remove(&key.to_words());
+            let _ = self.claims.remove(*key);
         }
         // The sockets' places are not: the kernel has emptied those of sockets that are closed, and there may be another one by
         // now. Which one it is, such a map does not tell.
     }
 }
-
-/// BPF_NOEXIST: nothing is replaced.
-const NO_EXIST: u64 = 1;
 
 /// The program, and the one that logs, which is a little slower.
 const OBJECT: &[u8] = include_bytes!("../../../bpf/xstack.bpf.o");

@@ -33,7 +33,7 @@ pub(super) struct Joined {
 }
 
 /// The maps that a joined program comes with.
-pub(super) const MAPS: [&str; 4] = [abi::XSKS, abi::CLAIMS, abi::COUNTERS, abi::ABI];
+pub(super) const MAPS: [&str; 5] = [abi::XSKS, abi::CLAIMS, abi::INDEX, abi::COUNTERS, abi::ABI];
 
 /// One of the programs that a dispatcher runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -219,13 +219,13 @@ impl Object {
             // SAFETY: the object is open, and the name ends with a zero.
             own(unsafe { sys::bpf_object__find_map_fd_by_name(self.0.as_ptr(), name.as_ptr()) })
         };
-        let [xsks, claims, counters, version] = MAPS.map(map);
+        let [xsks, claims, index, counters, version] = MAPS.map(map);
         Ok(Joined {
             program: id(program.0),
             generic,
             // SAFETY: the program is one that libxdp gave us.
             fd: own(unsafe { sys::xdp_program__fd(program.0.as_ptr()) })?,
-            maps: [xsks?, claims?, counters?, version?],
+            maps: [xsks?, claims?, index?, counters?, version?],
         })
     }
 }

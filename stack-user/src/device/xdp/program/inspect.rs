@@ -12,9 +12,10 @@ use stack_common::abi::{self, Claim, ClaimKey};
 
 use super::{
     ProgramError, attachment,
+    claims::Claims,
     dispatcher::{self, Component},
     owners::{self, Holder},
-    pins::{self, Claims, ROOT},
+    pins::{self, ROOT},
     trust,
 };
 use crate::device::{
@@ -199,13 +200,11 @@ fn bound_sockets(index: u32) -> io::Result<Vec<BoundSocket>> {
 }
 
 fn claims(directory: &Path, interface: &str) -> Result<Vec<ClaimInfo>, ProgramError> {
-    let map =
-        Map::from_map_data(pins::open(directory, abi::CLAIMS, interface)?).map_err(ProgramError::map)?;
-    let mut map: Claims = map.try_into().map_err(ProgramError::map)?;
-    let before: Vec<_> = map.iter().collect::<Result<_, _>>().map_err(ProgramError::map)?;
+    let open = |name| Map::from_map_data(pins::open(directory, name, interface)?).map_err(ProgramError::map);
+    let mut map = Claims::new(open(abi::CLAIMS)?, open(abi::INDEX)?)?;
+    let before = map.all()?;
     let removed = pins::remove_left_behind(&mut map, directory, None)?;
-    let describe = |(key, claim)| {
-        let (key, claim) = (ClaimKey::from_words(key), Claim::from_words(claim));
+    let describe = |(key, claim): (ClaimKey, Claim)| {
         let owner = match owners::holder(directory, claim.owner()) {
             _ if removed.contains(&key) => ClaimOwner::Dead,
             Ok(Holder::Process(pid)) => ClaimOwner::Process(Process::new(pid)),

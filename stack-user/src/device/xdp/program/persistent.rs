@@ -24,7 +24,7 @@ const PROGRAM: &str = "program";
 pub(super) const LINK: &str = "link";
 
 /// Everything that we put into a directory, apart from the owners and the record.
-const FILES: [&str; 6] = [abi::XSKS, abi::CLAIMS, abi::COUNTERS, abi::ABI, PROGRAM, LINK];
+const FILES: [&str; 7] = [abi::XSKS, abi::CLAIMS, abi::INDEX, abi::COUNTERS, abi::ABI, PROGRAM, LINK];
 
 /// How a program is attached to stay.
 #[derive(Debug, Clone, Default)]

@@ -2,10 +2,10 @@
 //!
 //! ```text
 //! /sys/fs/bpf/xstack/eth1/
-//!     CLAIMS COUNTERS XSKS XSTACK_ABI    the maps
-//!     attached -> link-42                by what the program is attached, and its id
-//!     program, link                      the program, and what keeps it on the interface
-//!     owners/0 … owners/63               who makes claims: see `owners`
+//!     CLAIMS COUNTERS INDEX XSKS XSTACK_ABI    the maps
+//!     attached -> link-42                      by what the program is attached, and its id
+//!     program, link                            the program, and what keeps it on the interface
+//!     owners/0 … owners/63                     who makes claims: see `owners`
 //! ```
 //!
 //! `xdp-loader load -p` makes the maps only; that is enough to use them. Whoever uses them shares a lock on the directory, so
@@ -21,12 +21,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use aya::maps::{HashMap, MapData};
-use stack_common::abi::{self, Claim, ClaimKey};
+use aya::maps::MapData;
+use stack_common::abi::{self, ClaimKey};
 
 use super::{
     ProgramError,
     attachment::{self, Attached},
+    claims::Claims,
     dispatcher,
     owners::{self, Owner},
     trust,
@@ -201,9 +202,6 @@ impl User {
     }
 }
 
-/// The map of the claims, as aya has it.
-pub(super) type Claims = HashMap<MapData, [u32; ClaimKey::WORDS], [u32; Claim::WORDS]>;
-
 /// Removes the claims of those who were killed, and returns them. `ours` is our own number, if we have one: what is there
 /// under it before we claim anything is another's who had it before us.
 pub(super) fn remove_left_behind(
@@ -212,18 +210,16 @@ pub(super) fn remove_left_behind(
     ours: Option<u32>,
 ) -> Result<Vec<ClaimKey>, ProgramError> {
     let mut removed = Vec::new();
-    let keys: Vec<_> = claims.keys().collect::<Result<_, _>>().map_err(ProgramError::map)?;
-    for key in keys {
-        let Ok(claim) = claims.get(&key, 0) else { continue };
-        let number = Claim::from_words(claim).owner();
+    for (key, claim) in claims.all()? {
+        let number = claim.owner();
         // While we hold the lock, nobody gets the number, and so nobody makes a claim under it.
         let lock = if ours == Some(number) { None } else { free(directory, number)? };
         if ours != Some(number) && lock.is_none() && number < owners::MAX {
             continue;
         }
-        let still = claims.get(&key, 0).is_ok_and(|claim| Claim::from_words(claim).owner() == number);
-        if still && claims.remove(&key).is_ok() {
-            removed.push(ClaimKey::from_words(key));
+        let still = claims.get(key).is_some_and(|claim| claim.owner() == number);
+        if still && claims.remove(key).is_ok() {
+            removed.push(key);
         }
     }
     Ok(removed)
