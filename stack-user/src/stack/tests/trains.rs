@@ -164,22 +164,25 @@ fn change() -> impl Strategy<Value = Change> {
     ]
 }
 
+/// Where a frame's segment begins.
+const TCP: usize = ethernet::LEN + ipv4::LEN;
+
+/// Makes the checksum of a segment right that was changed.
+fn sum_again(frame: &mut [u8]) {
+    let Some(segment) = frame.get_mut(TCP..).filter(|segment| segment.len() >= Header::LEN) else {
+        return;
+    };
+    Header::set_checksum(segment, 0);
+    let pseudo = crate::wire::checksum::Sum::pseudo_header(A.into(), B.into(), protocol::TCP, segment.len());
+    let sum = pseudo.bytes(segment).finish();
+    Header::set_checksum(segment, sum);
+}
+
 fn apply(frames: &mut Vec<Vec<u8>>, change: &Change) {
     if frames.is_empty() {
         return;
     }
     let n = frames.len();
-    let tcp = ethernet::LEN + ipv4::LEN;
-    let sum_again = |frame: &mut Vec<u8>| {
-        let Some(segment) = frame.get_mut(tcp..).filter(|segment| segment.len() >= Header::LEN) else {
-            return;
-        };
-        Header::set_checksum(segment, 0);
-        let pseudo =
-            crate::wire::checksum::Sum::pseudo_header(A.into(), B.into(), protocol::TCP, segment.len());
-        let sum = pseudo.bytes(segment).finish();
-        Header::set_checksum(segment, sum);
-    };
     match *change {
         Change::Lose(at) => drop(frames.remove(at % n)),
         Change::Repeat(at) => frames.insert(at % n, frames[at % n].clone()),
@@ -191,13 +194,13 @@ fn apply(frames: &mut Vec<Vec<u8>>, change: &Change) {
         }
         Change::Cut(at, len) => frames[at % n].truncate(len),
         Change::Flag(at, bit) => {
-            if let Some(byte) = frames[at % n].get_mut(tcp + 13) {
+            if let Some(byte) = frames[at % n].get_mut(TCP + 13) {
                 *byte ^= 1 << bit;
             }
             sum_again(&mut frames[at % n]);
         }
         Change::Say(at, byte) => {
-            if let Some(byte) = frames[at % n].get_mut(tcp + usize::from(byte)) {
+            if let Some(byte) = frames[at % n].get_mut(TCP + usize::from(byte)) {
                 *byte = byte.wrapping_add(1);
             }
             sum_again(&mut frames[at % n]);
@@ -227,6 +230,55 @@ fn outcome(frames: &[Vec<u8>], together: bool) -> Outcome {
     link.b.tcp_abort(link.now, to);
     link.b.tcp_close(link.now, to);
     (read, std::mem::take(&mut link.seen), drops, link.b.pool().available())
+}
+
+/// Frames of which the second comes again, before the others, and all but the first two have another byte in their headers.
+fn behind_a_repeated_one(at: usize, change: impl Fn(u8) -> u8) -> (Vec<Vec<u8>>, Vec<u8>) {
+    let (mut link, from, _) = connected();
+    let data = content(6 * 1448);
+    assert_eq!(link.a.tcp_write(link.now, from, &data), Ok(data.len()));
+    let mut frames = sent(&mut link.a, link.now);
+    frames.insert(2, frames[1].clone());
+    for frame in &mut frames[2..] {
+        frame[TCP + at] = change(frame[TCP + at]);
+        sum_again(frame);
+    }
+    (frames, data)
+}
+
+/// RFC 7323 §5.2, RFC 5961 §5.2: none of them is looked at less closely because it follows another.
+#[test]
+fn what_follows_a_segment_that_was_dropped_is_judged_by_itself_rfc7323_5_2_rfc5961_5_2() {
+    const ACK: usize = 8;
+    const TIMESTAMP: usize = 24;
+    // It acknowledges what was never sent; it is older than what has come.
+    for (at, change) in [(ACK, 1_u8), (TIMESTAMP, 0x80)] {
+        let (frames, data) = behind_a_repeated_one(at, |byte| byte.wrapping_add(change));
+        let (together, one_by_one) = (outcome(&frames, true), outcome(&frames, false));
+        assert!(together.0 == data[..2 * 1448], "{} bytes", together.0.len());
+        assert_eq!(said(&together.1), said(&one_by_one.1));
+        assert_eq!((together.0, together.2, together.3), (one_by_one.0, one_by_one.2, one_by_one.3));
+    }
+}
+
+/// RFC 7323 §4.3: a timestamp that a duplicate had, and was not kept, is kept when the next segment has it.
+#[test]
+fn the_timestamp_of_what_follows_a_duplicate_is_echoed_rfc7323_4_3() {
+    const TIMESTAMP: usize = 27;
+    let (frames, _) = behind_a_repeated_one(TIMESTAMP, |byte| byte.wrapping_add(1));
+    let told = |bytes: &[u8]| parsed(bytes).1.options.timestamps.expect("timestamps");
+    for together in [true, false] {
+        let (mut link, _, _) = connected();
+        receive_all(&mut link.b, link.now, &frames[..2]);
+        let acks = sent(&mut link.b, link.now);
+        assert_eq!(told(&acks[0]).echo, told(&frames[0]).value);
+        match together {
+            true => receive_all(&mut link.b, link.now, &frames[2..]),
+            false => frames[2..].iter().for_each(|frame| receive(&mut link.b, link.now, frame)),
+        }
+        let acks = sent(&mut link.b, link.now);
+        assert_eq!(told(acks.last().expect("an ACK")).echo, told(&frames[2]).value, "together: {together}");
+    }
 }
 
 fn said(frames: &[(char, Vec<u8>)]) -> Vec<Segment> {
