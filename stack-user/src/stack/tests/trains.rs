@@ -281,6 +281,50 @@ fn the_timestamp_of_what_follows_a_duplicate_is_echoed_rfc7323_4_3() {
     }
 }
 
+/// RFC 9293 §3.10.7.4, fifth step: a retransmission that has more in it than what came is no news of the window; what follows it is.
+#[test]
+fn the_window_behind_an_overlap_is_the_newest() {
+    let (mut link, from, _) = connected();
+    let data = content(3 * 1448);
+    assert_eq!(link.a.tcp_write(link.now, from, &data), Ok(data.len()));
+    let whole = sent(&mut link.a, link.now);
+    let first = parsed(&whole[0]).1;
+    // The same stream, cut otherwise.
+    let cut = |range: core::ops::Range<usize>, window: u16| {
+        let mut frame = whole[0].clone();
+        let header = TCP + first.header_len();
+        frame.truncate(header);
+        frame.extend(&data[range.clone()]);
+        let total = (frame.len() - ethernet::LEN) as u16;
+        let ip = &mut frame[ethernet::LEN..TCP];
+        ip[2..4].copy_from_slice(&total.to_be_bytes());
+        ip[10..12].fill(0);
+        let sum = crate::wire::checksum::checksum(ip);
+        ip[10..12].copy_from_slice(&sum.to_be_bytes());
+        Header::set_seq(&mut frame[TCP..], (first.seq + range.start).0);
+        frame[TCP + 14..TCP + 16].copy_from_slice(&window.to_be_bytes());
+        sum_again(&mut frame);
+        frame
+    };
+    let before = [cut(0..1000, first.window), cut(1000..1400, first.window)];
+    let burst = [cut(900..1500, 70), cut(1500..2000, 70), cut(2000..2100, 70)];
+    let windows = [true, false].map(|together| {
+        let (mut link, _, to) = connected();
+        receive_all(&mut link.b, link.now, &before);
+        match together {
+            true => receive_all(&mut link.b, link.now, &burst),
+            false => burst.iter().for_each(|frame| receive(&mut link.b, link.now, frame)),
+        }
+        let mut read = vec![0; data.len()];
+        assert_eq!(link.b.tcp_read(link.now, to, &mut read), Ok(2100));
+        assert!(read[..2100] == data[..2100]);
+        let info = link.b.tcp(to).expect("it").info();
+        (info.send_window, 70 << info.window_shifts.0)
+    });
+    assert_eq!(windows[0].0, windows[0].1);
+    assert_eq!(windows[0], windows[1]);
+}
+
 fn said(frames: &[(char, Vec<u8>)]) -> Vec<Segment> {
     frames.iter().map(|(_, frame)| parsed(frame).1).collect()
 }
