@@ -72,6 +72,54 @@ fn a_train_has_numbers_sums_and_bytes_of_segments_and_ends_with_psh() {
     assert_eq!(at, data.len());
 }
 
+#[test]
+fn segments_that_follow_each_other_are_taken_in_together() {
+    let (mut link, from, to) = connected();
+    let data = content(24 * 1448);
+    assert_eq!(link.a.tcp_write(link.now, from, &data), Ok(data.len()));
+    let frames = sent(&mut link.a, link.now);
+    let taken_in = |link: &Link| link.b.followers().taken_in;
+    let before = taken_in(&link);
+    receive_all(&mut link.b, link.now, &frames[..10]);
+    assert_eq!(taken_in(&link) - before, 9, "all but the first");
+    frames[10..12].iter().for_each(|frame| receive(&mut link.b, link.now, frame));
+    assert_eq!(taken_in(&link) - before, 9, "each came alone");
+    // One is late: those before it are a train, those behind it are put aside, and it is no follower of theirs.
+    let late = [&frames[12..15], &frames[16..18], &frames[15..16]].concat();
+    receive_all(&mut link.b, link.now, &late);
+    assert_eq!(taken_in(&link) - before, 9 + 2);
+    receive_all(&mut link.b, link.now, &frames[18..]);
+    assert_eq!(taken_in(&link) - before, 9 + 2 + 5);
+    let mut read = vec![0; data.len()];
+    assert_eq!(link.b.tcp_read(link.now, to, &mut read), Ok(data.len()));
+    assert!(read == data);
+}
+
+#[test]
+fn bulk_data_is_sent_in_one_train() {
+    let (mut link, from, _) = connected();
+    let before = link.a.followers().sent;
+    assert_eq!(link.a.tcp_write(link.now, from, &content(30 * 1448)), Ok(30 * 1448));
+    assert_eq!(sent(&mut link.a, link.now).len(), 30);
+    // All but the first two, which have to be in flight for the time of a loss probe to be settled, and the last, which says PSH.
+    assert_eq!(link.a.followers().sent - before, 27);
+    assert_eq!(link.a.followers().taken_in, 0, "only ACKs came");
+}
+
+#[test]
+fn of_a_train_that_ends_early_those_count_that_were_sent() {
+    let (mut link, from, _) = connected();
+    let before = link.a.followers().sent;
+    assert_eq!(link.a.tcp_write(link.now, from, &[0; 20 * 1448]), Ok(20 * 1448));
+    for _ in 0..8 {
+        let frame = link.a.poll_transmit(link.now).expect("a segment");
+        link.a.handle_completion(link.now, frame.into_completed());
+    }
+    link.a.tcp_abort(link.now, from);
+    assert!(parsed(&sent(&mut link.a, link.now)[0]).1.rst());
+    assert_eq!(link.a.followers().sent - before, 6);
+}
+
 /// RFC 9293 §3.10.7.4, RFC 5681 §3.1: neither the peer's window nor the congestion window is overrun.
 #[test]
 fn a_train_is_no_longer_than_the_windows_allow_rfc5681_3_1() {
