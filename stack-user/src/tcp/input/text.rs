@@ -164,6 +164,8 @@ impl Connection {
         self.reassembly.advance(self.rcv.nxt_offset);
         self.events.push(Event::Readable);
         self.measure_as_receiver(now, None);
+        // Payloads that were copied have given back chunks, as after each segment.
+        self.offer_room(now, pool);
     }
 
     /// A long frame is queued as frames of one chunk each.
