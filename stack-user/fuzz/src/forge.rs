@@ -19,13 +19,16 @@ use stack_user::{
 
 use super::{
     frames::{NEIGHBOUR, OUR_MAC, OURS, SERVER_PORT, THEIR_MAC, UDP_PORT},
-    input::Input,
+    input::{Input, pattern},
 };
 
 /// Where a checksum is in the headers that have one.
 const TCP_CHECKSUM: usize = 16;
 const UDP_CHECKSUM: usize = 6;
 const ICMP_CHECKSUM: usize = 2;
+
+/// Frames of the largest burst: as many as the driver takes off a ring at once.
+const MAX_BURST: usize = 64;
 
 /// A frame; `said` is what the stack has sent, from the IP header on.
 pub(crate) fn frame(input: &mut Input<'_>, said: &[Vec<u8>]) -> Vec<u8> {
@@ -274,7 +277,12 @@ fn parse(said: &[u8]) -> Option<(Ipv4Addr, Segment, usize)> {
 
 /// What a peer that keeps to the rules says to a segment, so that handshakes come about and data flows.
 pub(crate) fn honest_answer(said: &[u8], now: Instant) -> Option<Vec<u8>> {
-    let (peer, theirs, len) = parse(said)?;
+    let (peer, answer) = answer_to(parse(said)?, now)?;
+    Some(segment_frame(peer, &answer, 0))
+}
+
+/// The segment of an honest answer, and who sends it.
+fn answer_to((peer, theirs, len): (Ipv4Addr, Segment, usize), now: Instant) -> Option<(Ipv4Addr, Segment)> {
     if theirs.rst() {
         return None;
     }
@@ -298,7 +306,129 @@ pub(crate) fn honest_answer(said: &[u8], now: Instant) -> Option<Vec<u8>> {
             ..Options::default()
         },
     };
-    let mut payload = emit(&answer, 0);
+    Some((peer, answer))
+}
+
+/// What a sender with much to send has on the wire at once: segments of one flow that follow each other, full ones for the most part. Three
+/// in four are exactly the next one; what is wrong with the others is what may end a train, or must.
+pub(crate) fn burst(input: &mut Input<'_>, said: &[Vec<u8>], now: Instant) -> Vec<Vec<u8>> {
+    let count = 1 + input.below(MAX_BURST);
+    let known = said.iter().rev().filter_map(|said| parse(said)).nth(input.below(4));
+    let Some((peer, mut next)) = known.and_then(|theirs| answer_to(theirs, now)) else {
+        return (0..count).map(|_| frame(input, said)).collect();
+    };
+    let full = 1460 - next.options.len();
+    let len = input.pick(&[full, full, 536, 300, 100, 40]);
+    let mut frames = Vec::new();
+    for _ in 0..count {
+        let frame = match input.byte() {
+            deviation @ 192.. => deviate(input, deviation % 16, (peer, &mut next, len), said),
+            _ => segment_frame(peer, &next, len),
+        };
+        frames.push(frame);
+        next.seq += len;
+    }
+    frames
+}
+
+/// A segment of a burst that is not what the one before lets expect; or `next`, from now on.
+fn deviate(
+    input: &mut Input<'_>,
+    deviation: u8,
+    (peer, next, len): (Ipv4Addr, &mut Segment, usize),
+    said: &[Vec<u8>],
+) -> Vec<u8> {
+    let tcp = ethernet::LEN + ipv4::LEN;
+    let with = |flags: Flags| segment_frame(peer, &Segment { flags, ..*next }, len);
+    match deviation {
+        0 => {
+            next.seq += 1 + input.below(3000);
+            segment_frame(peer, next, len)
+        }
+        1 => {
+            // What was there before, once more; or some of it.
+            next.seq = next.seq - input.pick(&[len, len, 1]);
+            segment_frame(peer, next, len)
+        }
+        2 => with(Flags::ACK.with(Flags::FIN)),
+        3 => with(Flags::ACK.with(Flags::PSH)),
+        4 => with(Flags(input.byte())),
+        5 => {
+            // Something else in between: of another flow, or no segment at all.
+            next.seq = next.seq - len;
+            frame(input, said)
+        }
+        6 => {
+            let shorter = input.below(len);
+            let frame = segment_frame(peer, next, shorter);
+            next.seq = next.seq + shorter - len;
+            frame
+        }
+        7 => {
+            next.window = input.u16();
+            segment_frame(peer, next, len)
+        }
+        8 => {
+            let ack = next.ack + input.below(5000) - 2500;
+            segment_frame(peer, &Segment { ack, ..*next }, len)
+        }
+        9 => {
+            let mut other = *next;
+            let (value, echo) = (input.byte().into(), input.byte().into());
+            other.options.timestamps = input.one_in(2).then_some(Timestamps { value, echo });
+            segment_frame(peer, &other, len)
+        }
+        10 => {
+            next.options.sack.push(next.ack + 100, next.ack + 100 + input.below(3000));
+            // With that option, a full one would be longer than the link carries.
+            let shorter = len.min(1400);
+            let frame = segment_frame(peer, next, shorter);
+            next.options.sack = Options::default().sack;
+            next.seq = next.seq + shorter - len;
+            frame
+        }
+        11 => {
+            // Behind its own end: a sender of short frames has to.
+            let mut frame = segment_frame(peer, next, len);
+            frame.extend(input_bytes(1 + input.below(20))(input));
+            frame
+        }
+        12 => {
+            let mut frame = segment_frame(peer, next, len);
+            frame.truncate(frame.len() - input.below(200).min(len));
+            frame
+        }
+        13 => {
+            // A mark of congestion, or anything else in the IP header, with the right checksum.
+            let mut frame = segment_frame(peer, next, len);
+            let at = ethernet::LEN + input.pick(&[1, 1, 4, 6, 8, 9, 12, 0]);
+            frame[at] ^= input.pick(&[3, 1, 2, 0x40, 0x20, 0xff]);
+            frame[ethernet::LEN + 10..][..2].fill(0);
+            let sum = checksum(&frame[ethernet::LEN..tcp]);
+            frame[ethernet::LEN + 10..][..2].copy_from_slice(&sum.to_be_bytes());
+            frame
+        }
+        // A bit that fell over: in the payload, in the segment's header, or in those before it.
+        14 => {
+            let mut frame = segment_frame(peer, next, len);
+            let at = frame.len() - 1 - input.below(len);
+            frame[at] ^= 0x10;
+            frame
+        }
+        _ => {
+            let mut frame = segment_frame(peer, next, len);
+            let at = input.below(tcp + next.header_len());
+            frame[at] ^= 1 << input.below(8);
+            frame
+        }
+    }
+}
+
+/// A segment in its frame, from the station that speaks for all. Each byte of the payload is told by its number.
+fn segment_frame(peer: Ipv4Addr, segment: &Segment, len: usize) -> Vec<u8> {
+    let mut payload = vec![0; segment.header_len().min(60)];
+    payload.extend(pattern(segment.seq.0, len));
+    segment.emit(peer.into(), OURS.into(), len, &mut payload);
     fix_checksum(peer, OURS, protocol::TCP, &mut payload);
     let mut frame = vec![0; ethernet::LEN + ipv4::LEN];
     let header =
@@ -306,5 +436,5 @@ pub(crate) fn honest_answer(said: &[u8], now: Instant) -> Option<Vec<u8>> {
     header.emit(&mut frame);
     ipv4::Header::new(peer, OURS, protocol::TCP, payload.len() as u16).emit(&mut frame[ethernet::LEN..]);
     frame.extend(payload);
-    Some(frame)
+    frame
 }

@@ -1,10 +1,15 @@
 //! Frames off the wire against a whole stack: ARP, IPv4 with options and fragments, ICMP with quotes, UDP, and TCP to
-//! listeners (with and without SYN cookies) and connections. Half of them have checksums that are right.
+//! listeners (with and without SYN cookies) and connections. Half of them have checksums that are right. They come in bursts,
+//! as from the driver: of one frame, or of up to 64 that follow each other more or less.
 //!
 //! Whatever comes: no panic, no frame is lost, every frame that leaves is well formed and speaks for our address only,
-//! to one station.
+//! to one station. And what comes in one burst is what it would be one by one: what is sent, read and known afterwards is
+//! the same.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::{
+    hash::{DefaultHasher, Hasher as _},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+};
 
 use stack_user::{
     device::Umem,
@@ -45,8 +50,22 @@ const MAX_FRAME: usize = 1514;
 /// don't say as much: who waits for a chunk looks for one every few milliseconds of it.
 const LONGEST_REST: Duration = Duration::from_secs(2 * 300 + 60 + 1);
 
+/// How the frames of a burst are handed over.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Handing {
+    Together,
+    OneByOne,
+}
+
+/// What there is to see of a stack from outside, in order: what it was, and a hash of all of it.
+type Seen = Vec<(&'static str, u64)>;
+
 struct World {
     stack: Stack<Umem>,
+    handing: Handing,
+    seen: Seen,
+    /// Some burst was of more than one frame.
+    had_bursts: bool,
     now: Instant,
     nic: Vec<TxFrame>,
     /// The latest frames that were sent, from their IP header on.
@@ -59,8 +78,24 @@ struct World {
 }
 
 pub fn run(data: &[u8]) {
+    let (together, had_bursts) = play(data, Handing::Together);
+    if !had_bursts {
+        return;
+    }
+    tell(|| "the same, one by one".into());
+    let (one_by_one, _) = play(data, Handing::OneByOne);
+    let differing = together.iter().zip(&one_by_one).position(|(a, b)| a != b);
+    if let Some(at) = differing {
+        let (here, there) = (together[at].0, one_by_one[at].0);
+        panic!("number {at} of what is seen differs: in bursts it {here}, one by one it {there}");
+    }
+    assert_eq!(together.len(), one_by_one.len(), "one of them went on");
+}
+
+/// What was seen, and whether it depends on how frames are handed over.
+fn play(data: &[u8], handing: Handing) -> (Seen, bool) {
     let mut input = Input::new(data);
-    let mut world = World::new(&mut input);
+    let mut world = World::new(&mut input, handing);
     while !input.is_empty() {
         world.step(&mut input);
         if !input.one_in(8) {
@@ -70,18 +105,18 @@ pub fn run(data: &[u8]) {
             tell(|| format!("    {event:?}"));
         }
     }
-    world.finish();
+    world.finish()
 }
 
 impl World {
     /// A stack that has claimed its address, listens, and has a socket.
-    fn new(input: &mut Input<'_>) -> Self {
+    fn new(input: &mut Input<'_>, handing: Handing) -> Self {
         let now = Instant::from_millis(1_000);
         let umem = Umem::on_heap(CHUNKS).expect("memory");
         let mut stack = Stack::new(now, OUR_MAC, None, umem, Rng::from_seed(1));
         let choice = input.byte();
         stack.set_tcp_config(Config {
-            recv_buffer: [2000, 30_000][usize::from(choice & 1)],
+            recv_buffer: if choice & 8 == 0 { [2000, 30_000][usize::from(choice & 1)] } else { 120_000 },
             recv_buffer_max: 0,
             send_buffer: 20_000,
             ..Config::default()
@@ -91,6 +126,9 @@ impl World {
         stack.claim(now, OURS, prefix, gateway, 1500, Schedule::Fast).expect("a good address");
         let mut world = Self {
             stack,
+            handing,
+            seen: Seen::new(),
+            had_bursts: false,
             now,
             nic: Vec::new(),
             said: Vec::new(),
@@ -113,7 +151,7 @@ impl World {
     }
 
     fn step(&mut self, input: &mut Input<'_>) {
-        match input.below(32) {
+        match input.below(40) {
             0 => drop(self.pass_to_timer()),
             1 => self.pass(Duration::from_millis(input.byte().into())),
             2 => self.pass(Duration::from_secs(input.pick(&[1, 30, 70, 400, 86_400, 40 * 86_400]))),
@@ -125,9 +163,13 @@ impl World {
                 let again = input.below(REMEMBERED);
                 self.answer(again);
             }
+            32.. => {
+                let frames = forge::burst(input, &self.said, self.now);
+                self.receive(&frames);
+            }
             _ => {
                 let frame = forge::frame(input, &self.said);
-                self.receive(&frame);
+                self.receive(&[frame]);
             }
         }
     }
@@ -171,7 +213,8 @@ impl World {
             }
             (8..=10, Some(id)) => {
                 let mut buffer = vec![0; input.pick(&[1, 1000, 30_000])];
-                let _ = self.stack.tcp_read(now, id, &mut buffer);
+                let read = self.stack.tcp_read(now, id, &mut buffer);
+                self.see("reads", (read.is_ok(), &buffer[..read.unwrap_or(0)]));
             }
             (11, Some(id)) => self.stack.tcp_shutdown_write(now, id),
             (12, Some(id)) => {
@@ -213,11 +256,36 @@ impl World {
         }
     }
 
-    /// A frame comes, if the NIC has a chunk for it.
-    fn receive(&mut self, bytes: &[u8]) {
-        let Some(frame) = self.stack.pool_mut().receive_whole(bytes) else { return };
-        tell(|| format!("comes {bytes:02x?}"));
-        self.stack.handle_frame(self.now, frame);
+    /// A burst comes, as far as the NIC has chunks for it.
+    fn receive(&mut self, frames: &[Vec<u8>]) {
+        let mut received = Vec::new();
+        for bytes in frames {
+            let Some(frame) = self.stack.pool_mut().receive_whole(bytes) else { break };
+            tell(|| format!("comes {bytes:02x?}"));
+            received.push(frame);
+        }
+        self.had_bursts |= received.len() > 1;
+        match self.handing {
+            Handing::Together => self.stack.handle_burst(self.now, &mut received),
+            Handing::OneByOne => {
+                received.drain(..).for_each(|frame| self.stack.handle_frame(self.now, frame))
+            }
+        }
+        for index in 0..self.connections.len() {
+            let info =
+                self.stack.tcp(self.connections[index]).map(|connection| format!("{:?}", connection.info()));
+            tell(|| format!("    {info:?}"));
+            self.see("knows", info);
+        }
+        let drops: Vec<_> = self.stack.drops().iter().map(|(reason, n)| (reason.name(), n)).collect();
+        tell(|| format!("    drops {drops:?}"));
+        self.see("drops", (drops, self.stack.pool().available()));
+    }
+
+    fn see(&mut self, what: &'static str, value: impl std::hash::Hash) {
+        let mut hasher = DefaultHasher::new();
+        value.hash(&mut hasher);
+        self.seen.push((what, hasher.finish()));
     }
 
     /// Takes all that there is to send; the NIC keeps it until it is told to complete.
@@ -235,6 +303,7 @@ impl World {
     /// A frame that leaves must be one that may.
     fn inspect(&mut self, bytes: &[u8]) {
         tell(|| format!("    sends {bytes:02x?}"));
+        self.see("sends", bytes);
         assert!(bytes.len() <= MAX_FRAME, "larger than the link carries");
         let (header, at) = ethernet::Header::parse(bytes).expect("an Ethernet header");
         assert_eq!((header.source, header.vlan), (OUR_MAC, None));
@@ -278,7 +347,7 @@ impl World {
             target_mac: OUR_MAC,
             target_ip: OURS,
         };
-        self.receive(&forge::arp(&reply));
+        self.receive(&[forge::arp(&reply)]);
     }
 
     /// An honest peer's answer to a segment of ours: it acknowledges, and is in sequence.
@@ -286,7 +355,7 @@ impl World {
         let Some(frame) = self.said.get(which).and_then(|said| forge::honest_answer(said, self.now)) else {
             return;
         };
-        self.receive(&frame);
+        self.receive(&[frame]);
     }
 
     fn complete(&mut self, index: usize) {
@@ -317,7 +386,7 @@ impl World {
     }
 
     /// The application closes all that it has: at last, every chunk is in the pool.
-    fn finish(mut self) {
+    fn finish(mut self) -> (Seen, bool) {
         tell(|| "the end".into());
         for listener in std::mem::take(&mut self.listeners) {
             self.stack.tcp_unlisten(self.now, listener);
@@ -340,5 +409,6 @@ impl World {
         }
         assert!(!self.stack.has_unfinished_connections(), "a connection that nobody holds does not end");
         assert_eq!(self.stack.pool().available(), CHUNKS as usize, "frames are conserved");
+        (self.seen, self.had_bursts)
     }
 }

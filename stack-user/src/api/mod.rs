@@ -108,7 +108,7 @@ use crate::{
     frame::FramePool,
     rng::Rng,
     runtime::{Clock, Life, Shard, drive},
-    stack::{self, AddressEvent, HandOvers, TcpCounts},
+    stack::{self, AddressEvent, Followers, HandOvers, TcpCounts},
     telemetry::{DropCounters, DropReason},
     time::Duration,
 };
@@ -294,6 +294,16 @@ impl Stack {
         let mut sum = HandOvers::default();
         for shard in self.shards() {
             shard.with(|core, _| sum.add(core.stack.hand_overs()));
+        }
+        sum
+    }
+
+    /// Segments that came and went behind another of their connection, and cost little for that: hardly any of bulk data, and
+    /// the fast paths are not taken.
+    pub fn followers(&self) -> Followers {
+        let mut sum = Followers::default();
+        for shard in self.shards() {
+            shard.with(|core, _| sum.add(core.stack.followers()));
         }
         sum
     }

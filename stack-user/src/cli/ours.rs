@@ -23,6 +23,7 @@ use crate::{
     api::{self, Resolver, Stack, TcpListener, TcpStream},
     device::interface::{self, InterfaceError},
     net::{acd::Schedule, routes::Reach},
+    stack::Followers,
     tcp::KeepAlive,
     telemetry::STORY,
     time::Duration,
@@ -90,7 +91,7 @@ impl OurNetwork {
         &self.stack
     }
 
-    /// Tells what was lost on the way, if anything: for `-v`.
+    /// Tells what was lost on the way, if anything, and how it came and went: for `-v`.
     fn tell_counters(&self) {
         let drops: Vec<_> =
             self.stack.drops().iter().map(|(reason, n)| format!("{} {n}", reason.name())).collect();
@@ -110,6 +111,10 @@ impl OurNetwork {
             if !told.is_empty() {
                 tracing::info!(target: STORY, "device: {}", told.join(", "));
             }
+        }
+        let Followers { taken_in, sent, .. } = self.stack.followers();
+        if taken_in > 0 || sent > 0 {
+            tracing::info!(target: STORY, "segments handled with the one before: {taken_in} received, {sent} sent");
         }
         let passed_on = self.stack.hand_overs().passed_on;
         if passed_on > 0 {

@@ -40,7 +40,7 @@ const TX_RETRY: Duration = Duration::from_micros(200);
 
 /// Looks at the device for one at the clock, by a driver that polls. Fewer, and it spends a fifth of its time on the clock; more, and a timer is
 /// late by more than a microsecond.
-const LOOKS: u32 = 8;
+pub(super) const LOOKS: u32 = 8;
 
 /// A shard that tasks and the driver share.
 #[derive(Debug)]

@@ -12,7 +12,7 @@ use std::{
     task::{Context, Wake, Waker},
 };
 
-use super::*;
+use super::{shard::LOOKS, *};
 use crate::{
     device::{
         Device, Readable, Umem,
@@ -200,6 +200,38 @@ async fn a_driver_that_polls_sleeps_only_when_no_frame_came_for_so_long() {
         assert!(within(pause).await < 5, "it sleeps again");
         shard.close();
     }
+}
+
+#[tokio::test]
+async fn the_device_is_looked_at_several_times_for_one_look_at_the_clock() {
+    let clock = Clock::new();
+    let (device, far) = memory::tap(memory::Options::default());
+    let umem = Umem::on_heap(256).expect("memory");
+    let stack = Stack::new(clock.now(), MacAddr([2, 0, 0, 0, 0, 1]), None, umem, Rng::from_seed(1));
+    let shard = Shard::new(stack, Box::new(device), clock);
+    // What the driver does when the clock is to be looked at: that it is, `drive` sees to.
+    let pass = || {
+        shard.drive(|core, now| {
+            core.driver_woke();
+            core.pump(now);
+            core.is_idle_until(None);
+        });
+    };
+    // As many as it looks before it comes to that.
+    let looks = || (0..2 * LOOKS).take_while(|_| shard.is_unchanged()).count() as u32;
+    assert_eq!(looks(), 0, "nobody knows yet that there is nothing to do");
+    pass();
+    assert_eq!((looks(), looks()), (LOOKS, 0));
+    shard.drive(|_, _| ());
+    assert_eq!(looks(), LOOKS, "there was still nothing to do");
+    pass();
+    assert!(shard.is_unchanged());
+    far.send(&[0xff; 60]);
+    assert_eq!(looks(), 0, "a frame is there");
+    pass();
+    assert!(shard.is_unchanged());
+    shard.with(|_, _| ());
+    assert_eq!(looks(), 0, "somebody may have made something due");
 }
 
 /// A NIC that says it has room and takes nothing, as for a long frame that needs more descriptors.

@@ -94,6 +94,7 @@ impl<P: FramePool> Stack<P> {
         let (local, remote) = (connection.local().ip(), connection.remote().ip());
         let fields = connection.ip_fields();
         let Some(transmit) = connection.poll_transmit(now, &mut self.pool) else {
+            self.followers.sent += connection.take_followers_sent();
             let retired = connection.retire(now).map(|entry| (entry, connection.time_wait()));
             if let Some((entry, lasts)) = retired {
                 let flow = Flow { local: connection.local(), remote: connection.remote() };

@@ -148,10 +148,12 @@ impl<P: FramePool> Stack<P> {
 
     fn end_train(&mut self, now: Instant, train: Option<Train>) {
         let Some(Train { id, .. }) = train.filter(|_| !self.gro.frames.is_empty()) else { return };
+        let count = self.gro.frames.len();
         let Some(connection) = self.connections.get_mut(id) else {
             return self.gro.frames.drain(..).for_each(|frame| self.pool.release_rx(frame));
         };
         connection.handle_followers(now, &mut self.pool, self.gro.frames.drain(..));
+        self.followers.taken_in += count as u64;
         self.connections.worked_on(id, &mut self.pool, &mut self.events);
     }
 }

@@ -22,6 +22,7 @@ mod connections;
 mod demux;
 mod egress;
 mod event;
+mod followers;
 mod gro;
 mod half_open;
 mod handover;
@@ -48,6 +49,7 @@ pub use connect::ConnectError;
 use connections::Connections;
 use egress::Owner;
 pub use event::{Event, ListenerId, TcpId, UdpId};
+pub use followers::Followers;
 use gro::Gro;
 use half_open::SynQueue;
 pub use handover::{HandOvers, unite};
@@ -103,6 +105,7 @@ pub struct Stack<P> {
     /// What is handled just now was passed on, and stays.
     takes_in: bool,
     gro: Gro,
+    followers: Followers,
     hand_overs: HandOvers,
     /// How the NIC spreads segments over its queues, and which of them is ours.
     placement: Option<(Arc<Rss>, u32)>,
@@ -138,6 +141,7 @@ impl<P: FramePool> Stack<P> {
             letters: siblings::Letters::default(),
             takes_in: false,
             gro: Gro::default(),
+            followers: Followers::default(),
             hand_overs: HandOvers::default(),
             placement: None,
         }

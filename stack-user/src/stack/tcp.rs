@@ -321,7 +321,9 @@ impl<P: FramePool> Stack<P> {
         let una = connection.send_unacknowledged();
         let end = segment.seq + frame.len();
         let result = connection.handle_segment(now, &mut self.pool, segment, frame);
-        let expected = connection.takes_followers().filter(|&(seq, _)| seq == end);
+        // One that was dropped has shown nothing of what stands in its headers: a duplicate's numbers are not looked at, and an ACK of
+        // what was never sent, or a timestamp that is too old, condemns its followers, too.
+        let expected = connection.takes_followers(segment).filter(|&(seq, _)| seq == end && result.is_ok());
         self.gro.taken = expected.map(|(seq, room)| (id, seq.0, room));
         let arrived = connection.send_unacknowledged() != una;
         if connection.take_challenged() {

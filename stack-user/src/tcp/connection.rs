@@ -103,6 +103,8 @@ pub struct Connection {
     pub(super) reset_due: Option<Reset>,
     /// What may follow the segment that was sent last.
     pub(super) train: Option<Train>,
+    /// Segments that were sent in trains behind their first, and nobody was told of yet.
+    pub(super) followers_sent: u64,
     /// The application reads no more.
     pub(super) reads_closed: bool,
     /// The peer's FIN has come, and all before it.
@@ -233,6 +235,7 @@ impl Connection {
             syn_sent_at: now,
             reset_due: None,
             train: None,
+            followers_sent: 0,
             reads_closed: false,
             fin_received: false,
             write_blocked: false,

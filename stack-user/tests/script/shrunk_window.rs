@@ -120,3 +120,23 @@ fn a_window_that_flaps_draws_no_more_than_one_segment() {
     }
     s.finish();
 }
+
+/// What has asked for the window was taken with the answer: nothing else is sent twice for its sake, whatever is repeated.
+#[test]
+fn an_answer_to_who_asked_for_the_window_is_none_to_what_follows() {
+    for sack in [false, true] {
+        let mut s = sent(sack, 1);
+        s.inject(seg(".").seq(0).ack(0).window(0));
+        while s.info().timeouts == 0 {
+            s.advance_to_timer();
+        }
+        s.expect(seg(".").seq(0).ack(0).len(1000));
+        s.inject(seg(".").seq(0).ack(1000).window(10_000));
+        s.write(1000);
+        s.expect(seg(".").seq(1000).ack(0).len(1000));
+        s.inject(seg(".").seq(0).ack(1000).window(10_000));
+        s.expect_silence();
+        s.inject(seg(".").seq(0).ack(2000).window(10_000));
+        s.finish();
+    }
+}

@@ -1,6 +1,7 @@
 //! What is kept in the repository: few inputs that reach much, and every input that once was a finding.
 
 use std::collections::HashSet;
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,12 +10,12 @@ use anyhow::{Context, Result};
 
 use crate::process::capture;
 
-/// Inputs that are kept for each target, regressions apart. More make every clone larger and every test run longer,
+/// Inputs that are kept for each target, those that stay by their names apart. More make every clone larger and every test run longer,
 /// for features that a minute of fuzzing finds again.
 const KEPT: usize = 24;
 
-/// An input with this name was a finding, and stays.
-const REGRESSION: &str = "regression-";
+/// Inputs with such names stay: what was a finding, and what somebody wrote, as it would take long to be found by chance.
+const STAYING: [&str; 2] = ["regression-", "written-"];
 
 /// Replaces a target's kept inputs by those of the growing corpus that reach most.
 pub(super) fn minimize(target: &str, binary: &Path) -> Result<()> {
@@ -40,7 +41,7 @@ pub(super) fn minimize(target: &str, binary: &Path) -> Result<()> {
         .collect::<Result<_>>()?;
     for entry in fs::read_dir(&kept)? {
         let entry = entry?;
-        if !entry.file_name().to_string_lossy().starts_with(REGRESSION) {
+        if !stays(&entry.file_name()) {
             fs::remove_file(entry.path())?;
         }
     }
@@ -49,6 +50,10 @@ pub(super) fn minimize(target: &str, binary: &Path) -> Result<()> {
     }
     eprintln!("xtask: {target}: {} inputs are kept", chosen.len());
     Ok(())
+}
+
+fn stays(name: &OsStr) -> bool {
+    STAYING.iter().any(|prefix| name.to_string_lossy().starts_with(prefix))
 }
 
 /// An input, and what it reaches: edges, each with how often, as libFuzzer numbers them.
@@ -78,13 +83,11 @@ fn parse(record: &str) -> Vec<Reaches> {
     inputs
 }
 
-/// The inputs that reach most together, taken one after the other by what they add. Regressions are kept anyway.
+/// The inputs that reach most together, taken one after the other by what they add. Some are kept anyway.
 fn choose(inputs: &[Reaches]) -> Vec<&Path> {
-    let is_regression = |input: &&Reaches| {
-        input.path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(REGRESSION))
-    };
+    let is_kept = |input: &&Reaches| input.path.file_name().is_some_and(stays);
     let mut reached: HashSet<u64> =
-        inputs.iter().filter(is_regression).flat_map(|input| input.features.iter().copied()).collect();
+        inputs.iter().filter(is_kept).flat_map(|input| input.features.iter().copied()).collect();
     let mut chosen = Vec::new();
     while chosen.len() < KEPT {
         let adds = |input: &&Reaches| input.features.iter().filter(|f| !reached.contains(f)).count();
@@ -100,9 +103,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn few_inputs_that_reach_all_are_chosen_and_regressions_count() {
-        let record = "4\n0\nc/a\nc/b\nc/regression-x\nc/d\nSTARTED 0 5\nFT 0 1 2 3\nCOV 0 1\nSTARTED 1 9\n\
-                      FT 1 1 2\nSTARTED 2 1\nFT 2 7\nSTARTED 3 1\nFT 3 7 8\n";
+    fn few_inputs_that_reach_all_are_chosen_and_those_that_stay_count() {
+        let record = "5\n0\nc/a\nc/b\nc/regression-x\nc/d\nc/written-y\nSTARTED 0 5\nFT 0 1 2 3\nCOV 0 1\nSTARTED 1 9\n\
+                      FT 1 1 2\nSTARTED 2 1\nFT 2 7\nSTARTED 3 1\nFT 3 7 8 9\nSTARTED 4 1\nFT 4 9\n";
         let inputs = parse(record);
         assert_eq!(choose(&inputs), [Path::new("c/a"), Path::new("c/d")]);
     }

@@ -116,10 +116,11 @@ impl Builder {
     }
 
     /// What connections are opened with by a driver that polls, or by one that sleeps: only the first comes back in time for an ACK
-    /// that is held.
+    /// that is held. Whoever has chosen how long knows better than we do, and has that.
     fn tcp_of_driver(&self) -> tcp::Config {
         let polls = self.busy_poll.is_some_and(|time| time >= ACK_HOLD);
-        tcp::Config { ack_hold: if polls { ACK_HOLD } else { self.tcp.ack_hold }, ..self.tcp.clone() }
+        let holds = polls && self.tcp.ack_hold.is_zero();
+        tcp::Config { ack_hold: if holds { ACK_HOLD } else { self.tcp.ack_hold }, ..self.tcp.clone() }
     }
 
     /// A shard for each queue: one stack together.
@@ -262,6 +263,30 @@ mod tests {
         let (interface, release) = ("eth1".to_owned(), "6.16.12".to_owned());
         let error = StartError::KernelPanics { interface, release }.to_string();
         assert!(error.contains("6.18 or later") && error.contains("--mode native-copy"), "{error}");
+    }
+
+    #[test]
+    fn a_driver_that_polls_holds_acks_unless_somebody_has_chosen_how_long() {
+        let hold = |polls: Option<Duration>, chosen: Duration| {
+            let config = tcp::Config { ack_hold: chosen, ..tcp::Config::default() };
+            Builder::default().busy_poll(polls).tcp(config).tcp_of_driver().ack_hold
+        };
+        let (not, chosen) = (Duration::ZERO, Duration::from_micros(5));
+        assert_eq!(hold(Some(Duration::from_millis(1)), not), ACK_HOLD);
+        assert_eq!(hold(Some(ACK_HOLD), not), ACK_HOLD);
+        assert_eq!(hold(Some(ACK_HOLD - Duration::from_micros(1)), not), not, "it may sleep before that");
+        assert_eq!(hold(None, not), not);
+        for polls in [None, Some(ACK_HOLD), Some(Duration::from_secs(1))] {
+            assert_eq!(hold(polls, chosen), chosen);
+        }
+    }
+
+    #[test]
+    fn what_else_was_chosen_of_tcp_is_the_same_for_a_driver_that_polls() {
+        let config = tcp::Config { send_buffer: 12_345, nodelay: true, ..tcp::Config::default() };
+        let builder = Builder::default().busy_poll(Some(Duration::from_millis(1))).tcp(config.clone());
+        let expected = tcp::Config { ack_hold: ACK_HOLD, ..config };
+        assert_eq!(format!("{:?}", builder.tcp_of_driver()), format!("{expected:?}"));
     }
 
     #[test]

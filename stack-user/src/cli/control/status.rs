@@ -146,8 +146,13 @@ impl Status {
         }
         writeln!(f, "connections    {}", listed(&self.connections))?;
         writeln!(f, "control        {} connections of clients", self.control_sessions)?;
-        for (name, counts) in [("dropped", &self.drops), ("device", &self.device), ("program", &self.program)]
-        {
+        let counters = [
+            ("dropped", &self.drops),
+            ("followers", &self.followers),
+            ("device", &self.device),
+            ("program", &self.program),
+        ];
+        for (name, counts) in counters {
             writeln!(f, "{name:<14} {}", listed(counts))?;
         }
         if let Some(advice) = &self.advice {
@@ -227,6 +232,20 @@ mod tests {
         ] {
             assert_eq!(duration(seconds), text);
         }
+    }
+
+    #[test]
+    fn followers_are_told_by_daemons_that_count_them() {
+        let text = |more: &str| {
+            let status = format!(
+                r#"{{"api": 1, "version": "0", "pid": 1, "uptime_seconds": 1, "configuration": "", "networks": [], "relays": [],
+                "connections": [], "control_sessions": 0, "drops": [], "device": [], "program": [], "advice": null{more}}}"#
+            );
+            serde_json::from_str::<Status>(&status).expect("a status").to_text()
+        };
+        assert!(text("").contains("\nfollowers      none\n"));
+        let told = r#", "followers": [{"name": "received", "count": 7}, {"name": "sent", "count": 0}]"#;
+        assert!(text(told).contains("\nfollowers      received 7\n"));
     }
 
     #[test]

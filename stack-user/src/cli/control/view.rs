@@ -59,6 +59,9 @@ pub struct Status {
     pub control_sessions: usize,
     /// Received frames that were dropped, by reason.
     pub drops: Vec<Count>,
+    /// Segments that came and went behind another of their connection. An older daemon does not tell.
+    #[serde(default)]
+    pub followers: Vec<Count>,
     /// The devices' counters.
     pub device: Vec<Count>,
     /// The XDP program's counters.
@@ -331,6 +334,10 @@ impl Status {
             control_sessions: 0,
             drops: summed(stacks, |stack| {
                 stack.drops().iter().map(|(reason, n)| (reason.name(), n)).collect()
+            }),
+            followers: summed(stacks, |stack| {
+                let followers = stack.followers();
+                vec![("received", followers.taken_in), ("sent", followers.sent)]
             }),
             device: summed(stacks, |stack| stack.device_counters().unwrap_or_default()),
             program: summed(stacks, |stack| stack.program_counters().unwrap_or_default()),

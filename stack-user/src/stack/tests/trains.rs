@@ -72,6 +72,54 @@ fn a_train_has_numbers_sums_and_bytes_of_segments_and_ends_with_psh() {
     assert_eq!(at, data.len());
 }
 
+#[test]
+fn segments_that_follow_each_other_are_taken_in_together() {
+    let (mut link, from, to) = connected();
+    let data = content(24 * 1448);
+    assert_eq!(link.a.tcp_write(link.now, from, &data), Ok(data.len()));
+    let frames = sent(&mut link.a, link.now);
+    let taken_in = |link: &Link| link.b.followers().taken_in;
+    let before = taken_in(&link);
+    receive_all(&mut link.b, link.now, &frames[..10]);
+    assert_eq!(taken_in(&link) - before, 9, "all but the first");
+    frames[10..12].iter().for_each(|frame| receive(&mut link.b, link.now, frame));
+    assert_eq!(taken_in(&link) - before, 9, "each came alone");
+    // One is late: those before it are a train, those behind it are put aside, and it is no follower of theirs.
+    let late = [&frames[12..15], &frames[16..18], &frames[15..16]].concat();
+    receive_all(&mut link.b, link.now, &late);
+    assert_eq!(taken_in(&link) - before, 9 + 2);
+    receive_all(&mut link.b, link.now, &frames[18..]);
+    assert_eq!(taken_in(&link) - before, 9 + 2 + 5);
+    let mut read = vec![0; data.len()];
+    assert_eq!(link.b.tcp_read(link.now, to, &mut read), Ok(data.len()));
+    assert!(read == data);
+}
+
+#[test]
+fn bulk_data_is_sent_in_one_train() {
+    let (mut link, from, _) = connected();
+    let before = link.a.followers().sent;
+    assert_eq!(link.a.tcp_write(link.now, from, &content(30 * 1448)), Ok(30 * 1448));
+    assert_eq!(sent(&mut link.a, link.now).len(), 30);
+    // All but the first two, which have to be in flight for the time of a loss probe to be settled, and the last, which says PSH.
+    assert_eq!(link.a.followers().sent - before, 27);
+    assert_eq!(link.a.followers().taken_in, 0, "only ACKs came");
+}
+
+#[test]
+fn of_a_train_that_ends_early_those_count_that_were_sent() {
+    let (mut link, from, _) = connected();
+    let before = link.a.followers().sent;
+    assert_eq!(link.a.tcp_write(link.now, from, &[0; 20 * 1448]), Ok(20 * 1448));
+    for _ in 0..8 {
+        let frame = link.a.poll_transmit(link.now).expect("a segment");
+        link.a.handle_completion(link.now, frame.into_completed());
+    }
+    link.a.tcp_abort(link.now, from);
+    assert!(parsed(&sent(&mut link.a, link.now)[0]).1.rst());
+    assert_eq!(link.a.followers().sent - before, 6);
+}
+
 /// RFC 9293 §3.10.7.4, RFC 5681 §3.1: neither the peer's window nor the congestion window is overrun.
 #[test]
 fn a_train_is_no_longer_than_the_windows_allow_rfc5681_3_1() {
@@ -164,22 +212,25 @@ fn change() -> impl Strategy<Value = Change> {
     ]
 }
 
+/// Where a frame's segment begins.
+const TCP: usize = ethernet::LEN + ipv4::LEN;
+
+/// Makes the checksum of a segment right that was changed.
+fn sum_again(frame: &mut [u8]) {
+    let Some(segment) = frame.get_mut(TCP..).filter(|segment| segment.len() >= Header::LEN) else {
+        return;
+    };
+    Header::set_checksum(segment, 0);
+    let pseudo = crate::wire::checksum::Sum::pseudo_header(A.into(), B.into(), protocol::TCP, segment.len());
+    let sum = pseudo.bytes(segment).finish();
+    Header::set_checksum(segment, sum);
+}
+
 fn apply(frames: &mut Vec<Vec<u8>>, change: &Change) {
     if frames.is_empty() {
         return;
     }
     let n = frames.len();
-    let tcp = ethernet::LEN + ipv4::LEN;
-    let sum_again = |frame: &mut Vec<u8>| {
-        let Some(segment) = frame.get_mut(tcp..).filter(|segment| segment.len() >= Header::LEN) else {
-            return;
-        };
-        Header::set_checksum(segment, 0);
-        let pseudo =
-            crate::wire::checksum::Sum::pseudo_header(A.into(), B.into(), protocol::TCP, segment.len());
-        let sum = pseudo.bytes(segment).finish();
-        Header::set_checksum(segment, sum);
-    };
     match *change {
         Change::Lose(at) => drop(frames.remove(at % n)),
         Change::Repeat(at) => frames.insert(at % n, frames[at % n].clone()),
@@ -191,13 +242,13 @@ fn apply(frames: &mut Vec<Vec<u8>>, change: &Change) {
         }
         Change::Cut(at, len) => frames[at % n].truncate(len),
         Change::Flag(at, bit) => {
-            if let Some(byte) = frames[at % n].get_mut(tcp + 13) {
+            if let Some(byte) = frames[at % n].get_mut(TCP + 13) {
                 *byte ^= 1 << bit;
             }
             sum_again(&mut frames[at % n]);
         }
         Change::Say(at, byte) => {
-            if let Some(byte) = frames[at % n].get_mut(tcp + usize::from(byte)) {
+            if let Some(byte) = frames[at % n].get_mut(TCP + usize::from(byte)) {
                 *byte = byte.wrapping_add(1);
             }
             sum_again(&mut frames[at % n]);
@@ -227,6 +278,99 @@ fn outcome(frames: &[Vec<u8>], together: bool) -> Outcome {
     link.b.tcp_abort(link.now, to);
     link.b.tcp_close(link.now, to);
     (read, std::mem::take(&mut link.seen), drops, link.b.pool().available())
+}
+
+/// Frames of which the second comes again, before the others, and all but the first two have another byte in their headers.
+fn behind_a_repeated_one(at: usize, change: impl Fn(u8) -> u8) -> (Vec<Vec<u8>>, Vec<u8>) {
+    let (mut link, from, _) = connected();
+    let data = content(6 * 1448);
+    assert_eq!(link.a.tcp_write(link.now, from, &data), Ok(data.len()));
+    let mut frames = sent(&mut link.a, link.now);
+    frames.insert(2, frames[1].clone());
+    for frame in &mut frames[2..] {
+        frame[TCP + at] = change(frame[TCP + at]);
+        sum_again(frame);
+    }
+    (frames, data)
+}
+
+/// RFC 7323 §5.2, RFC 5961 §5.2: none of them is looked at less closely because it follows another.
+#[test]
+fn what_follows_a_segment_that_was_dropped_is_judged_by_itself_rfc7323_5_2_rfc5961_5_2() {
+    const ACK: usize = 8;
+    const TIMESTAMP: usize = 24;
+    // It acknowledges what was never sent; it is older than what has come.
+    for (at, change) in [(ACK, 1_u8), (TIMESTAMP, 0x80)] {
+        let (frames, data) = behind_a_repeated_one(at, |byte| byte.wrapping_add(change));
+        let (together, one_by_one) = (outcome(&frames, true), outcome(&frames, false));
+        assert!(together.0 == data[..2 * 1448], "{} bytes", together.0.len());
+        assert_eq!(said(&together.1), said(&one_by_one.1));
+        assert_eq!((together.0, together.2, together.3), (one_by_one.0, one_by_one.2, one_by_one.3));
+    }
+}
+
+/// RFC 7323 §4.3: a timestamp that a duplicate had, and was not kept, is kept when the next segment has it.
+#[test]
+fn the_timestamp_of_what_follows_a_duplicate_is_echoed_rfc7323_4_3() {
+    const TIMESTAMP: usize = 27;
+    let (frames, _) = behind_a_repeated_one(TIMESTAMP, |byte| byte.wrapping_add(1));
+    let told = |bytes: &[u8]| parsed(bytes).1.options.timestamps.expect("timestamps");
+    for together in [true, false] {
+        let (mut link, _, _) = connected();
+        receive_all(&mut link.b, link.now, &frames[..2]);
+        let acks = sent(&mut link.b, link.now);
+        assert_eq!(told(&acks[0]).echo, told(&frames[0]).value);
+        match together {
+            true => receive_all(&mut link.b, link.now, &frames[2..]),
+            false => frames[2..].iter().for_each(|frame| receive(&mut link.b, link.now, frame)),
+        }
+        let acks = sent(&mut link.b, link.now);
+        assert_eq!(told(acks.last().expect("an ACK")).echo, told(&frames[2]).value, "together: {together}");
+    }
+}
+
+/// RFC 9293 §3.10.7.4, fifth step: a retransmission that has more in it than what came is no news of the window; what follows it is.
+#[test]
+fn the_window_behind_an_overlap_is_the_newest() {
+    let (mut link, from, _) = connected();
+    let data = content(3 * 1448);
+    assert_eq!(link.a.tcp_write(link.now, from, &data), Ok(data.len()));
+    let whole = sent(&mut link.a, link.now);
+    let first = parsed(&whole[0]).1;
+    // The same stream, cut otherwise.
+    let cut = |range: core::ops::Range<usize>, window: u16| {
+        let mut frame = whole[0].clone();
+        let header = TCP + first.header_len();
+        frame.truncate(header);
+        frame.extend(&data[range.clone()]);
+        let total = (frame.len() - ethernet::LEN) as u16;
+        let ip = &mut frame[ethernet::LEN..TCP];
+        ip[2..4].copy_from_slice(&total.to_be_bytes());
+        ip[10..12].fill(0);
+        let sum = crate::wire::checksum::checksum(ip);
+        ip[10..12].copy_from_slice(&sum.to_be_bytes());
+        Header::set_seq(&mut frame[TCP..], (first.seq + range.start).0);
+        frame[TCP + 14..TCP + 16].copy_from_slice(&window.to_be_bytes());
+        sum_again(&mut frame);
+        frame
+    };
+    let before = [cut(0..1000, first.window), cut(1000..1400, first.window)];
+    let burst = [cut(900..1500, 70), cut(1500..2000, 70), cut(2000..2100, 70)];
+    let windows = [true, false].map(|together| {
+        let (mut link, _, to) = connected();
+        receive_all(&mut link.b, link.now, &before);
+        match together {
+            true => receive_all(&mut link.b, link.now, &burst),
+            false => burst.iter().for_each(|frame| receive(&mut link.b, link.now, frame)),
+        }
+        let mut read = vec![0; data.len()];
+        assert_eq!(link.b.tcp_read(link.now, to, &mut read), Ok(2100));
+        assert!(read[..2100] == data[..2100]);
+        let info = link.b.tcp(to).expect("it").info();
+        (info.send_window, 70 << info.window_shifts.0)
+    });
+    assert_eq!(windows[0].0, windows[0].1);
+    assert_eq!(windows[0], windows[1]);
 }
 
 fn said(frames: &[(char, Vec<u8>)]) -> Vec<Segment> {

@@ -67,8 +67,10 @@ impl Connection {
         if acked.is_none() && self.is_duplicate_ack(segment, ack, payload_len, old_window) {
             self.recovery.on_duplicate_ack(&self.send, self.layout().mss, self.sack_enabled);
         }
-        if acked.is_none() {
-            self.on_window();
+        match acked {
+            None => self.on_window(),
+            // What has asked for the window is there: what is first now has not.
+            Some(_) => _ = self.persist.take_asked(),
         }
         self.judge_mtu_probe();
         self.judge(now);

@@ -132,12 +132,14 @@ impl Connection {
         }
     }
 
-    /// Whether the next segments may be taken in by [`handle_followers`](Self::handle_followers): the number that is expected,
-    /// and how many bytes the window takes from there. `None` while data has to be looked at more closely.
-    pub fn takes_followers(&self) -> Option<(SeqNumber, usize)> {
+    /// Whether the next segments may be taken in by [`handle_followers`](Self::handle_followers), `last` being the one that was handled
+    /// last, and not dropped: the number that is expected, and how many bytes the window takes from there. `None` while data has to be
+    /// looked at more closely, and if the last one's word on the window is not the newest (§3.10.7.4, fifth step): theirs would be.
+    pub fn takes_followers(&self, last: &Segment) -> Option<(SeqNumber, usize)> {
         let is_simple = self.state.may_receive() && !self.reads_closed && !self.fin_received && self.may_copy;
         let has_all = self.reassembly.is_empty() && self.reassembly.fin().is_none();
-        (is_simple && has_all).then(|| (self.rcv.nxt, self.rcv.wnd()))
+        let is_newest = self.snd.wl1 == last.seq && self.snd.una == last.ack;
+        (is_simple && has_all && is_newest).then(|| (self.rcv.nxt, self.rcv.wnd()))
     }
 
     /// Takes in the payloads of segments that follow the one that was handled last, by
@@ -162,6 +164,8 @@ impl Connection {
         self.reassembly.advance(self.rcv.nxt_offset);
         self.events.push(Event::Readable);
         self.measure_as_receiver(now, None);
+        // Payloads that were copied have given back chunks, as after each segment.
+        self.offer_room(now, pool);
     }
 
     /// A long frame is queued as frames of one chunk each.

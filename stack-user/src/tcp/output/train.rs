@@ -23,6 +23,8 @@ const SETTLED: usize = 2;
 #[derive(Debug)]
 pub(in crate::tcp) struct Train {
     now: Instant,
+    /// How many they were at first, and how many are left.
+    all: usize,
     left: usize,
     /// Bytes of payload of each.
     len: usize,
@@ -37,7 +39,16 @@ pub(in crate::tcp) struct Train {
 impl Connection {
     /// Something has happened: what is sent next is to be found out anew.
     pub(in crate::tcp) fn end_train(&mut self) {
-        self.train = None;
+        if let Some(train) = self.train.take() {
+            self.followers_sent += (train.all - train.left) as u64;
+        }
+    }
+
+    /// How many segments were sent in trains, not counting the first of each, since this was asked last. To be asked when there is
+    /// nothing more to send: it ends the train.
+    pub fn take_followers_sent(&mut self) -> u64 {
+        self.end_train();
+        core::mem::take(&mut self.followers_sent)
     }
 
     /// A full segment of new data was sent, in its turn: finds out how many may follow it.
@@ -48,7 +59,7 @@ impl Connection {
         sent: &Transmit,
         layout: Layout,
     ) {
-        self.train = None;
+        self.end_train();
         let calm =
             self.recovery.phase() == Phase::Open && self.send.lost() == 0 && !self.recovery.wants_new_data();
         let plain = !self.ecn.has_news() && !self.has_urgent_data() && !self.pmtud.wants_probe();
@@ -71,7 +82,8 @@ impl Connection {
         Header::set_checksum(own, 0);
         let segment = header_len + layout.mss;
         let sum = Sum::pseudo_header(self.local.ip(), self.remote.ip(), protocol::TCP, segment).bytes(own);
-        self.train = Some(Train { now, left, len: layout.mss, ecn: sent.ecn, header, header_len, sum });
+        self.train =
+            Some(Train { now, all: left, left, len: layout.mss, ecn: sent.ecn, header, header_len, sum });
     }
 
     /// The next segment of the train, if there is one.

@@ -304,16 +304,263 @@ fn datagrams(sum: &Sum, sender: bool) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::bench::iperf3::parameters::Parameters;
+    use crate::cli::bench::{
+        iperf3::{
+            meter::{Cpu, tests::meter},
+            parameters::tests::test,
+        },
+        transport::Fares,
+    };
+
+    const TOTAL: [&str; 6] = ["bits_per_second", "bytes", "end", "seconds", "sender", "start"];
+    const OF_RECEIVED: [&str; 4] = ["jitter_ms", "lost_packets", "lost_percent", "packets"];
+
+    fn written(document: Document) -> Value {
+        serde_json::from_str(&document.finish(None)).expect("JSON")
+    }
+
+    fn second(bytes: u64, retransmits: Option<u64>) -> Interval {
+        let fares = retransmits.map(|_| Fares { cwnd: 10, window: 20, rtt: 30, ..Fares::default() });
+        Interval { start: 1.0, end: 2.0, bytes, packets: 8, lost: 2, jitter: 0.001, retransmits, fares }
+    }
+
+    fn whole(bytes: u64, retransmits: Option<u64>) -> Whole {
+        Whole { bytes, seconds: 2.0, retransmits, packets: 8, lost: 2, jitter: 0.001, ..Whole::default() }
+    }
+
+    fn stream(socket: u32, sends: bool) -> Stream {
+        Stream { socket, sends, sent: Some(whole(1000, Some(3))), received: Some(whole(900, None)) }
+    }
+
+    fn summary(streams: Vec<Stream>) -> Summary {
+        let here = Cpu { total: 3.0, user: 1.0, system: 2.0 };
+        let (one, other) = (Some("cubic".to_owned()), Some("bbr".to_owned()));
+        Summary { streams, here, there: None, congestion_here: one, congestion_there: other }
+    }
+
+    /// Whether an object has these fields and no others.
+    fn has(value: &Value, parts: &[&[&str]]) {
+        let mut expected: Vec<_> = parts.concat();
+        expected.sort_unstable();
+        let mut fields: Vec<_> = value.as_object().expect("an object").keys().map(String::as_str).collect();
+        fields.sort_unstable();
+        assert_eq!(fields, expected);
+    }
+
+    // The fields are those that iperf3 3.12 has.
+    #[test]
+    fn intervals_have_iperf3s_fields_and_the_sum_of_all_streams() {
+        let mut document = Document::new(Side::Client, test(Protocol::Tcp, Direction::Forward, 2));
+        let (one, other) = (meter(1, true), meter(3, true));
+        document.interval(&[(&one, second(1000, Some(1))), (&other, second(500, Some(2)))], true);
+        let told = written(document);
+        let interval = &told["intervals"][0];
+        has(interval, &[&["streams", "sum"]]);
+        has(
+            &interval["streams"][0],
+            &[&TOTAL, &["omitted", "pmtu", "retransmits", "rtt", "rttvar", "snd_cwnd", "snd_wnd", "socket"]],
+        );
+        has(&interval["sum"], &[&TOTAL, &["omitted", "retransmits"]]);
+        assert_eq!(
+            (&interval["streams"][1]["socket"], &interval["streams"][1]["bytes"]),
+            (&json!(7), &json!(500))
+        );
+        let sum = &interval["sum"];
+        assert_eq!((&sum["bytes"], &sum["bits_per_second"]), (&json!(1500), &json!(12_000.0)));
+        assert_eq!(
+            (&sum["retransmits"], &sum["sender"], &sum["omitted"]),
+            (&json!(3), &json!(true), &json!(true))
+        );
+        assert_eq!((&sum["start"], &sum["end"], &sum["seconds"]), (&json!(1.0), &json!(2.0), &json!(1.0)));
+    }
+
+    #[test]
+    fn a_receivers_intervals_tell_nothing_of_the_senders() {
+        let mut document = Document::new(Side::Client, test(Protocol::Tcp, Direction::Reverse, 1));
+        document.interval(&[(&meter(1, false), second(1000, None))], false);
+        let told = written(document);
+        has(&told["intervals"][0]["streams"][0], &[&TOTAL, &["omitted", "socket"]]);
+        has(&told["intervals"][0]["sum"], &[&TOTAL, &["omitted"]]);
+    }
+
+    #[test]
+    fn datagrams_are_counted_by_senders_and_judged_by_receivers() {
+        let mut document = Document::new(Side::Client, test(Protocol::Udp, Direction::Both, 1));
+        document
+            .interval(&[(&meter(1, true), second(1000, None)), (&meter(3, false), second(500, None))], false);
+        document.summary(&summary(vec![stream(5, true), stream(7, false)]));
+        let told = written(document);
+        let interval = &told["intervals"][0];
+        has(&interval["streams"][0], &[&TOTAL, &["omitted", "packets", "socket"]]);
+        has(&interval["streams"][1], &[&TOTAL, &OF_RECEIVED, &["omitted", "socket"]]);
+        has(&interval["sum"], &[&TOTAL, &["omitted", "packets"]]);
+        let back = &interval["sum_bidir_reverse"];
+        assert_eq!((&back["lost_percent"], &back["jitter_ms"]), (&json!(25.0), &json!(1.0)));
+        let end = &told["end"];
+        for sum in ["sum", "sum_sent", "sum_received"] {
+            has(&end[sum], &[&TOTAL, &OF_RECEIVED]);
+            has(&end[format!("{sum}_bidir_reverse")], &[&TOTAL, &OF_RECEIVED]);
+        }
+        has(&end["streams"][0]["udp"], &[&TOTAL, &OF_RECEIVED, &["out_of_order", "socket"]]);
+        // Whoever sends loses nothing; what became of it the receiver says.
+        assert_eq!(
+            (&end["sum_sent"]["lost_packets"], &end["sum_received"]["lost_packets"]),
+            (&json!(0), &json!(2))
+        );
+        assert_eq!((&end["sum"]["bytes"], &end["sum"]["lost_packets"]), (&json!(1000), &json!(2)));
+    }
+
+    #[test]
+    fn the_end_has_each_stream_from_both_ends_and_their_sums() {
+        let mut document = Document::new(Side::Client, test(Protocol::Tcp, Direction::Forward, 2));
+        document.summary(&summary(vec![stream(5, true), stream(7, true)]));
+        let told = written(document);
+        let end = &told["end"];
+        let names =
+            ["cpu_utilization_percent", "receiver_tcp_congestion", "sender_tcp_congestion", "streams"];
+        has(end, &[&names, &["sum_received", "sum_sent"]]);
+        let of_sender =
+            ["max_rtt", "max_snd_cwnd", "max_snd_wnd", "mean_rtt", "min_rtt", "retransmits", "socket"];
+        has(&end["streams"][1]["sender"], &[&TOTAL, &of_sender]);
+        has(&end["streams"][1]["receiver"], &[&TOTAL, &["socket"]]);
+        assert_eq!(end["streams"][1]["receiver"]["socket"], json!(7));
+        let (sent, received) = (&end["sum_sent"], &end["sum_received"]);
+        has(sent, &[&TOTAL, &["retransmits"]]);
+        has(received, &[&TOTAL]);
+        assert_eq!((&sent["bytes"], &sent["bits_per_second"]), (&json!(2000), &json!(8000.0)));
+        assert_eq!(
+            (&sent["retransmits"], &sent["seconds"]),
+            (&json!(6), &json!(2.0)),
+            "the time is not added up"
+        );
+        assert_eq!((&received["bytes"], &received["sender"]), (&json!(1800), &json!(true)));
+        assert_eq!(
+            (&end["sender_tcp_congestion"], &end["receiver_tcp_congestion"]),
+            (&json!("cubic"), &json!("bbr"))
+        );
+        let cpu = &end["cpu_utilization_percent"];
+        assert_eq!((&cpu["host_system"], &cpu["remote_total"]), (&json!(2.0), &json!(0.0)));
+    }
+
+    #[test]
+    fn what_the_server_sends_beside_the_client_has_names_of_its_own() {
+        let mut document = Document::new(Side::Client, test(Protocol::Tcp, Direction::Both, 1));
+        document.interval(
+            &[(&meter(1, true), second(1000, Some(0))), (&meter(3, false), second(500, None))],
+            false,
+        );
+        document.summary(&summary(vec![stream(5, true), stream(7, false)]));
+        let told = written(document);
+        let interval = &told["intervals"][0];
+        has(interval, &[&["streams", "sum", "sum_bidir_reverse"]]);
+        let sums = (&interval["sum"], &interval["sum_bidir_reverse"]);
+        assert_eq!((&sums.0["bytes"], &sums.1["bytes"]), (&json!(1000), &json!(500)));
+        assert_eq!((&sums.0["sender"], &sums.1["sender"]), (&json!(true), &json!(false)));
+        for (name, sends) in [
+            ("sum_sent", true),
+            ("sum_received", true),
+            ("sum_sent_bidir_reverse", false),
+            ("sum_received_bidir_reverse", false),
+        ] {
+            assert_eq!(told["end"][name]["sender"], json!(sends), "{name}");
+        }
+        // Of a server it is what it sends itself.
+        let mut document = Document::new(Side::Server, test(Protocol::Tcp, Direction::Both, 1));
+        document.summary(&summary(vec![stream(5, false), stream(8, true)]));
+        assert_eq!(written(document)["end"]["sum_sent_bidir_reverse"]["sender"], json!(true));
+    }
+
+    #[test]
+    fn the_start_tells_what_is_tested_and_between_whom() {
+        let parameters = Test { end: End::Bytes(77), omit: 1, ..test(Protocol::Tcp, Direction::Reverse, 1) };
+        let mut document = Document::new(Side::Client, parameters);
+        let cookie = Cookie::random().expect("random bytes");
+        let mut nowhere = meter(3, false);
+        nowhere.local = None;
+        document.connected(("example.com", 5201), &cookie, 1448, &[meter(1, false), nowhere]);
+        let told = written(document);
+        let start = &told["start"];
+        assert_eq!(start["connecting_to"], json!({"host": "example.com", "port": 5201}));
+        assert_eq!((&start["cookie"], &start["tcp_mss_default"]), (&json!(cookie.text()), &json!(1448)));
+        let first = json!({
+            "socket": 5, "local_host": "10.0.0.1", "local_port": 1001, "remote_host": "10.0.0.2", "remote_port": 5201,
+        });
+        assert_eq!((&start["connected"][0], &start["connected"][1]["local_port"]), (&first, &Value::Null));
+        let wanted = &start["test_start"];
+        assert_eq!(
+            (&wanted["protocol"], &wanted["reverse"], &wanted["bidir"]),
+            (&json!("TCP"), &json!(1), &json!(0))
+        );
+        assert_eq!(
+            (&wanted["bytes"], &wanted["duration"], &wanted["omit"]),
+            (&json!(77), &json!(0), &json!(1))
+        );
+    }
+
+    /// JSON has no word for what is no number: it would be null.
+    fn has_no_null(value: &Value, at: &str) {
+        match value {
+            Value::Null => panic!("{at} is null"),
+            Value::Array(values) => values.iter().for_each(|value| has_no_null(value, at)),
+            Value::Object(fields) => {
+                fields.iter().for_each(|(name, value)| has_no_null(value, &format!("{at}.{name}")))
+            }
+            _ => {}
+        }
+    }
+
+    #[test]
+    fn where_nothing_was_sent_in_no_time_all_is_zero() {
+        for protocol in [Protocol::Tcp, Protocol::Udp] {
+            for direction in [Direction::Forward, Direction::Reverse, Direction::Both] {
+                for side in [Side::Client, Side::Server] {
+                    let mut document = Document::new(side, test(protocol, direction, 1));
+                    let nothing = Interval {
+                        start: 0.0,
+                        end: 0.0,
+                        packets: 0,
+                        lost: 0,
+                        jitter: 0.0,
+                        ..second(0, Some(0))
+                    };
+                    let meters = [true, false].map(|sends| meter(1, sends));
+                    let rows: Vec<_> = meters.iter().map(|meter| (meter, nothing.clone())).collect();
+                    document.interval(&rows, false);
+                    document.interval(&[], false);
+                    let zero = Some(Whole::default());
+                    let streams = [true, false].map(|sends| Stream {
+                        socket: 5,
+                        sends,
+                        sent: zero.clone(),
+                        received: zero.clone().filter(|_| sends),
+                    });
+                    document.summary(&summary(streams.into()));
+                    let told = written(document);
+                    has_no_null(&told, "");
+                    let sum = &told["end"]["sum_sent"];
+                    assert_eq!((&sum["bits_per_second"], &sum["bytes"]), (&json!(0.0), &json!(0)));
+                }
+            }
+        }
+        // It never came to anything.
+        let mut document = Document::new(Side::Client, test(Protocol::Tcp, Direction::Forward, 1));
+        document.summary(&summary(Vec::new()));
+        has_no_null(&written(document), "");
+    }
+
+    #[test]
+    fn why_it_came_to_less_is_told() {
+        let document = || Document::new(Side::Client, test(Protocol::Tcp, Direction::Forward, 1));
+        let told: Value = serde_json::from_str(&document().finish(Some("it hung up"))).expect("JSON");
+        assert_eq!(told["error"], json!("it hung up"));
+        assert!(written(document()).get("error").is_none());
+    }
 
     #[test]
     fn how_many_intervals_were_left_out_is_told() {
-        let parameters: Parameters = serde_json::from_str(r#"{"tcp":true,"parallel":1}"#).expect("JSON");
-        let test = Test::try_from(parameters).expect("in its bounds");
+        let test = test(Protocol::Tcp, Direction::Forward, 1);
         let whole = Document::new(Side::Client, test.clone());
         let mut document = Document::new(Side::Client, test);
-        let written =
-            |document: Document| -> Value { serde_json::from_str(&document.finish(None)).expect("JSON") };
         document.interval(&[], false);
         document.kept = KEPT + 1;
         document.interval(&[], false);

@@ -273,3 +273,155 @@ fn cpu_seconds() -> (f64, f64) {
     getrusage(UsageWho::RUSAGE_SELF)
         .map_or((0.0, 0.0), |usage| (seconds(usage.user_time()), seconds(usage.system_time())))
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::{sync::Mutex, time::Duration};
+
+    use super::*;
+
+    /// A stream's meter whose connection tells nothing.
+    pub(in crate::cli::bench::iperf3) fn meter(id: u32, sends: bool) -> Meter {
+        probed(id, sends, Box::new(|| None))
+    }
+
+    fn probed(id: u32, sends: bool, probe: Probe) -> Meter {
+        let local = SocketAddr::from(([10, 0, 0, 1], 1000 + id as u16));
+        let remote = SocketAddr::from(([10, 0, 0, 2], 5201));
+        Meter::new(id, sends, (Some(local), remote), Arc::default(), probe)
+    }
+
+    /// One whose connection fares as it is told, and how that is done.
+    fn faring(sends: bool) -> (Meter, impl Fn(u64, u64)) {
+        let told = Arc::new(Mutex::new(Fares::default()));
+        let fares = Arc::clone(&told);
+        let meter = probed(1, sends, Box::new(move || Some(told.lock().expect("fares").clone())));
+        let tell = move |retransmits, rtt| {
+            *fares.lock().expect("fares") =
+                Fares { retransmits, rtt, cwnd: 10 * rtt, window: rtt, ..Fares::default() };
+        };
+        (meter, tell)
+    }
+
+    fn seconds(seconds: f64) -> Duration {
+        Duration::from_secs_f64(seconds)
+    }
+
+    #[test]
+    fn an_interval_has_what_was_added_and_the_whole_has_all() {
+        let mut meter = meter(1, false);
+        let start = Instant::now();
+        meter.counters.bytes.add(999);
+        meter.counters.lost.add(9);
+        meter.begin(start);
+        meter.counters.bytes.add(1000);
+        meter.counters.packets.add(10);
+        meter.counters.lost.add(2);
+        meter.counters.jitter.set(0.25_f64.to_bits());
+        let first = meter.interval(start + seconds(1.0));
+        assert_eq!((first.start, first.end, first.seconds()), (0.0, 1.0, 1.0));
+        assert_eq!((first.bytes, first.packets, first.lost, first.jitter), (1000, 10, 2, 0.25));
+        meter.counters.bytes.add(500);
+        meter.counters.packets.add(5);
+        meter.counters.out_of_order.add(1);
+        // What came late was not lost.
+        meter.counters.lost.add(u64::MAX);
+        let second = meter.interval(start + seconds(1.5));
+        assert_eq!((second.start, second.end, second.bytes, second.lost), (1.0, 1.5, 500, -1));
+        meter.counters.bytes.add(77);
+        let whole = meter.whole();
+        assert_eq!((whole.bytes, whole.packets, whole.lost), (1500, 15, 1), "up to the last interval's end");
+        assert_eq!((whole.seconds, whole.out_of_order, whole.jitter), (1.5, 1, 0.25));
+    }
+
+    #[test]
+    fn what_was_before_counting_begins_once_more_is_left_out() {
+        let mut meter = meter(1, true);
+        let start = Instant::now();
+        meter.begin(start);
+        meter.counters.bytes.add(1000);
+        meter.counters.packets.add(10);
+        meter.interval(start + seconds(1.0));
+        meter.begin(start + seconds(1.0));
+        meter.counters.bytes.add(50);
+        meter.counters.packets.add(1);
+        let interval = meter.interval(start + seconds(2.0));
+        assert_eq!((interval.start, interval.end, interval.bytes), (0.0, 1.0, 50));
+        assert_eq!((meter.whole().bytes, meter.whole().packets, meter.whole().seconds), (50, 1, 1.0));
+        // Datagrams are told to the other end by their numbers, and it counts from when it began.
+        let results = meter.results();
+        assert_eq!((results.bytes, results.packets, results.end_time), (50, 11, 1.0));
+        assert_eq!(meter.others(&results).packets, 1);
+    }
+
+    #[test]
+    fn retransmissions_are_the_senders_since_counting_began() {
+        let (mut meter, tell) = faring(true);
+        let start = Instant::now();
+        tell(5, 100);
+        meter.begin(start);
+        tell(7, 300);
+        let interval = meter.interval(start + seconds(1.0));
+        assert_eq!(interval.retransmits, Some(2));
+        assert_eq!(interval.fares.map(|fares| fares.rtt), Some(300));
+        tell(7, 100);
+        assert_eq!(meter.interval(start + seconds(2.0)).retransmits, Some(0));
+        let whole = meter.whole();
+        assert_eq!(whole.retransmits, Some(2));
+        assert_eq!((whole.fares.max_rtt, whole.fares.min_rtt, whole.fares.mean_rtt()), (300, 100, 200));
+        assert_eq!((whole.fares.max_cwnd, whole.fares.max_window), (3000, 300));
+        assert_eq!(meter.results().retransmits, 2);
+        // Its connection is gone: nothing was sent again since.
+        meter.let_go();
+        assert_eq!(meter.interval(start + seconds(3.0)).retransmits, Some(0));
+        let (mut receiver, tell) = faring(false);
+        receiver.begin(start);
+        tell(9, 9);
+        let interval = receiver.interval(start + seconds(1.0));
+        assert_eq!((interval.retransmits, interval.fares), (None, None));
+        assert_eq!((receiver.whole().retransmits, receiver.results().retransmits), (None, -1));
+    }
+
+    #[test]
+    fn what_the_other_end_does_not_tell_is_not_made_up() {
+        let mut meter = meter(1, true);
+        let start = Instant::now();
+        meter.begin(start);
+        meter.interval(start + seconds(2.0));
+        let told = StreamResults {
+            bytes: 10,
+            retransmits: -1,
+            errors: 3,
+            packets: 4,
+            jitter: 0.5,
+            ..Default::default()
+        };
+        let other = meter.others(&told);
+        assert_eq!((other.bytes, other.lost, other.packets, other.jitter), (10, 3, 4, 0.5));
+        assert_eq!((other.retransmits, other.seconds), (None, 2.0), "its time is taken to be ours");
+        let timed = StreamResults { end_time: 1.5, retransmits: 0, ..told };
+        assert_eq!((meter.others(&timed).retransmits, meter.others(&timed).seconds), (Some(0), 1.5));
+    }
+
+    #[test]
+    fn no_time_and_no_bytes_are_zero() {
+        let mut meter = meter(1, true);
+        assert_eq!((meter.whole(), meter.whole().fares.mean_rtt()), (Whole::default(), 0));
+        let now = Instant::now();
+        meter.begin(now);
+        let interval = meter.interval(now);
+        assert_eq!((interval.seconds(), interval.bytes, interval.jitter), (0.0, 0, 0.0));
+        assert_eq!(
+            meter.others(&StreamResults::default()),
+            Whole { retransmits: Some(0), ..Whole::default() }
+        );
+        let cpu = CpuClock::start().so_far();
+        assert!(cpu.total.is_finite() && cpu.total >= 0.0, "{cpu:?}");
+    }
+
+    #[test]
+    fn there_is_no_second_stream() {
+        assert_eq!(ids().take(4).collect::<Vec<_>>(), [1, 3, 4, 5]);
+        assert_eq!(meter(1, true).socket(), 5, "as iperf3's first one");
+    }
+}

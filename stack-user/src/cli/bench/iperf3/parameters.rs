@@ -254,7 +254,7 @@ impl TryFrom<Parameters> for Test {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     fn read(text: &str) -> Result<Test, String> {
@@ -263,10 +263,19 @@ mod tests {
     }
 
     fn plain() -> Test {
+        test(Protocol::Tcp, Direction::Forward, 1)
+    }
+
+    /// Ten seconds, and nothing else that anybody would have to ask for.
+    pub(in crate::cli::bench::iperf3) fn test(
+        protocol: Protocol,
+        direction: Direction,
+        streams: u32,
+    ) -> Test {
         Test {
-            protocol: Protocol::Tcp,
-            direction: Direction::Forward,
-            streams: 1,
+            protocol,
+            direction,
+            streams,
             end: End::Seconds(10),
             omit: 0,
             block: DEFAULT_TCP_BLOCK,
