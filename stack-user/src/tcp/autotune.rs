@@ -111,9 +111,10 @@ impl Autotune {
         let copied = copied.min(self.receive.size);
         if copied > self.space && may_grow {
             // Twice as much, so that the window does not limit the sender. And while the sender doubles its own window
-            // each round, twice that again: what we offer now governs the round after the next.
-            let growth = copied - self.space;
-            self.receive.grow_to(2 * copied + 4 * growth + SPARE_SEGMENTS * mss);
+            // each round, twice that again: what we offer now governs the round after the next. Of short rounds, the next
+            // sixteen are soon over.
+            let growth = if rounds == 1 { 4 * (copied - self.space) } else { 0 };
+            self.receive.grow_to(2 * copied + growth + SPARE_SEGMENTS * mss);
             self.space = copied;
         }
         self.copied = 0;
