@@ -167,6 +167,7 @@ pub(super) struct Rest {
     space: u32,
     since: Option<Instant>,
     measured: Option<Nanos>,
+    shortest: Option<Nanos>,
     window: Option<(Instant, SeqNumber)>,
 }
 
@@ -181,17 +182,22 @@ impl Autotune {
             space: (*space).try_into().ok()?,
             since: *since,
             measured: rtt.measured.map(Nanos::from),
+            shortest: rtt.shortest.map(Nanos::from),
             window: rtt.window,
         })
     }
 
     /// Goes on after a rest.
     pub(super) fn resume(config: &Config, rest: Rest) -> Self {
-        let Rest { receive, send, copied, space, since, measured, window } = rest;
+        let Rest { receive, send, copied, space, since, measured, shortest, window } = rest;
         let mut autotune = Self::new(config);
         (autotune.receive.size, autotune.send.size) = (receive as usize, send as usize);
         (autotune.copied, autotune.space, autotune.since) = (copied as usize, space as usize, since);
-        autotune.rtt = ReceiverRtt { measured: measured.map(Duration::from), shortest: None, window };
+        autotune.rtt = ReceiverRtt {
+            measured: measured.map(Duration::from),
+            shortest: shortest.map(Duration::from),
+            window,
+        };
         autotune
     }
 }

@@ -19,29 +19,34 @@ fn script(config: Config, peer: Options) -> Script {
     s
 }
 
-/// The window that we offered last.
-fn offered(s: &mut Script, before: usize) -> usize {
-    let mut window = before;
+/// What we said last: the window, and the time by our clock.
+fn offered(s: &mut Script, before: (usize, Option<u32>)) -> (usize, Option<u32>) {
+    let mut offer = before;
     while let Some((segment, _)) = s.poll() {
-        window = usize::from(segment.window) << s.connection.info().window_shifts.1;
+        let window = usize::from(segment.window) << s.connection.info().window_shifts.1;
+        offer = (window, segment.options.timestamps.map(|timestamps| timestamps.value));
     }
-    window
+    offer
 }
 
 /// A peer in slow start fills the path round by round, and the application takes what comes.
 fn receive_in_slow_start(peer: Options, rounds: usize) -> (usize, Script) {
     let mut s = script(Config::default(), peer);
-    let (mut at, mut window, mut cwnd) = (0, 65_535, 10 * MSS);
+    let (mut at, mut offer, mut cwnd) = (0, (65_535, None), 10 * MSS);
     let mut flight = 0;
     for _ in 0..rounds {
         s.advance(RTT_MS);
-        window = offered(&mut s, window);
+        // All of the round answers what was said before it.
+        let (_, echo) = offer;
+        offer = offered(&mut s, offer);
+        let (window, _) = offer;
         flight = cwnd.min(window).min(BDP);
         for _ in 0..flight / MSS {
-            s.inject(seg(".").seq(at).ack(0).len(MSS));
+            let segment = seg(".").seq(at).ack(0).len(MSS);
+            s.inject(echo.map_or(segment.clone(), |echo| segment.echo(echo)));
             at += MSS as i64;
             s.read(MSS);
-            window = offered(&mut s, window);
+            offer = offered(&mut s, offer);
         }
         cwnd *= 2;
     }
