@@ -17,7 +17,7 @@ use stack_user::{
     net::acd::Schedule,
     rng::Rng,
     stack::{ListenerId, Stack, TcpId, UdpId},
-    tcp::{Config, Segment},
+    tcp::{Config, Segment, timer::Timer},
     time::{Duration, Instant},
     wire::{MacAddr, arp, ethernet, ethernet::ethertype, icmpv4, ipv4, protocol, udp},
 };
@@ -272,8 +272,12 @@ impl World {
             }
         }
         for index in 0..self.connections.len() {
-            let info =
-                self.stack.tcp(self.connections[index]).map(|connection| format!("{:?}", connection.info()));
+            let info = self.stack.tcp(self.connections[index]).map(|connection| {
+                let mut info = connection.info();
+                // The frames of a burst have their chunks together, so that another one may be wanted in vain meanwhile.
+                info.timers.stop(Timer::FrameRetry);
+                format!("{info:?}")
+            });
             tell(|| format!("    {info:?}"));
             self.see("knows", info);
         }
