@@ -5,11 +5,13 @@
 //! twice the congestion window, since what a recovery has to send again waits beside what is new. Both only grow: what
 //! a connection needed once it may need again, and a window must not shrink (RFC 9293 §3.8.6, SHLD-14).
 
+use core::num::NonZeroU32;
+
 use super::{Connection, config::Config, seq::SeqNumber, timestamps::TICK, window};
 use crate::{
     frame::FramePool,
     tcp::payload::under_pressure,
-    time::{Duration, Instant, Nanos},
+    time::{Duration, Instant},
 };
 
 /// The receive window never promises more than this part of the pool's chunks. A peer that fills its window while a
@@ -136,6 +138,7 @@ impl ReceiverRtt {
     /// A timestamp came back: an ACK of ours, and the data that it released. Of several, the shortest tells of the way; the longer
     /// ones tell of how long somebody had no core.
     fn on_echo(&mut self, rtt: Duration) {
+        let rtt = whole_micros(rtt);
         self.shortest = Some(self.shortest.map_or(rtt, |shortest| shortest.min(rtt)));
         self.measured = self.measured.or(self.shortest);
     }
@@ -151,11 +154,24 @@ impl ReceiverRtt {
             if nxt.before(end) {
                 return;
             }
-            let rtt = now.since(start);
+            let rtt = whole_micros(now.since(start));
             self.measured = Some(self.measured.map_or(rtt, |measured| measured.min(rtt)));
         }
         self.window = Some((now, edge));
     }
+}
+
+/// In whole microseconds, from one to something over an hour: so it takes little room while the connection rests.
+fn whole_micros(rtt: Duration) -> Duration {
+    micros(rtt).map_or(Duration::from_micros(1), of_micros)
+}
+
+fn micros(rtt: Duration) -> Option<NonZeroU32> {
+    NonZeroU32::new(u32::try_from(rtt.as_micros()).unwrap_or(u32::MAX))
+}
+
+fn of_micros(micros: NonZeroU32) -> Duration {
+    Duration::from_micros(micros.get().into())
 }
 
 /// The sizes in less room, for a connection that rests. Their bounds are those of the configuration.
@@ -166,8 +182,8 @@ pub(super) struct Rest {
     copied: u32,
     space: u32,
     since: Option<Instant>,
-    measured: Option<Nanos>,
-    shortest: Option<Nanos>,
+    measured: Option<NonZeroU32>,
+    shortest: Option<NonZeroU32>,
     window: Option<(Instant, SeqNumber)>,
 }
 
@@ -181,8 +197,8 @@ impl Autotune {
             copied: (*copied).try_into().ok()?,
             space: (*space).try_into().ok()?,
             since: *since,
-            measured: rtt.measured.map(Nanos::from),
-            shortest: rtt.shortest.map(Nanos::from),
+            measured: rtt.measured.and_then(micros),
+            shortest: rtt.shortest.and_then(micros),
             window: rtt.window,
         })
     }
@@ -193,11 +209,8 @@ impl Autotune {
         let mut autotune = Self::new(config);
         (autotune.receive.size, autotune.send.size) = (receive as usize, send as usize);
         (autotune.copied, autotune.space, autotune.since) = (copied as usize, space as usize, since);
-        autotune.rtt = ReceiverRtt {
-            measured: measured.map(Duration::from),
-            shortest: shortest.map(Duration::from),
-            window,
-        };
+        autotune.rtt =
+            ReceiverRtt { measured: measured.map(of_micros), shortest: shortest.map(of_micros), window };
         autotune
     }
 }
