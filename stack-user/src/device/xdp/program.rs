@@ -15,6 +15,7 @@ mod refusal;
 mod trust;
 
 use std::{
+    error::Error,
     fmt, io,
     net::IpAddr,
     os::fd::{AsFd as _, AsRawFd, OwnedFd},
@@ -416,12 +417,28 @@ fn without_pins(object: &[u8]) -> Vec<u8> {
     object
 }
 
+/// How often the kernel is asked to take a program.
+const LOAD_ATTEMPTS: usize = 5;
+
 /// Has the kernel's verifier look at the program.
 fn verify(object: &mut Ebpf) -> Result<&ProgramFd, ProgramError> {
     let program = object.program_mut(abi::PROGRAM).ok_or(ProgramError::NoProgram)?;
     let program: &mut Xdp = program.try_into().map_err(|_| ProgramError::NoProgram)?;
-    program.load().map_err(|source| ProgramError::load(&source))?;
+    unless_interrupted(|| program.load()).map_err(|source| ProgramError::load(&source))?;
     program.fd().map_err(|source| ProgramError::load(&source))
+}
+
+/// Tries again what a signal has interrupted. The verifier gives up with EAGAIN when one waits for its thread, though the signal may be one
+/// that is handled without a word; libbpf tries five times, too.
+fn unless_interrupted<T, E: Error + 'static>(mut load: impl FnMut() -> Result<T, E>) -> Result<T, E> {
+    let mut result = load();
+    for _ in 1..LOAD_ATTEMPTS {
+        match &result {
+            Err(error) if os_error(error) == Some(libc::EAGAIN) => result = load(),
+            _ => break,
+        }
+    }
+    result
 }
 
 fn read_counters(counters: &PerCpuArray<MapData, u64>) -> Result<Vec<(&'static str, u64)>, ProgramError> {
@@ -471,6 +488,26 @@ fn is_drivers_refusal(error: &io::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_program_is_loaded_again_when_a_signal_came_and_not_for_ever() {
+        let attempts = |interrupted: usize, then: io::Result<()>| {
+            let (mut then, mut count) = (Some(then), 0);
+            let result = unless_interrupted(|| {
+                count += 1;
+                match count <= interrupted {
+                    true => Err(io::Error::from_raw_os_error(libc::EAGAIN)),
+                    false => then.take().expect("no further attempt"),
+                }
+            });
+            (count, result.map_err(|error| error.raw_os_error()))
+        };
+        assert_eq!(attempts(0, Ok(())), (1, Ok(())));
+        assert_eq!(attempts(4, Ok(())), (5, Ok(())));
+        assert_eq!(attempts(9, Ok(())), (5, Err(Some(libc::EAGAIN))));
+        let refused = io::Error::from_raw_os_error(libc::EPERM);
+        assert_eq!(attempts(1, Err(refused)), (2, Err(Some(libc::EPERM))));
+    }
 
     /// Were there a second one, aya would pin maps where any program could change them.
     #[test]
