@@ -15,14 +15,21 @@ use crate::telemetry::STORY;
 /// curl's own limit on connecting. Less gives up on hosts behind slow links, more keeps scripts waiting for nothing.
 pub(super) const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(300);
 
-/// Connects to `origin` before `deadline`.
+/// The time in which something must be done. What is told of it counts from its start too: told from any later moment, a limit of
+/// 200 ms could have passed after 198.
+#[derive(Clone, Copy)]
+pub(super) struct Limit {
+    pub(super) start: Instant,
+    pub(super) deadline: Instant,
+}
+
+/// Connects to `origin` within `limit`.
 pub(super) async fn dial<N: Network>(
     network: &N,
     origin: &Origin,
     overrides: &[Override],
-    deadline: Instant,
+    Limit { start, deadline }: Limit,
 ) -> Result<N::Stream, Failure> {
-    let start = Instant::now();
     let elapsed_ms = || start.elapsed().as_millis();
     let addresses = match timeout_at(deadline, addresses(network, origin, overrides)).await {
         Ok(result) => result.map_err(|reason| Failure::Resolve { host: origin.host.clone(), reason })?,
@@ -66,5 +73,57 @@ async fn addresses<N: Network>(
     match origin.address() {
         Some(address) => Ok(vec![address]),
         None => network.resolve(&origin.host).await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use tokio::{
+        net::{TcpListener, TcpStream},
+        time::{advance, sleep},
+    };
+
+    use super::*;
+    use crate::cli::curl::target::Target;
+
+    /// Names take 100 ms, and nobody answers.
+    struct Silent;
+
+    impl Network for Silent {
+        type Stream = TcpStream;
+        type Listener = TcpListener;
+
+        async fn resolve(&self, _: &str) -> Result<Vec<IpAddr>, ResolveError> {
+            sleep(Duration::from_millis(100)).await;
+            Ok(vec![[192, 0, 2, 1].into()])
+        }
+
+        async fn connect(&self, _: SocketAddr) -> Result<TcpStream, ConnectError> {
+            std::future::pending().await
+        }
+
+        async fn listen(&self, _: SocketAddr) -> io::Result<TcpListener> {
+            Err(io::ErrorKind::Unsupported.into())
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_told_of_a_limit_counts_from_where_the_limit_does() {
+        let origin = Target::parse("http://example.com/").expect("a URL").origin();
+        let mut told = Vec::new();
+        for limit in [80, 200] {
+            let start = Instant::now();
+            let limit = Limit { start, deadline: start + Duration::from_millis(limit) };
+            // Something else had the core first.
+            advance(Duration::from_millis(50)).await;
+            let failure = dial(&Silent, &origin, &[], limit).await.expect_err("nobody is there");
+            told.push(failure.to_string());
+        }
+        assert_eq!(
+            told,
+            ["Resolving timed out after 80 milliseconds", "Connection timed out after 200 milliseconds"]
+        );
     }
 }

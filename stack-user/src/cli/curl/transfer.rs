@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::connection::{Connection, Connections};
 use super::diagnose::{body_failure, head_failure};
-use super::dial::{DEFAULT_CONNECT_TIMEOUT, dial};
+use super::dial::{DEFAULT_CONNECT_TIMEOUT, Limit, dial};
 use super::options::{CurlOptions, Override};
 use super::output::Sink;
 use super::progress::Progress;
@@ -124,10 +124,13 @@ impl<'a, 'b, N: Network> Transfer<'a, 'b, N> {
     async fn connect(&mut self, origin: &Origin) -> Result<Connection, Failure> {
         let Session { network, options, overrides, connections, diagnostics } = &mut *self.session;
         let within = limit(options.connect_timeout).unwrap_or(DEFAULT_CONNECT_TIMEOUT);
-        let limit =
-            Instant::now().checked_add(within).unwrap_or_else(|| Instant::now() + DEFAULT_CONNECT_TIMEOUT);
-        let deadline = self.deadline.map_or(limit, |deadline| deadline.min(limit));
-        let stream = dial(*network, origin, overrides, deadline).await?;
+        let start = Instant::now();
+        let deadline = start.checked_add(within).unwrap_or(start + DEFAULT_CONNECT_TIMEOUT);
+        let limit = match self.deadline {
+            Some(sooner) if sooner <= deadline => Limit { start: self.start, deadline: sooner },
+            _ => Limit { start, deadline },
+        };
+        let stream = dial(*network, origin, overrides, limit).await?;
         let verbose = options.verbose.then(|| diagnostics.clone());
         connections.start(stream, origin.clone(), verbose).await
     }
