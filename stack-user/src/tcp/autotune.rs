@@ -5,7 +5,7 @@
 //! twice the congestion window, since what a recovery has to send again waits beside what is new. Both only grow: what
 //! a connection needed once it may need again, and a window must not shrink (RFC 9293 §3.8.6, SHLD-14).
 
-use core::num::NonZeroU32;
+use core::{mem, num::NonZeroU32};
 
 use super::{Connection, config::Config, seq::SeqNumber, timestamps::TICK, window};
 use crate::{
@@ -45,6 +45,8 @@ pub struct Autotune {
     /// Bytes that the application has taken since `since`.
     copied: usize,
     since: Option<Instant>,
+    /// Before `since`, it had been away for much longer than is measured.
+    was_away: bool,
     /// Bytes that it took in the best round trip so far.
     space: usize,
     rtt: ReceiverRtt,
@@ -72,6 +74,7 @@ impl Autotune {
             send: bounded(config.send_buffer, config.send_buffer_max),
             copied: 0,
             since: None,
+            was_away: false,
             space: INITIAL_SEGMENTS * usize::from(config.mss),
             rtt: ReceiverRtt::default(),
         }
@@ -108,8 +111,16 @@ impl Autotune {
             return;
         }
         self.rtt.next_round();
+        // Whoever comes back more seldom than that finds a window's worth each time, however long it was away, and would find more if it
+        // was larger. Once alone it was without a core, and that says nothing. If it read more than a window's worth, the time was not
+        // all spent away.
+        let was_away = elapsed > 2 * rounds * rtt && self.copied <= self.receive.size;
+        let is_seldom = mem::replace(&mut self.was_away, was_away) && was_away;
+        let copied = match is_seldom {
+            true => self.copied,
+            false => (self.copied as f64 * rtt.as_secs_f64() / elapsed.as_secs_f64()) as usize,
+        };
         // A round trip never brings more than was offered. Where it seems so, it was shorter than it seemed.
-        let copied = (self.copied as f64 * rtt.as_secs_f64() / elapsed.as_secs_f64()) as usize;
         let copied = copied.min(self.receive.size);
         if copied > self.space && may_grow {
             // Twice as much, so that the window does not limit the sender. And while the sender doubles its own window
@@ -190,7 +201,7 @@ pub(super) struct Rest {
 impl Autotune {
     /// All that it knows, unless a size is beyond 4 GiB.
     pub(super) fn rest(&self) -> Option<Rest> {
-        let Self { receive, send, copied, since, space, rtt } = self;
+        let Self { receive, send, copied, since, was_away: _, space, rtt } = self;
         Some(Rest {
             receive: receive.size.try_into().ok()?,
             send: send.size.try_into().ok()?,
@@ -354,13 +365,33 @@ mod tests {
         reads(&mut tune, &mut now, us(100_000), us(100), burst, rtt);
         let settled = tune.receive_buffer();
         assert!((2 * burst..6 * burst).contains(&settled), "{settled}");
-        // It had no core for five round trips, and reads all that waited at once.
-        for _ in 0..100 {
-            now += us(500);
-            tune.on_read(now, 5 * burst, Some(rtt), MSS, true);
-            reads(&mut tune, &mut now, us(10_000), us(100), burst, rtt);
+        // It had no core for some round trips, and reads all that waited at once; whatever had been measured until then.
+        for (pause, after) in (0..200).map(|n| ([500, 5000][n % 2], 10_000 + 100 * n as u64)) {
+            now += us(pause);
+            let waits = tune.receive_buffer();
+            tune.on_read(now, waits, Some(rtt), MSS, true);
+            reads(&mut tune, &mut now, us(after), us(100), burst, rtt);
         }
         assert!(tune.receive_buffer() < 8 * burst, "{} after {settled}", tune.receive_buffer());
+    }
+
+    #[test]
+    fn whoever_reads_seldom_gets_the_window_that_it_needs_meanwhile() {
+        let ms = Duration::from_millis;
+        for (rtt, pause) in [(Duration::from_micros(50), ms(10)), (ms(20), ms(100)), (ms(100), ms(1000))] {
+            for pieces in [1, 50] {
+                let (mut tune, mut now) = (autotune(), Instant::ZERO);
+                for _ in 0..20 {
+                    now += pause;
+                    // The sender has sent what it might.
+                    let window = tune.receive_buffer();
+                    for _ in 0..pieces {
+                        tune.on_read(now, window / pieces, Some(rtt), MSS, true);
+                    }
+                }
+                assert!(tune.receive_buffer() > 1000 * MSS, "{} in {pieces}", tune.receive_buffer());
+            }
+        }
     }
 
     #[test]
