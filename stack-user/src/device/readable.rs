@@ -40,13 +40,14 @@ impl Readable {
     }
 
     /// Has the drivers of the queues look for frames, where their sockets are set to [poll them](super::busy_poll). Where they
-    /// are not, the kernel has nothing to do.
-    pub fn poll_driver(&self) {
+    /// are not, the kernel has nothing to do. Returns whether there are any: it is a system call for each.
+    pub fn poll_driver(&self) -> bool {
         for queue in self.queues.iter().filter(|_| self.has_driver) {
             // SAFETY: no byte is written: there is no room for one. An AF_XDP socket gives frames through its ring only, and of
             // errors hears whoever sends on it.
             unsafe { libc::recv(queue.get_ref().as_raw_fd(), ptr::null_mut(), 0, libc::MSG_DONTWAIT) };
         }
+        self.has_driver
     }
 
     /// Ready when a queue has a frame. Its readiness is cleared before the rings are read, not after: a frame that

@@ -45,10 +45,10 @@ enum Then {
 
 async fn pump(shard: &Shard, clock: Clock, queues: Readable, poll: Duration) -> io::Result<()> {
     loop {
-        if shard.is_unchanged() {
-            queues.poll_driver();
-            give_way().await;
-            continue;
+        while shard.is_unchanged() {
+            if queues.poll_driver() {
+                give_way().await;
+            }
         }
         let (then, closing, failure) = shard.drive(|core, now| {
             if core.is_quiet(now) && now.since(core.last_frame()) < poll {
