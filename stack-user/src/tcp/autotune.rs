@@ -268,7 +268,9 @@ impl Connection {
     /// Whether the application has read so much that the peer should know at once (RFC 9293 §3.8.6.2.2).
     pub(super) fn window_update_is_due(&self) -> bool {
         let (room, buffer) = (self.receive_room(), self.autotune.receive_buffer());
-        self.state.may_receive() && window::update_is_due(&self.rcv, room, buffer, self.receive_mss())
+        let has_told = self.counts.segments_sent > 0;
+        let told = if has_told { buffer } else { usize::from(window::for_syn(buffer)) };
+        self.state.may_receive() && window::update_is_due(&self.rcv, room, buffer, told, self.receive_mss())
     }
 }
 

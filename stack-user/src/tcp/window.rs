@@ -30,11 +30,11 @@ pub fn field(rcv: &ReceiveSpace, edge: SeqNumber) -> u16 {
     (edge - rcv.nxt).div_ceil(unit).try_into().unwrap_or(u16::MAX)
 }
 
-/// Whether the application has read so much that the peer should know at once: half of the buffer, or two segments
-/// when the peer has little left to send into.
-pub fn update_is_due(rcv: &ReceiveSpace, free: usize, buffer: usize, mss: usize) -> bool {
+/// Whether the application has read so much that the peer should know at once: it has less than half left of what it was ever `told` it may
+/// send, and gains two segments, or half of the buffer. Whoever has more left hears of it with the next ACK.
+pub fn update_is_due(rcv: &ReceiveSpace, free: usize, buffer: usize, told: usize, mss: usize) -> bool {
     let gain = edge_to_offer(rcv, free, buffer, mss) - rcv.limit;
-    gain > 0 && (gain * 2 >= buffer || gain >= 2 * mss && rcv.wnd() * 2 < buffer)
+    rcv.wnd() * 2 < told && gain >= (2 * mss).min(buffer / 2)
 }
 
 #[cfg(test)]
@@ -72,10 +72,13 @@ mod tests {
 
     #[test]
     fn an_update_is_due_when_the_peer_gains_much() {
-        let rcv = space(0, 0);
-        assert!(!update_is_due(&rcv, 1460, 100_000, 1460));
-        assert!(update_is_due(&rcv, 2920, 100_000, 1460));
-        let open = space(60_000, 0);
-        assert!(!update_is_due(&open, 70_000, 100_000, 1460), "the next ACK will tell");
+        let due = |offered, free, buffer, told| update_is_due(&space(offered, 0), free, buffer, told, 1460);
+        assert!(!due(0, 1460, 100_000, 100_000));
+        assert!(due(0, 2920, 100_000, 100_000));
+        assert!(due(0, 1000, 2000, 2000) && !due(0, 999, 2000, 2000), "a small buffer: by halves");
+
+        assert!(!due(60_000, 100_000, 100_000, 100_000), "the next ACK will tell");
+        assert!(!due(65_000, 1_000_000, 1_000_000, 65_535), "what a SYN could not say is no shortage");
+        assert!(due(32_000, 1_000_000, 1_000_000, 65_535));
     }
 }
