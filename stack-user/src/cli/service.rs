@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::{runtime::Handle, sync::Semaphore};
+use tokio::{runtime::Handle, sync::Semaphore, task::JoinSet};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::network::{Connection, Listener};
@@ -140,6 +140,28 @@ impl Service {
                 }
             }
         }
+    }
+
+    /// The same at several listeners, each by a task of its own: beside a driver that polls, what a thread itself waits for has its turn once
+    /// in some dozen turns of its tasks, and whoever comes would wait for that.
+    ///
+    /// # Errors
+    /// As [`accept`](Self::accept), of any of them.
+    pub async fn accept_at<L, F, S>(&self, listeners: impl IntoIterator<Item = L>, serve: S) -> io::Result<()>
+    where
+        L: Listener,
+        F: Future<Output = ()> + Send + 'static,
+        S: Fn(L::Stream, SocketAddr) -> F + Clone + Send + Sync + 'static,
+    {
+        let mut accepting = JoinSet::new();
+        for listener in listeners {
+            let (service, serve) = (self.clone(), serve.clone());
+            accepting.spawn(async move { service.accept(listener, serve).await });
+        }
+        while let Some(ended) = accepting.join_next().await {
+            ended.map_err(io::Error::other)??;
+        }
+        Ok(())
     }
 
     fn tell_full(&self) {

@@ -11,7 +11,6 @@ use std::{
 };
 
 use clap::Args;
-use futures_util::future::try_join_all;
 use nix::unistd::geteuid;
 use tokio::{io::AsyncReadExt, time::timeout};
 
@@ -117,15 +116,12 @@ pub(super) async fn run<N: Transport>(
         service.stopping().clone(),
     );
     let shared = Arc::new(Shared { bulk, accepted: AtomicU64::new(0), ports });
-    let accept = |listener| {
-        let (service, shared) = (&service, &shared);
-        let serve = move |stream, remote| {
-            let shared = Arc::clone(shared);
-            async move { serve(&shared, stream, remote).await }
-        };
-        async move { service.accept(listener, serve).await }
+    let taken = Arc::clone(&shared);
+    let serve = move |stream, remote| {
+        let shared = Arc::clone(&taken);
+        async move { serve(&shared, stream, remote).await }
     };
-    let accepting = try_join_all(std::iter::once(listener).chain(others).map(accept));
+    let accepting = service.accept_at(std::iter::once(listener).chain(others), serve);
     let served = tokio::select! {
         biased;
         _ = stop => Ok(Exit::Success),

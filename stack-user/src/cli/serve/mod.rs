@@ -98,10 +98,14 @@ async fn serve<N: Network>(
         if !options.quiet {
             tell_where(options, &reached_at, &diagnostics);
         }
-        let accepting = async {
-            let accept = |listener| accept(&service, listener, &server, &files);
-            futures_util::future::try_join_all(listeners.into_iter().map(accept)).await
+        let taken = (server.clone(), files.clone(), service.clone());
+        let serve = move |stream, remote| {
+            let (server, files, service) = taken.clone();
+            async move {
+                server.serve(stream, remote, &service, |request| files.clone().answer(request)).await;
+            }
         };
+        let accepting = service.accept_at(listeners, serve);
         let exit = tokio::select! {
             biased;
             _ = &mut stop => end(&service, options.grace).await,
@@ -192,22 +196,6 @@ async fn listen<N: Network>(network: &N, locals: &[SocketAddr]) -> Result<Vec<N:
         listeners.push(listener.map_err(|source| Failure::Listen { local, source })?);
     }
     Ok(listeners)
-}
-
-/// Connections come in here, until the service stops.
-async fn accept<L: Listener>(
-    service: &Service,
-    listener: L,
-    server: &HttpServer,
-    files: &Files,
-) -> std::io::Result<()> {
-    let serve = |stream, remote| {
-        let (server, files, service) = (server.clone(), files.clone(), service.clone());
-        async move {
-            server.serve(stream, remote, &service, |request| files.clone().answer(request)).await;
-        }
-    };
-    service.accept(listener, serve).await
 }
 
 /// Lets what is under way finish, within `grace` and unless told again; what then is left is reset.
