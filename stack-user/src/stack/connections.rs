@@ -7,12 +7,13 @@ use slab::Slab;
 use super::{
     Event, TcpId,
     demux::{Demux, Flow},
+    held_acks::HeldAcks,
     timers::TimerWheel,
 };
 use crate::{
     frame::FramePool,
     rng::Rng,
-    tcp::{Connection, Idle, State, View, idle::Configs, trace::Record},
+    tcp::{Connection, Idle, State, View, ack::Hold, idle::Configs, trace::Record},
     telemetry::STORY,
     time::Instant,
 };
@@ -25,9 +26,8 @@ pub(super) struct Connections {
     timers: TimerWheel,
     /// Connections that may have something to send, each once.
     ready: VecDeque<TcpId>,
-    /// Connections that hold an ACK back, each once, and until when: in the order of time, but for those that are configured
-    /// otherwise.
-    held: VecDeque<(Instant, TcpId)>,
+    /// Connections that hold an ACK back.
+    held: HeldAcks,
     generation: u32,
     /// What those that rest are configured as.
     configs: Configs,
@@ -53,7 +53,7 @@ struct Row {
     /// Is in `ready`.
     is_ready: bool,
     /// Is in `held`.
-    is_held_back: bool,
+    held_for: Option<Hold>,
     /// The application still has its handle: it may ask how the connection ended.
     is_held: bool,
     /// The state that was last told.
@@ -67,7 +67,7 @@ impl Connections {
             demux: Demux::new(rng),
             timers: TimerWheel::new(now),
             ready: VecDeque::new(),
-            held: VecDeque::new(),
+            held: HeldAcks::default(),
             generation: 0,
             configs: Configs::default(),
             resting: 0,
@@ -96,7 +96,7 @@ impl Connections {
             idle: None,
             generation,
             is_ready: false,
-            is_held_back: false,
+            held_for: None,
             is_held: true,
             told,
         });
@@ -264,9 +264,8 @@ impl Connections {
         }
         let (before, now) = connection.account_memory();
         self.memory = self.memory - before + now;
-        if let Some(until) = connection.held_until().filter(|_| !row.is_held_back) {
-            row.is_held_back = true;
-            self.held.push_back((until, id));
+        if let Some((until, what)) = connection.held_ack() {
+            self.held.hold(until, what, id, &mut row.held_for);
         }
         let state = connection.state();
         self.states[row.told as usize] -= 1;
@@ -388,23 +387,21 @@ impl Connections {
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        earlier(self.timers.poll_timeout(), self.held.front().map(|&(until, _)| until))
+        earlier(self.timers.poll_timeout(), self.held.poll_timeout())
     }
 
     /// Puts those in line whose ACK has waited long enough.
     pub(super) fn release_held(&mut self, now: Instant) {
-        while let Some((_, id)) = self.held.pop_front_if(|(until, _)| *until <= now) {
+        while let Some((what, id)) = self.held.pop(now) {
             let Some(row) = self.rows.get_mut(id.index()).filter(|row| row.generation == id.generation)
             else {
                 continue;
             };
-            row.is_held_back = false;
-            match row.awake.as_ref().and_then(|connection| connection.held_until()) {
-                Some(until) if until > now => {
-                    // That one has gone, and another waits.
-                    row.is_held_back = true;
-                    self.held.push_back((until, id));
-                }
+            // An ACK that has to go sooner may have been held meanwhile.
+            row.held_for = row.held_for.filter(|&held| held != what);
+            match row.awake.as_ref().and_then(|connection| connection.held_ack()) {
+                // That one has gone, and another waits.
+                Some((until, what)) if until > now => self.held.hold(until, what, id, &mut row.held_for),
                 Some(_) if !row.is_ready => {
                     row.is_ready = true;
                     self.ready.push_back(id);

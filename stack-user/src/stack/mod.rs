@@ -27,6 +27,7 @@ mod gro;
 mod half_open;
 mod handover;
 mod headers;
+mod held_acks;
 mod icmp;
 mod ingress;
 mod listeners;

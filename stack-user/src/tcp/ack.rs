@@ -14,6 +14,13 @@ pub const DELAY: Duration = Duration::from_millis(40);
 /// moves in leaps: Linux, which takes bursts in as one, answers after up to 45.
 const HELD_SEGMENTS: usize = 16;
 
+/// How many times as long an ACK is held for what is answered with something to say: a request, or a FIN. Fewer, and where many ask at
+/// once each of them gets an ACK before its answer; more, and a peer that waits for each ACK (Nagle's algorithm) is kept waiting.
+const HOLDS_FOR_AN_ANSWER: u32 = 10;
+
+/// What a request is taken to be: less than what any segment may be (RFC 9293 §3.7.1, MUST-15).
+const REQUEST: usize = 536;
+
 /// Segments at a connection's start that are acknowledged at once: the peer is in slow start, and each ACK opens its
 /// window.
 const QUICK_ACKS: u8 = 16;
@@ -22,9 +29,18 @@ const QUICK_ACKS: u8 = 16;
 #[derive(Debug)]
 pub struct AckState {
     due: bool,
-    /// It may wait until then for more of the same burst.
-    held_until: Option<Instant>,
+    /// It may wait until then, and for that.
+    held: Option<(Instant, Hold)>,
     quick_left: u8,
+}
+
+/// What an ACK that is due waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Hold {
+    /// For the others of a burst.
+    Burst,
+    /// For what the application answers: [longer](HOLDS_FOR_AN_ANSWER).
+    Answer,
 }
 
 /// How soon.
@@ -38,7 +54,7 @@ pub enum Urgency {
 
 impl Default for AckState {
     fn default() -> Self {
-        Self { due: false, held_until: None, quick_left: QUICK_ACKS }
+        Self { due: false, held: None, quick_left: QUICK_ACKS }
     }
 }
 
@@ -50,38 +66,50 @@ impl AckState {
 
     /// Goes on after a rest.
     pub(super) fn resume(quick_left: u8) -> Self {
-        Self { due: false, held_until: None, quick_left }
+        Self { due: false, held: None, quick_left }
     }
 
     /// Data came in order; `unacknowledged` bytes have not been acknowledged yet. Every second full segment is
-    /// (RFC 9293 §3.8.6.3, SHLD-19), or with the others of a burst whose end comes within `hold`.
+    /// (RFC 9293 §3.8.6.3, SHLD-19), or with the others of a burst whose end comes within `hold`, or with the answer to a request.
     pub fn on_data(&mut self, now: Instant, unacknowledged: usize, mss: usize, hold: Duration) -> Urgency {
         let is_quick = self.quick_left > 0;
         self.quick_left = self.quick_left.saturating_sub(1);
-        if is_quick || unacknowledged >= 2 * mss {
+        if is_quick && unacknowledged < mss.max(REQUEST) {
+            self.require_with_answer(now, hold);
+        } else if is_quick || unacknowledged >= 2 * mss {
             self.require_within(now, hold);
         }
         if unacknowledged >= HELD_SEGMENTS * mss {
-            self.held_until = None;
+            self.held = None;
         }
         if self.due { Urgency::Immediate } else { Urgency::Delayed }
     }
 
     /// An ACK has to go now.
     pub fn require(&mut self) {
-        (self.due, self.held_until) = (true, None);
+        (self.due, self.held) = (true, None);
     }
 
     /// An ACK has to go as soon as `hold` is over, or with what the application has to say before that.
     pub fn require_within(&mut self, now: Instant, hold: Duration) {
-        if !self.due {
-            (self.due, self.held_until) = (true, (!hold.is_zero()).then(|| now + hold));
-        }
+        self.hold(now, hold, Hold::Burst);
+    }
+
+    /// The same, where the application will most likely have something to say.
+    pub fn require_with_answer(&mut self, now: Instant, hold: Duration) {
+        self.hold(now, HOLDS_FOR_AN_ANSWER * hold, Hold::Answer);
+    }
+
+    fn hold(&mut self, now: Instant, hold: Duration, what: Hold) {
+        let held = (!hold.is_zero()).then(|| (now + hold, what));
+        // Whichever ends first; none is at once.
+        self.held = if self.due { self.held.min(held) } else { held };
+        self.due = true;
     }
 
     /// Whether an ACK has to go now.
     pub fn is_due(&self, now: Instant) -> bool {
-        self.due && self.held_until.is_none_or(|until| until <= now)
+        self.due && self.held.is_none_or(|(until, _)| until <= now)
     }
 
     /// Whether an ACK has to go, now or soon.
@@ -89,14 +117,14 @@ impl AckState {
         self.due
     }
 
-    /// Until when one that has to go waits for more.
-    pub fn held_until(&self) -> Option<Instant> {
-        self.held_until
+    /// Until when one that has to go waits, and for what.
+    pub fn held(&self) -> Option<(Instant, Hold)> {
+        self.held
     }
 
     /// A segment with the latest ACK goes out.
     pub fn on_sent(&mut self) {
-        (self.due, self.held_until) = (false, None);
+        (self.due, self.held) = (false, None);
     }
 }
 
@@ -224,7 +252,23 @@ mod tests {
         acks.require();
         assert!(acks.is_due(NOW));
         acks.on_sent();
-        assert!(!acks.is_owed() && acks.held_until().is_none());
+        assert!(!acks.is_owed() && acks.held().is_none());
+    }
+
+    #[test]
+    fn that_of_a_request_waits_longer_for_the_answer_but_not_if_more_comes() {
+        let (hold, mut acks) = (Duration::from_micros(20), AckState::default());
+        acks.on_data(NOW, 84, 84, hold);
+        assert!(acks.is_owed() && !acks.is_due(NOW + 9 * hold) && acks.is_due(NOW + 10 * hold));
+        acks.require_with_answer(NOW + hold, hold);
+        assert!(acks.is_due(NOW + 10 * hold), "from the first on");
+        acks.on_data(NOW + hold, 1084, 1000, hold);
+        assert!(!acks.is_due(NOW + hold) && acks.is_due(NOW + 2 * hold));
+        acks.require_within(NOW + hold, Duration::ZERO);
+        assert!(acks.is_due(NOW + hold));
+        let mut acks = AckState::default();
+        acks.on_data(NOW, 84, 1000, Duration::ZERO);
+        assert!(acks.is_due(NOW), "who does not hold answers at once");
     }
 
     #[test]

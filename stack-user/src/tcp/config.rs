@@ -52,9 +52,9 @@ pub struct Config {
     /// Whether and how a silent peer is asked if it is still there. Default: not (RFC 9293 §3.8.4, MUST-25).
     pub keepalive: Option<KeepAlive>,
     /// How long an ACK that is due may wait: for the others of a burst of full segments, so that one answers them all (of 16 at most), or
-    /// for what the application has to say to a SYN, a request or a FIN. It is for who is called again as soon as that: a driver that
-    /// polls. Default: not at all, which a driver that polls takes for 20 microseconds; another time it
-    /// leaves as it is.
+    /// for what the application has to say to a SYN; and ten times as long for its answer to a request or a FIN. It is for who is called
+    /// again as soon as that: a driver that polls. Default: not at all, which a driver that polls takes for 20 microseconds; another time
+    /// it leaves as it is.
     pub ack_hold: Duration,
     /// `close` resets the connection, and gives up what has not been sent. Default: false.
     pub zero_linger: bool,

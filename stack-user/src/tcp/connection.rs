@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::{
-    ack::{AckState, ChallengeLimit},
+    ack::{AckState, ChallengeLimit, Hold},
     autotune::Autotune,
     block::{ReceiveSpace, SendSpace},
     config::Config,
@@ -271,10 +271,10 @@ impl Connection {
             || self.timers.is_set(Timer::FrameRetry)
     }
 
-    /// Until when an ACK is held that has to go then: when to call [`poll_transmit`](Self::poll_transmit) again. It is too soon for
-    /// a timer.
-    pub fn held_until(&self) -> Option<Instant> {
-        self.acks.held_until()
+    /// Until when an ACK is held that has to go then, and for what: when to call [`poll_transmit`](Self::poll_transmit) again. It
+    /// is too soon for a timer.
+    pub fn held_ack(&self) -> Option<(Instant, Hold)> {
+        self.acks.held()
     }
 
     /// When to call [`handle_timeout`](Self::handle_timeout), if ever.

@@ -269,7 +269,7 @@ impl Connection {
         // A peer that has sent beyond its own FIN contradicts itself.
         self.reassembly.clear(pool);
         // With our own FIN, likewise.
-        self.acks.require_within(now, self.config.ack_hold);
+        self.acks.require_with_answer(now, self.config.ack_hold);
         self.events.push(Event::PeerClosed);
         match self.state {
             State::Established => self.set_state(now, State::CloseWait),
