@@ -190,7 +190,8 @@ fn of_micros(micros: NonZeroU32) -> Duration {
 pub(super) struct Rest {
     receive: u32,
     send: u32,
-    copied: u32,
+    /// Twice as much, and one more if it was away: a byte for that alone would be eight.
+    copied_and_away: u32,
     space: u32,
     since: Option<Instant>,
     measured: Option<NonZeroU32>,
@@ -201,11 +202,11 @@ pub(super) struct Rest {
 impl Autotune {
     /// All that it knows, unless a size is beyond 4 GiB.
     pub(super) fn rest(&self) -> Option<Rest> {
-        let Self { receive, send, copied, since, was_away: _, space, rtt } = self;
+        let Self { receive, send, copied, since, was_away, space, rtt } = self;
         Some(Rest {
             receive: receive.size.try_into().ok()?,
             send: send.size.try_into().ok()?,
-            copied: (*copied).try_into().ok()?,
+            copied_and_away: (2 * *copied + usize::from(*was_away)).try_into().ok()?,
             space: (*space).try_into().ok()?,
             since: *since,
             measured: rtt.measured.and_then(micros),
@@ -216,10 +217,11 @@ impl Autotune {
 
     /// Goes on after a rest.
     pub(super) fn resume(config: &Config, rest: Rest) -> Self {
-        let Rest { receive, send, copied, space, since, measured, shortest, window } = rest;
+        let Rest { receive, send, copied_and_away, space, since, measured, shortest, window } = rest;
         let mut autotune = Self::new(config);
         (autotune.receive.size, autotune.send.size) = (receive as usize, send as usize);
-        (autotune.copied, autotune.space, autotune.since) = (copied as usize, space as usize, since);
+        (autotune.copied, autotune.was_away) = (copied_and_away as usize / 2, copied_and_away % 2 == 1);
+        (autotune.space, autotune.since) = (space as usize, since);
         autotune.rtt =
             ReceiverRtt { measured: measured.map(of_micros), shortest: shortest.map(of_micros), window };
         autotune

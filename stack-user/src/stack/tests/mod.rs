@@ -6,6 +6,7 @@ mod arbitrary;
 mod connections;
 mod datagrams;
 mod floods;
+mod held_acks;
 mod jumbo;
 mod listening;
 mod lives;
@@ -104,6 +105,13 @@ fn stack_on(vlan: Option<u16>, number: u8) -> Stack<Umem> {
     let umem = Umem::on_heap(CHUNKS).expect("memory");
     let mac = MacAddr([2, 0, 0, 0, 0, number]);
     Stack::new(Instant::from_millis(1_000), mac, vlan, umem, Rng::from_seed(number.into()))
+}
+
+/// A stack whose pool limits no window.
+fn roomy(number: u8) -> Stack<Umem> {
+    let umem = Umem::on_heap(1024).expect("memory");
+    let mac = MacAddr([2, 0, 0, 0, 0, number]);
+    Stack::new(Instant::from_millis(1_000), mac, None, umem, Rng::from_seed(number.into()))
 }
 
 fn claim(stack: &mut Stack<Umem>, now: Instant, address: Ipv4Addr) {

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::{net::neighbour::Evidence, rng::Rng, wire::tcp::Header};
+use crate::{net::neighbour::Evidence, wire::tcp::Header};
 
 /// A link with frames enough for a train, and a connection from a to b: its two ends.
 fn connected() -> (Link, TcpId, TcpId) {
@@ -30,12 +30,6 @@ fn connect_on(mut link: Link) -> (Link, TcpId, TcpId) {
     link.run(Duration::from_secs(2));
     while link.b.tcp_read(link.now, to, &mut [0; 40_000]).is_ok() {}
     (link, from, to)
-}
-
-fn roomy(number: u8) -> Stack<Umem> {
-    let umem = Umem::on_heap(1024).expect("memory");
-    let mac = MacAddr([2, 0, 0, 0, 0, number]);
-    Stack::new(Instant::from_millis(1_000), mac, None, umem, Rng::from_seed(number.into()))
 }
 
 fn content(len: usize) -> Vec<u8> {

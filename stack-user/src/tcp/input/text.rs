@@ -268,8 +268,12 @@ impl Connection {
         self.rcv.advance(1);
         // A peer that has sent beyond its own FIN contradicts itself.
         self.reassembly.clear(pool);
-        // With our own FIN, likewise.
-        self.acks.require_with_answer(now, self.config.ack_hold);
+        // With our own FIN, likewise, unless it has gone already.
+        if self.state == State::Established {
+            self.acks.require_with_answer(now, self.config.ack_hold);
+        } else {
+            self.acks.require_within(now, self.config.ack_hold);
+        }
         self.events.push(Event::PeerClosed);
         match self.state {
             State::Established => self.set_state(now, State::CloseWait),
