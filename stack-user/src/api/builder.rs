@@ -280,7 +280,8 @@ impl Builder {
     /// Have the NIC's driver asked for frames, instead of waiting for its interrupts, until none has come or gone for so long.
     /// It costs a core while there is traffic, and saves the time that an interrupt and a wake-up take. Each driver of a
     /// shard should have a thread of its own then. Who looks so often finds bursts in pieces, and lets one ACK answer what comes within 20
-    /// microseconds, or as long as [`tcp::Config::ack_hold`] says if it says more than zero.
+    /// microseconds, and has that of a request wait for the answer for 200, or as long as [`tcp::Config::ack_hold`] and
+    /// [`answer_hold`](tcp::Config::answer_hold) say if they say more than zero.
     ///
     /// The NIC's interrupts are held back meanwhile, which is a setting of the host. Another process sets it back when the stack
     /// ends in whatever way, unless somebody else has changed it by then. It is forked from this one when the stack is started, and

@@ -292,6 +292,29 @@ mod tests {
         }
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn several_listeners_end_together_by_a_stop_a_lasting_error_or_when_nobody_waits_for_them() {
+        let script = |says: Option<libc::c_int>| {
+            Arc::new(Script(Mutex::new(says.into_iter().map(io::Error::from_raw_os_error).collect())))
+        };
+        let (quiet, broken) = (script(None), script(Some(libc::EBADF)));
+        let service = Service::new(1);
+        let serve = |_, _| async {};
+        let error = service.accept_at([Arc::clone(&quiet), broken], serve).await.expect_err("one is broken");
+        assert_eq!(error.raw_os_error(), Some(libc::EBADF));
+        tokio::task::yield_now().await;
+        assert_eq!(Arc::strong_count(&quiet), 1, "nobody listens any more");
+
+        let accepting = service.accept_at([Arc::clone(&quiet)], serve);
+        assert!(tokio::time::timeout(Duration::from_secs(5), accepting).await.is_err(), "goes on");
+        tokio::task::yield_now().await;
+        assert_eq!(Arc::strong_count(&quiet), 1, "it was dropped");
+
+        let accepting = service.accept_at([Arc::clone(&quiet), quiet], serve);
+        let (ended, ()) = tokio::join!(accepting, async { service.stopping().cancel() });
+        assert!(ended.is_ok(), "{ended:?}");
+    }
+
     #[tokio::test]
     async fn more_or_fewer_may_be_allowed_while_it_serves() {
         let (listener, local) = listener().await;

@@ -45,6 +45,7 @@ enum Then {
 
 async fn pump(shard: &Shard, clock: Clock, queues: Readable, poll: Duration) -> io::Result<()> {
     loop {
+        // For a few looks: then it is time for one at the clock, and for others.
         while shard.is_unchanged() {
             if queues.poll_driver() {
                 give_way().await;

@@ -34,15 +34,16 @@ use crate::{
 /// frames take about half a millisecond.
 const ROUNDS: usize = 16;
 
-/// So few frames are no reason to look for more of them before those have a turn who wait for what they brought.
-const FEW: usize = 8;
+/// So few frames are no reason to look for more of them before those have a turn who wait for what they brought. More, and a burst of
+/// requests is answered in pieces, each by a system call of its own; fewer, and small bursts wait for a pass that finds nothing.
+pub(super) const FEW: usize = 8;
 
 /// How long to wait for the TX ring to drain when nothing else happens: the kernel does not tell when it has room
 /// again for a socket that is only polled for input. A full ring of 2048 frames lasts for over 200 µs at 100 Gbit/s.
 const TX_RETRY: Duration = Duration::from_micros(200);
 
-/// Looks at the device for one at the clock, by a driver that polls. Fewer, and it spends a fifth of its time on the clock; more, and a timer is
-/// late by more than a microsecond.
+/// Looks at the device for one at the clock, by a driver that polls, and for one turn of others, where a look is no system call. Fewer,
+/// and it spends a fifth of its time on the clock; more, and timers and others wait for more than a microsecond.
 pub(super) const LOOKS: u32 = 8;
 
 /// A shard that tasks and the driver share.

@@ -12,7 +12,10 @@ use std::{
     task::{Context, Wake, Waker},
 };
 
-use super::{shard::LOOKS, *};
+use super::{
+    shard::{FEW, LOOKS},
+    *,
+};
 use crate::{
     device::{
         Device, Readable, Umem,
@@ -232,6 +235,23 @@ async fn the_device_is_looked_at_several_times_for_one_look_at_the_clock() {
     assert!(shard.is_unchanged());
     shard.with(|_, _| ());
     assert_eq!(looks(), 0, "somebody may have made something due");
+}
+
+#[tokio::test]
+async fn whom_a_few_frames_woke_has_a_turn_before_it_is_looked_for_more() {
+    let clock = Clock::new();
+    let (device, far) = memory::tap(memory::Options::default());
+    let umem = Umem::on_heap(256).expect("memory");
+    let stack = Stack::new(clock.now(), MacAddr([2, 0, 0, 0, 0, 1]), None, umem, Rng::from_seed(1));
+    let shard = Shard::new(stack, Box::new(device), clock);
+    for (frames, woken, comes_back) in [(1, 1, true), (FEW - 1, 3, true), (1, 0, false), (FEW, 1, false)] {
+        assert!((0..frames).all(|_| far.send(&[0xff; 60])));
+        let may_be_more = shard.drive(|core, now| {
+            core.waiters.woken.extend(vec![Waker::noop().clone(); woken]);
+            core.pump(now)
+        });
+        assert_eq!(may_be_more, comes_back, "{frames} frames, {woken} woken");
+    }
 }
 
 /// A NIC that says it has room and takes nothing, as for a long frame that needs more descriptors.

@@ -52,7 +52,7 @@ struct Row {
     generation: u32,
     /// Is in `ready`.
     is_ready: bool,
-    /// Is in `held`.
+    /// The line of `held` in which it will be asked first, if it is in one.
     held_for: Option<Hold>,
     /// The application still has its handle: it may ask how the connection ended.
     is_held: bool,

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use super::TcpId;
 use crate::{tcp::ack::Hold, time::Instant};
 
-/// A line for each length of time, in the order of time, but for connections that are configured otherwise.
+/// A line for each length of time, in the order of time. A connection whose ACK has gone stays in line until its time comes.
 #[derive(Debug, Default)]
 pub(super) struct HeldAcks {
     for_burst: VecDeque<(Instant, TcpId)>,
@@ -17,7 +17,13 @@ impl HeldAcks {
     pub(super) fn hold(&mut self, until: Instant, what: Hold, id: TcpId, in_line: &mut Option<Hold>) {
         if in_line.is_none_or(|held| what < held) {
             *in_line = Some(what);
-            self.line(what).push_back((until, id));
+            let line = self.line(what);
+            // At the end, but for those that are put in line again, or are configured otherwise.
+            let at = match line.back() {
+                Some(&(last, _)) if last > until => line.partition_point(|&(other, _)| other <= until),
+                _ => line.len(),
+            };
+            line.insert(at, (until, id));
         }
     }
 
@@ -64,5 +70,12 @@ mod tests {
         let popped: Vec<_> = std::iter::from_fn(|| held.pop(at(10))).collect();
         assert_eq!(popped, [(Hold::Burst, id(2)), (Hold::Burst, id(1)), (Hold::Answer, id(1))]);
         assert_eq!(held.poll_timeout(), None);
+
+        let lines: &mut [Option<Hold>; 3] = &mut [None; 3];
+        for (row, until) in [(0, 20), (1, 30), (2, 25)] {
+            held.hold(at(until), Hold::Answer, id(row), &mut lines[row as usize]);
+        }
+        let popped: Vec<_> = std::iter::from_fn(|| held.pop(at(30))).map(|(_, id)| id.row).collect();
+        assert_eq!(popped, [0, 2, 1]);
     }
 }

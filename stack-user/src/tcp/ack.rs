@@ -1,5 +1,6 @@
 //! When to acknowledge: delayed ACKs, and the limit of ACKs that an attacker can provoke.
 
+use super::{block::DEFAULT_MSS, config::Config};
 use crate::{
     rng::Rng,
     time::{Duration, Instant},
@@ -14,14 +15,7 @@ pub const DELAY: Duration = Duration::from_millis(40);
 /// moves in leaps: Linux, which takes bursts in as one, answers after up to 45.
 const HELD_SEGMENTS: usize = 16;
 
-/// How many times as long an ACK is held for what is answered with something to say: a request, or a FIN. Fewer, and where many ask at
-/// once each of them gets an ACK before its answer; more, and a peer that waits for each ACK (Nagle's algorithm) is kept waiting.
-const HOLDS_FOR_AN_ANSWER: u32 = 10;
-
-/// What a request is taken to be: less than what any segment may be (RFC 9293 §3.7.1, MUST-15).
-const REQUEST: usize = 536;
-
-/// Segments at a connection's start that are acknowledged at once: the peer is in slow start, and each ACK opens its
+/// Segments at a connection's start that are acknowledged as soon as may be: the peer is in slow start, and each ACK opens its
 /// window.
 const QUICK_ACKS: u8 = 16;
 
@@ -39,8 +33,26 @@ pub struct AckState {
 pub enum Hold {
     /// For the others of a burst.
     Burst,
-    /// For what the application answers: [longer](HOLDS_FOR_AN_ANSWER).
+    /// For what the application answers.
     Answer,
+}
+
+/// How long an ACK that is due may wait, by [what for](Hold). Zero is not at all.
+#[derive(Clone, Copy, Debug)]
+pub struct Holds {
+    /// For the others of a burst.
+    pub burst: Duration,
+    /// For what the application answers.
+    pub answer: Duration,
+}
+
+impl Holds {
+    /// As they are configured, within what an ACK may be [delayed](DELAY) by; one for a burst is no longer than one for an answer.
+    pub(super) fn of(config: &Config) -> Self {
+        let burst = config.ack_hold.min(DELAY);
+        let answer = if burst.is_zero() { burst } else { config.answer_hold.clamp(burst, DELAY) };
+        Self { burst, answer }
+    }
 }
 
 /// How soon.
@@ -70,14 +82,15 @@ impl AckState {
     }
 
     /// Data came in order; `unacknowledged` bytes have not been acknowledged yet. Every second full segment is
-    /// (RFC 9293 §3.8.6.3, SHLD-19), or with the others of a burst whose end comes within `hold`, or with the answer to a request.
-    pub fn on_data(&mut self, now: Instant, unacknowledged: usize, mss: usize, hold: Duration) -> Urgency {
+    /// (RFC 9293 §3.8.6.3, SHLD-19), or with the others of a burst whose end comes soon, or with the answer to a request: what is
+    /// less than a full segment is taken for one.
+    pub fn on_data(&mut self, now: Instant, unacknowledged: usize, mss: usize, holds: Holds) -> Urgency {
         let is_quick = self.quick_left > 0;
         self.quick_left = self.quick_left.saturating_sub(1);
-        if is_quick && unacknowledged < mss.max(REQUEST) {
-            self.require_with_answer(now, hold);
+        if is_quick && unacknowledged < mss.max(DEFAULT_MSS.into()) {
+            self.require_with_answer(now, holds);
         } else if is_quick || unacknowledged >= 2 * mss {
-            self.require_within(now, hold);
+            self.require_within(now, holds);
         }
         if unacknowledged >= HELD_SEGMENTS * mss {
             self.held = None;
@@ -90,20 +103,28 @@ impl AckState {
         (self.due, self.held) = (true, None);
     }
 
-    /// An ACK has to go as soon as `hold` is over, or with what the application has to say before that.
-    pub fn require_within(&mut self, now: Instant, hold: Duration) {
-        self.hold(now, hold, Hold::Burst);
+    /// An ACK has to go as soon as the burst is over, or with what the application has to say before that.
+    pub fn require_within(&mut self, now: Instant, holds: Holds) {
+        self.hold(now, holds.burst, Hold::Burst);
     }
 
     /// The same, where the application will most likely have something to say.
-    pub fn require_with_answer(&mut self, now: Instant, hold: Duration) {
-        self.hold(now, HOLDS_FOR_AN_ANSWER * hold, Hold::Answer);
+    pub fn require_with_answer(&mut self, now: Instant, holds: Holds) {
+        self.hold(now, holds.answer, Hold::Answer);
     }
 
     fn hold(&mut self, now: Instant, hold: Duration, what: Hold) {
-        let held = (!hold.is_zero()).then(|| (now + hold, what));
-        // Whichever ends first; none is at once.
-        self.held = if self.due { self.held.min(held) } else { held };
+        if hold.is_zero() {
+            return self.require();
+        }
+        let held = (now + hold, what);
+        self.held = match self.held {
+            None if self.due => None,
+            // Of those that wait for the same, the first is over first.
+            Some(first) if first.1 <= what => Some(first),
+            Some(first) => Some(first.min(held)),
+            None => Some(held),
+        };
         self.due = true;
     }
 
@@ -207,6 +228,25 @@ mod tests {
 
     const NOW: Instant = Instant::from_millis(1000);
 
+    /// So many microseconds for a burst, and ten times as many for an answer.
+    fn holds(burst: u64) -> Holds {
+        Holds { burst: Duration::from_micros(burst), answer: Duration::from_micros(10 * burst) }
+    }
+
+    #[test]
+    fn none_is_held_for_longer_than_an_ack_may_be_delayed_must_40() {
+        let of = |ack_hold: u64, answer_hold: u64| {
+            let [ack_hold, answer_hold] = [ack_hold, answer_hold].map(Duration::from_micros);
+            let holds = Holds::of(&Config { ack_hold, answer_hold, ..Config::default() });
+            [holds.burst, holds.answer].map(|hold| hold.as_micros() as u64)
+        };
+        assert_eq!(of(20, 200), [20, 200]);
+        assert_eq!(of(20, 0), [20, 20]);
+        assert_eq!(of(0, 200), [0, 0], "who does not hold at all");
+        assert_eq!(of(u64::MAX, 1), [40_000, 40_000]);
+        assert_eq!(of(1, u64::MAX), [1, 40_000]);
+    }
+
     /// RFC 5961 §7, §10: all connections together, and not countable.
     #[test]
     fn challenges_of_all_are_limited_by_a_number_that_varies_rfc5961_7() {
@@ -222,31 +262,31 @@ mod tests {
     fn after_the_quick_ones_every_second_full_segment_is_acknowledged_shld_19() {
         let mut acks = AckState::default();
         for _ in 0..QUICK_ACKS {
-            assert_eq!(acks.on_data(NOW, 1000, 1000, Duration::ZERO), Urgency::Immediate);
+            assert_eq!(acks.on_data(NOW, 1000, 1000, holds(0)), Urgency::Immediate);
             acks.on_sent();
         }
-        assert_eq!(acks.on_data(NOW, 1000, 1000, Duration::ZERO), Urgency::Delayed);
+        assert_eq!(acks.on_data(NOW, 1000, 1000, holds(0)), Urgency::Delayed);
         assert!(!acks.is_due(NOW));
-        assert_eq!(acks.on_data(NOW, 2000, 1000, Duration::ZERO), Urgency::Immediate);
+        assert_eq!(acks.on_data(NOW, 2000, 1000, holds(0)), Urgency::Immediate);
         assert!(acks.is_due(NOW));
     }
 
     #[test]
     fn one_that_may_wait_for_a_burst_goes_at_its_end_and_after_so_many_segments_and_with_whatever_is_urgent()
     {
-        let hold = Duration::from_micros(20);
+        let (hold, holds) = (Duration::from_micros(20), holds(20));
         let held = || {
             let mut acks = AckState::resume(0);
-            assert_eq!(acks.on_data(NOW, 1000, 1000, hold), Urgency::Delayed);
-            assert_eq!(acks.on_data(NOW, 2000, 1000, hold), Urgency::Immediate);
+            assert_eq!(acks.on_data(NOW, 1000, 1000, holds), Urgency::Delayed);
+            assert_eq!(acks.on_data(NOW, 2000, 1000, holds), Urgency::Immediate);
             assert!(acks.is_owed() && !acks.is_due(NOW));
             acks
         };
         let mut acks = held();
-        acks.on_data(NOW + hold / 2, 5000, 1000, hold);
+        acks.on_data(NOW + hold / 2, 5000, 1000, holds);
         assert!(!acks.is_due(NOW + hold / 2) && acks.is_due(NOW + hold), "from the first on");
         let mut acks = held();
-        acks.on_data(NOW, 16_000, 1000, hold);
+        acks.on_data(NOW, 16_000, 1000, holds);
         assert!(acks.is_due(NOW));
         let mut acks = held();
         acks.require();
@@ -257,17 +297,17 @@ mod tests {
 
     #[test]
     fn that_of_a_request_waits_longer_for_the_answer_but_not_if_more_comes() {
-        let (hold, mut acks) = (Duration::from_micros(20), AckState::default());
-        acks.on_data(NOW, 84, 84, hold);
+        let (hold, holds_20, mut acks) = (Duration::from_micros(20), holds(20), AckState::default());
+        acks.on_data(NOW, 84, 84, holds_20);
         assert!(acks.is_owed() && !acks.is_due(NOW + 9 * hold) && acks.is_due(NOW + 10 * hold));
-        acks.require_with_answer(NOW + hold, hold);
+        acks.require_with_answer(NOW + hold, holds_20);
         assert!(acks.is_due(NOW + 10 * hold), "from the first on");
-        acks.on_data(NOW + hold, 1084, 1000, hold);
+        acks.on_data(NOW + hold, 1084, 1000, holds_20);
         assert!(!acks.is_due(NOW + hold) && acks.is_due(NOW + 2 * hold));
-        acks.require_within(NOW + hold, Duration::ZERO);
+        acks.require_within(NOW + hold, holds(0));
         assert!(acks.is_due(NOW + hold));
         let mut acks = AckState::default();
-        acks.on_data(NOW, 84, 1000, Duration::ZERO);
+        acks.on_data(NOW, 84, 1000, holds(0));
         assert!(acks.is_due(NOW), "who does not hold answers at once");
     }
 

@@ -200,7 +200,7 @@ pub(super) struct Rest {
 }
 
 impl Autotune {
-    /// All that it knows, unless a size is beyond 4 GiB.
+    /// All that it knows, unless a size is beyond 2 GiB.
     pub(super) fn rest(&self) -> Option<Rest> {
         let Self { receive, send, copied, since, was_away, space, rtt } = self;
         Some(Rest {

@@ -52,10 +52,13 @@ pub struct Config {
     /// Whether and how a silent peer is asked if it is still there. Default: not (RFC 9293 §3.8.4, MUST-25).
     pub keepalive: Option<KeepAlive>,
     /// How long an ACK that is due may wait: for the others of a burst of full segments, so that one answers them all (of 16 at most), or
-    /// for what the application has to say to a SYN; and ten times as long for its answer to a request or a FIN. It is for who is called
-    /// again as soon as that: a driver that polls. Default: not at all, which a driver that polls takes for 20 microseconds; another time
-    /// it leaves as it is.
+    /// for what the application has to say to a SYN. More than 40 ms counts as that. It is for who is called again as soon as that: a
+    /// driver that polls. Default: not at all, which a driver that polls takes for 20 microseconds; another time it leaves as it is.
     pub ack_hold: Duration,
+    /// Where ACKs are held: how long that of a FIN, or of less than a full segment among a connection's first 16, may wait for what the
+    /// application has to say to it; not less than `ack_hold`, and not more than 40 ms. Default: as long as `ack_hold`, for which a
+    /// driver that polls takes 200 microseconds, or as long as it polls if that is less.
+    pub answer_hold: Duration,
     /// `close` resets the connection, and gives up what has not been sent. Default: false.
     pub zero_linger: bool,
     /// Offer explicit congestion notification, and agree to it (RFC 3168; RFC 9293 §3.8.2, SHLD-8). Default: false, since
@@ -126,6 +129,7 @@ impl Default for Config {
             nodelay: false,
             keepalive: None,
             ack_hold: Duration::ZERO,
+            answer_hold: Duration::ZERO,
             zero_linger: false,
             ecn: false,
             pacing: true,

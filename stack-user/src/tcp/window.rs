@@ -34,7 +34,8 @@ pub fn field(rcv: &ReceiveSpace, edge: SeqNumber) -> u16 {
 /// send, and gains two segments, or half of the buffer. Whoever has more left hears of it with the next ACK.
 pub fn update_is_due(rcv: &ReceiveSpace, free: usize, buffer: usize, told: usize, mss: usize) -> bool {
     let gain = edge_to_offer(rcv, free, buffer, mss) - rcv.limit;
-    rcv.wnd() * 2 < told && gain >= (2 * mss).min(buffer / 2)
+    let left = rcv.limit - rcv.nxt;
+    gain > 0 && left * 2 <= told && (gain >= 2 * mss || gain * 2 >= buffer)
 }
 
 #[cfg(test)]
@@ -80,5 +81,11 @@ mod tests {
         assert!(!due(60_000, 100_000, 100_000, 100_000), "the next ACK will tell");
         assert!(!due(65_000, 1_000_000, 1_000_000, 65_535), "what a SYN could not say is no shortage");
         assert!(due(32_000, 1_000_000, 1_000_000, 65_535));
+        assert!(!due(0, 0, 1, 1));
+        // What was told lay 127 bytes beyond what was meant, and the peer was told less than that since.
+        let mut rcv = space(2000, 7);
+        rcv.nxt += 1104;
+        rcv.edge = rcv.nxt + 1023;
+        assert!(update_is_due(&rcv, 2000, 2000, 2000, 1460));
     }
 }

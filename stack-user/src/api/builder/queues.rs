@@ -35,6 +35,10 @@ type ShardParts = (stack::Stack<Umem>, Box<dyn Device>);
 /// the round trip of a LAN is mostly this.
 const ACK_HOLD: Duration = Duration::from_micros(20);
 
+/// The same for what will be answered. Less, and where many ask at once each gets an ACK before its answer; more, and a peer that waits for
+/// each ACK (Nagle's algorithm) is kept waiting.
+const ANSWER_HOLD: Duration = Duration::from_micros(200);
+
 impl Builder {
     /// Opens a device on each queue, with memory of its own, and tells the program of its socket. Nothing is received
     /// before an address is claimed, and none is before this has bound whatever queue its frames may arrive on.
@@ -118,9 +122,17 @@ impl Builder {
     /// What connections are opened with by a driver that polls, or by one that sleeps: only the first comes back in time for an ACK
     /// that is held. Whoever has chosen how long knows better than we do, and has that.
     fn tcp_of_driver(&self) -> tcp::Config {
-        let polls = self.busy_poll.is_some_and(|time| time >= ACK_HOLD);
-        let holds = polls && self.tcp.ack_hold.is_zero();
-        tcp::Config { ack_hold: if holds { ACK_HOLD } else { self.tcp.ack_hold }, ..self.tcp.clone() }
+        let mut tcp = self.tcp.clone();
+        if let Some(polls) = self.busy_poll.filter(|&time| time >= ACK_HOLD)
+            && tcp.ack_hold.is_zero()
+        {
+            tcp.ack_hold = ACK_HOLD;
+            if tcp.answer_hold.is_zero() {
+                // It sleeps after that, and would be late by its timer's granularity.
+                tcp.answer_hold = ANSWER_HOLD.min(polls);
+            }
+        }
+        tcp
     }
 
     /// A shard for each queue: one stack together.
@@ -279,13 +291,21 @@ mod tests {
         for polls in [None, Some(ACK_HOLD), Some(Duration::from_secs(1))] {
             assert_eq!(hold(polls, chosen), chosen);
         }
+        let for_an_answer = |polls: Duration, chosen: Duration| {
+            let config = tcp::Config { answer_hold: chosen, ..tcp::Config::default() };
+            Builder::default().busy_poll(Some(polls)).tcp(config).tcp_of_driver().answer_hold
+        };
+        assert_eq!(for_an_answer(Duration::from_millis(1), not), ANSWER_HOLD);
+        assert_eq!(for_an_answer(ANSWER_HOLD / 2, not), ANSWER_HOLD / 2, "it may sleep after that");
+        assert_eq!(for_an_answer(ACK_HOLD / 2, not), not);
+        assert_eq!(for_an_answer(ANSWER_HOLD / 2, chosen), chosen);
     }
 
     #[test]
     fn what_else_was_chosen_of_tcp_is_the_same_for_a_driver_that_polls() {
         let config = tcp::Config { send_buffer: 12_345, nodelay: true, ..tcp::Config::default() };
         let builder = Builder::default().busy_poll(Some(Duration::from_millis(1))).tcp(config.clone());
-        let expected = tcp::Config { ack_hold: ACK_HOLD, ..config };
+        let expected = tcp::Config { ack_hold: ACK_HOLD, answer_hold: ANSWER_HOLD, ..config };
         assert_eq!(format!("{:?}", builder.tcp_of_driver()), format!("{expected:?}"));
     }
 

@@ -15,7 +15,7 @@ use crate::telemetry::STORY;
 /// curl's own limit on connecting. Less gives up on hosts behind slow links, more keeps scripts waiting for nothing.
 pub(super) const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(300);
 
-/// The time in which something must be done. What is told of it counts from its start too: told from any later moment, a limit of
+/// The time in which something must be done. That it has passed is told by its own clock: by one that was started later, a limit of
 /// 200 ms could have passed after 198.
 #[derive(Clone, Copy)]
 pub(super) struct Limit {
@@ -30,6 +30,7 @@ pub(super) async fn dial<N: Network>(
     overrides: &[Override],
     Limit { start, deadline }: Limit,
 ) -> Result<N::Stream, Failure> {
+    let began = Instant::now();
     let elapsed_ms = || start.elapsed().as_millis();
     let addresses = match timeout_at(deadline, addresses(network, origin, overrides)).await {
         Ok(result) => result.map_err(|reason| Failure::Resolve { host: origin.host.clone(), reason })?,
@@ -49,7 +50,7 @@ pub(super) async fn dial<N: Network>(
             Ok(Err(reason)) => {
                 tracing::info!(target: STORY, "connect to {remote} failed: {reason}");
                 let (host, port) = (origin.host.clone(), origin.port);
-                Err(Failure::Connect { host, port, elapsed_ms: elapsed_ms(), reason })
+                Err(Failure::Connect { host, port, elapsed_ms: began.elapsed().as_millis(), reason })
             }
             Err(_) => {
                 tracing::info!(target: STORY, "connect to {remote} failed: {}", ConnectError::TimedOut);

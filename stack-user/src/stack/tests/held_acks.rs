@@ -10,7 +10,11 @@ const FOR_AN_ANSWER: Duration = Duration::from_micros(200);
 fn connected() -> (Link, TcpId, TcpId) {
     let mut link = Link::new();
     (link.a, link.b) = (roomy(1), roomy(2));
-    link.b.set_tcp_config(crate::tcp::Config { ack_hold: HOLD, ..Default::default() });
+    link.b.set_tcp_config(crate::tcp::Config {
+        ack_hold: HOLD,
+        answer_hold: FOR_AN_ANSWER,
+        ..Default::default()
+    });
     claim(&mut link.a, link.now, A);
     claim(&mut link.b, link.now, B);
     link.run(Duration::from_millis(400));
