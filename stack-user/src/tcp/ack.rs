@@ -37,21 +37,15 @@ pub enum Hold {
     Answer,
 }
 
-/// How long an ACK that is due may wait, by [what for](Hold). Zero is not at all.
-#[derive(Clone, Copy, Debug)]
-pub struct Holds {
-    /// For the others of a burst.
-    pub burst: Duration,
-    /// For what the application answers.
-    pub answer: Duration,
-}
-
-impl Holds {
-    /// As they are configured, within what an ACK may be [delayed](DELAY) by; one for a burst is no longer than one for an answer.
-    pub(super) fn of(config: &Config) -> Self {
+impl Hold {
+    /// How long it is at most, as it is configured, within what an ACK may be [delayed](DELAY) by; zero is not at all. One for a burst is no
+    /// longer than one for an answer.
+    fn time(self, config: &Config) -> Duration {
         let burst = config.ack_hold.min(DELAY);
-        let answer = if burst.is_zero() { burst } else { config.answer_hold.clamp(burst, DELAY) };
-        Self { burst, answer }
+        match self {
+            Self::Answer if !burst.is_zero() => config.answer_hold.clamp(burst, DELAY),
+            Self::Burst | Self::Answer => burst,
+        }
     }
 }
 
@@ -84,13 +78,13 @@ impl AckState {
     /// Data came in order; `unacknowledged` bytes have not been acknowledged yet. Every second full segment is
     /// (RFC 9293 §3.8.6.3, SHLD-19), or with the others of a burst whose end comes soon, or with the answer to a request: what is
     /// less than a full segment is taken for one.
-    pub fn on_data(&mut self, now: Instant, unacknowledged: usize, mss: usize, holds: Holds) -> Urgency {
+    pub fn on_data(&mut self, now: Instant, unacknowledged: usize, mss: usize, config: &Config) -> Urgency {
         let is_quick = self.quick_left > 0;
         self.quick_left = self.quick_left.saturating_sub(1);
         if is_quick && unacknowledged < mss.max(DEFAULT_MSS.into()) {
-            self.require_with_answer(now, holds);
+            self.require_with_answer(now, config);
         } else if is_quick || unacknowledged >= 2 * mss {
-            self.require_within(now, holds);
+            self.require_within(now, config);
         }
         if unacknowledged >= HELD_SEGMENTS * mss {
             self.held = None;
@@ -104,27 +98,23 @@ impl AckState {
     }
 
     /// An ACK has to go as soon as the burst is over, or with what the application has to say before that.
-    pub fn require_within(&mut self, now: Instant, holds: Holds) {
-        self.hold(now, holds.burst, Hold::Burst);
+    pub fn require_within(&mut self, now: Instant, config: &Config) {
+        self.hold(now, Hold::Burst, config);
     }
 
     /// The same, where the application will most likely have something to say.
-    pub fn require_with_answer(&mut self, now: Instant, holds: Holds) {
-        self.hold(now, holds.answer, Hold::Answer);
+    pub fn require_with_answer(&mut self, now: Instant, config: &Config) {
+        self.hold(now, Hold::Answer, config);
     }
 
-    fn hold(&mut self, now: Instant, hold: Duration, what: Hold) {
-        if hold.is_zero() {
-            return self.require();
+    fn hold(&mut self, now: Instant, what: Hold, config: &Config) {
+        // What goes at once can't go sooner. Of those that wait for the same, the first is over first.
+        if self.due && self.held.is_none_or(|(_, first)| first <= what) {
+            return;
         }
-        let held = (now + hold, what);
-        self.held = match self.held {
-            None if self.due => None,
-            // Of those that wait for the same, the first is over first.
-            Some(first) if first.1 <= what => Some(first),
-            Some(first) => Some(first.min(held)),
-            None => Some(held),
-        };
+        let time = what.time(config);
+        let held = (!time.is_zero()).then_some((now + time, what));
+        self.held = if self.due { self.held.min(held) } else { held };
         self.due = true;
     }
 
@@ -228,17 +218,17 @@ mod tests {
 
     const NOW: Instant = Instant::from_millis(1000);
 
-    /// So many microseconds for a burst, and ten times as many for an answer.
-    fn holds(burst: u64) -> Holds {
-        Holds { burst: Duration::from_micros(burst), answer: Duration::from_micros(10 * burst) }
+    /// So many microseconds for a burst, and so many for an answer.
+    fn holding(ack_hold: u64, answer_hold: u64) -> Config {
+        let [ack_hold, answer_hold] = [ack_hold, answer_hold].map(Duration::from_micros);
+        Config { ack_hold, answer_hold, ..Config::default() }
     }
 
     #[test]
     fn none_is_held_for_longer_than_an_ack_may_be_delayed_must_40() {
         let of = |ack_hold: u64, answer_hold: u64| {
-            let [ack_hold, answer_hold] = [ack_hold, answer_hold].map(Duration::from_micros);
-            let holds = Holds::of(&Config { ack_hold, answer_hold, ..Config::default() });
-            [holds.burst, holds.answer].map(|hold| hold.as_micros() as u64)
+            let config = holding(ack_hold, answer_hold);
+            [Hold::Burst, Hold::Answer].map(|hold| hold.time(&config).as_micros() as u64)
         };
         assert_eq!(of(20, 200), [20, 200]);
         assert_eq!(of(20, 0), [20, 20]);
@@ -260,33 +250,33 @@ mod tests {
 
     #[test]
     fn after_the_quick_ones_every_second_full_segment_is_acknowledged_shld_19() {
-        let mut acks = AckState::default();
+        let (mut acks, config) = (AckState::default(), Config::default());
         for _ in 0..QUICK_ACKS {
-            assert_eq!(acks.on_data(NOW, 1000, 1000, holds(0)), Urgency::Immediate);
+            assert_eq!(acks.on_data(NOW, 1000, 1000, &config), Urgency::Immediate);
             acks.on_sent();
         }
-        assert_eq!(acks.on_data(NOW, 1000, 1000, holds(0)), Urgency::Delayed);
+        assert_eq!(acks.on_data(NOW, 1000, 1000, &config), Urgency::Delayed);
         assert!(!acks.is_due(NOW));
-        assert_eq!(acks.on_data(NOW, 2000, 1000, holds(0)), Urgency::Immediate);
+        assert_eq!(acks.on_data(NOW, 2000, 1000, &config), Urgency::Immediate);
         assert!(acks.is_due(NOW));
     }
 
     #[test]
     fn one_that_may_wait_for_a_burst_goes_at_its_end_and_after_so_many_segments_and_with_whatever_is_urgent()
     {
-        let (hold, holds) = (Duration::from_micros(20), holds(20));
+        let (hold, config) = (Duration::from_micros(20), holding(20, 200));
         let held = || {
             let mut acks = AckState::resume(0);
-            assert_eq!(acks.on_data(NOW, 1000, 1000, holds), Urgency::Delayed);
-            assert_eq!(acks.on_data(NOW, 2000, 1000, holds), Urgency::Immediate);
+            assert_eq!(acks.on_data(NOW, 1000, 1000, &config), Urgency::Delayed);
+            assert_eq!(acks.on_data(NOW, 2000, 1000, &config), Urgency::Immediate);
             assert!(acks.is_owed() && !acks.is_due(NOW));
             acks
         };
         let mut acks = held();
-        acks.on_data(NOW + hold / 2, 5000, 1000, holds);
+        acks.on_data(NOW + hold / 2, 5000, 1000, &config);
         assert!(!acks.is_due(NOW + hold / 2) && acks.is_due(NOW + hold), "from the first on");
         let mut acks = held();
-        acks.on_data(NOW, 16_000, 1000, holds);
+        acks.on_data(NOW, 16_000, 1000, &config);
         assert!(acks.is_due(NOW));
         let mut acks = held();
         acks.require();
@@ -297,17 +287,17 @@ mod tests {
 
     #[test]
     fn that_of_a_request_waits_longer_for_the_answer_but_not_if_more_comes() {
-        let (hold, holds_20, mut acks) = (Duration::from_micros(20), holds(20), AckState::default());
-        acks.on_data(NOW, 84, 84, holds_20);
+        let (hold, config, mut acks) = (Duration::from_micros(20), holding(20, 200), AckState::default());
+        acks.on_data(NOW, 84, 84, &config);
         assert!(acks.is_owed() && !acks.is_due(NOW + 9 * hold) && acks.is_due(NOW + 10 * hold));
-        acks.require_with_answer(NOW + hold, holds_20);
+        acks.require_with_answer(NOW + hold, &config);
         assert!(acks.is_due(NOW + 10 * hold), "from the first on");
-        acks.on_data(NOW + hold, 1084, 1000, holds_20);
+        acks.on_data(NOW + hold, 1084, 1000, &config);
         assert!(!acks.is_due(NOW + hold) && acks.is_due(NOW + 2 * hold));
-        acks.require_within(NOW + hold, holds(0));
+        acks.require();
         assert!(acks.is_due(NOW + hold));
         let mut acks = AckState::default();
-        acks.on_data(NOW, 84, 1000, holds(0));
+        acks.on_data(NOW, 84, 1000, &Config::default());
         assert!(acks.is_due(NOW), "who does not hold answers at once");
     }
 

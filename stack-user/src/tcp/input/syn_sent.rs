@@ -3,8 +3,8 @@
 use crate::{
     frame::{FramePool, RxFrame},
     tcp::{
-        Connection, Event, ack::Holds, error::Error, half_open::MIN_PEER_MSS, output::Reset,
-        segment::Segment, state::State, timer::Timer, window,
+        Connection, Event, error::Error, half_open::MIN_PEER_MSS, output::Reset, segment::Segment,
+        state::State, timer::Timer, window,
     },
     telemetry::DropReason,
     time::Instant,
@@ -53,7 +53,7 @@ impl Connection {
         }
         self.establish(now, segment, segment.window.into());
         // With the request, if the application is quick.
-        self.acks.require_within(now, Holds::of(&self.config));
+        self.acks.require_within(now, &self.config);
         self.receive(now, pool, segment, segment.seq + 1, payload)
     }
 

@@ -4,7 +4,7 @@ use crate::{
     frame::{FramePool, RxFrame},
     tcp::{
         Connection, Event,
-        ack::{self, Holds, Urgency},
+        ack::{self, Urgency},
         error::Error,
         output::Reset,
         payload::Payload,
@@ -125,9 +125,7 @@ impl Connection {
 
     fn acknowledge_soon(&mut self, now: Instant) {
         let unacknowledged = self.rcv.nxt - self.rcv.last_ack_sent;
-        if self.acks.on_data(now, unacknowledged, self.largest_payload, Holds::of(&self.config))
-            == Urgency::Delayed
-        {
+        if self.acks.on_data(now, unacknowledged, self.largest_payload, &self.config) == Urgency::Delayed {
             self.timers.set_if_earlier(Timer::DelayedAck, now + ack::DELAY);
         }
     }
@@ -270,9 +268,9 @@ impl Connection {
         self.reassembly.clear(pool);
         // With our own FIN, likewise, unless it has gone already.
         if self.state == State::Established {
-            self.acks.require_with_answer(now, Holds::of(&self.config));
+            self.acks.require_with_answer(now, &self.config);
         } else {
-            self.acks.require_within(now, Holds::of(&self.config));
+            self.acks.require_within(now, &self.config);
         }
         self.events.push(Event::PeerClosed);
         match self.state {
