@@ -30,8 +30,8 @@ pub fn field(rcv: &ReceiveSpace, edge: SeqNumber) -> u16 {
     (edge - rcv.nxt).div_ceil(unit).try_into().unwrap_or(u16::MAX)
 }
 
-/// Whether the application has read so much that the peer should know at once: it has less than half left of what it was ever `told` it may
-/// send, and gains two segments, or half of the buffer. Whoever has more left hears of it with the next ACK.
+/// Whether the application has read so much that the peer should know at once: it has no more than half left of what it was ever `told` it
+/// may send, and gains two segments, or half of the buffer. Whoever has more left hears of it with the next ACK.
 pub fn update_is_due(rcv: &ReceiveSpace, free: usize, buffer: usize, told: usize, mss: usize) -> bool {
     let gain = edge_to_offer(rcv, free, buffer, mss) - rcv.limit;
     let left = rcv.limit - rcv.nxt;
