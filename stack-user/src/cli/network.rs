@@ -175,3 +175,37 @@ pub enum ConnectError {
     #[error("{0}")]
     Other(String),
 }
+
+/// A network for tests.
+#[cfg(test)]
+pub(crate) mod testing {
+    use std::time::Duration;
+
+    use tokio::{
+        net::{TcpListener, TcpStream},
+        time::sleep,
+    };
+
+    use super::*;
+
+    /// Names take nine seconds, and nobody answers.
+    pub(crate) struct Slow;
+
+    impl Network for Slow {
+        type Stream = TcpStream;
+        type Listener = TcpListener;
+
+        async fn resolve(&self, _: &str) -> Result<Vec<IpAddr>, ResolveError> {
+            sleep(Duration::from_secs(9)).await;
+            Ok((1..=3).map(|last| [192, 0, 2, last].into()).collect())
+        }
+
+        async fn connect(&self, _: SocketAddr) -> Result<TcpStream, ConnectError> {
+            std::future::pending().await
+        }
+
+        async fn listen(&self, _: SocketAddr) -> io::Result<TcpListener> {
+            Err(io::ErrorKind::Unsupported.into())
+        }
+    }
+}

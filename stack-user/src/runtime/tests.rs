@@ -205,13 +205,19 @@ async fn a_driver_that_polls_sleeps_only_when_no_frame_came_for_so_long() {
     }
 }
 
-#[tokio::test]
-async fn the_device_is_looked_at_several_times_for_one_look_at_the_clock() {
+/// A shard without a driver, and the far end of its wire.
+fn undriven() -> (Shard, WireEnd) {
     let clock = Clock::new();
     let (device, far) = memory::tap(memory::Options::default());
     let umem = Umem::on_heap(256).expect("memory");
     let stack = Stack::new(clock.now(), MacAddr([2, 0, 0, 0, 0, 1]), None, umem, Rng::from_seed(1));
     let shard = Shard::new(stack, Box::new(device), clock);
+    (shard, far)
+}
+
+#[tokio::test]
+async fn the_device_is_looked_at_several_times_for_one_look_at_the_clock() {
+    let (shard, far) = undriven();
     // What the driver does when the clock is to be looked at: that it is, `drive` sees to.
     let pass = || {
         shard.drive(|core, now| {
@@ -239,11 +245,7 @@ async fn the_device_is_looked_at_several_times_for_one_look_at_the_clock() {
 
 #[tokio::test]
 async fn whom_a_few_frames_woke_has_a_turn_before_it_is_looked_for_more() {
-    let clock = Clock::new();
-    let (device, far) = memory::tap(memory::Options::default());
-    let umem = Umem::on_heap(256).expect("memory");
-    let stack = Stack::new(clock.now(), MacAddr([2, 0, 0, 0, 0, 1]), None, umem, Rng::from_seed(1));
-    let shard = Shard::new(stack, Box::new(device), clock);
+    let (shard, far) = undriven();
     for (frames, woken, comes_back) in [(1, 1, true), (FEW - 1, 3, true), (1, 0, false), (FEW, 1, false)] {
         assert!((0..frames).all(|_| far.send(&[0xff; 60])));
         let may_be_more = shard.drive(|core, now| {

@@ -90,35 +90,8 @@ async fn resolve<N: Network>(network: &N, host: &str) -> Result<Vec<IpAddr>, Fai
 
 #[cfg(test)]
 mod tests {
-    use std::io;
-
-    use tokio::{
-        net::{TcpListener, TcpStream},
-        time::sleep,
-    };
-
     use super::*;
-
-    /// Names take nine seconds, and nobody answers.
-    struct Slow;
-
-    impl Network for Slow {
-        type Stream = TcpStream;
-        type Listener = TcpListener;
-
-        async fn resolve(&self, _: &str) -> Result<Vec<IpAddr>, ResolveError> {
-            sleep(Duration::from_secs(9)).await;
-            Ok((1..=3).map(|last| [192, 0, 2, last].into()).collect())
-        }
-
-        async fn connect(&self, _: SocketAddr) -> Result<TcpStream, ConnectError> {
-            std::future::pending().await
-        }
-
-        async fn listen(&self, _: SocketAddr) -> io::Result<TcpListener> {
-            Err(io::ErrorKind::Unsupported.into())
-        }
-    }
+    use crate::cli::network::testing::Slow;
 
     #[tokio::test(start_paused = true)]
     async fn a_name_and_all_of_its_addresses_have_one_deadline() {

@@ -79,52 +79,26 @@ async fn addresses<N: Network>(
 
 #[cfg(test)]
 mod tests {
-    use std::io;
-
-    use tokio::{
-        net::{TcpListener, TcpStream},
-        time::{advance, sleep},
-    };
+    use tokio::time::advance;
 
     use super::*;
-    use crate::cli::curl::target::Target;
-
-    /// Names take 100 ms, and nobody answers.
-    struct Silent;
-
-    impl Network for Silent {
-        type Stream = TcpStream;
-        type Listener = TcpListener;
-
-        async fn resolve(&self, _: &str) -> Result<Vec<IpAddr>, ResolveError> {
-            sleep(Duration::from_millis(100)).await;
-            Ok(vec![[192, 0, 2, 1].into()])
-        }
-
-        async fn connect(&self, _: SocketAddr) -> Result<TcpStream, ConnectError> {
-            std::future::pending().await
-        }
-
-        async fn listen(&self, _: SocketAddr) -> io::Result<TcpListener> {
-            Err(io::ErrorKind::Unsupported.into())
-        }
-    }
+    use crate::cli::{curl::target::Target, network::testing::Slow};
 
     #[tokio::test(start_paused = true)]
     async fn what_is_told_of_a_limit_counts_from_where_the_limit_does() {
         let origin = Target::parse("http://example.com/").expect("a URL").origin();
         let mut told = Vec::new();
-        for limit in [80, 200] {
+        for limit in [8, 20] {
             let start = Instant::now();
-            let limit = Limit { start, deadline: start + Duration::from_millis(limit) };
+            let limit = Limit { start, deadline: start + Duration::from_secs(limit) };
             // Something else had the core first.
             advance(Duration::from_millis(50)).await;
-            let failure = dial(&Silent, &origin, &[], limit).await.expect_err("nobody is there");
+            let failure = dial(&Slow, &origin, &[], limit).await.expect_err("nobody is there");
             told.push(failure.to_string());
         }
         assert_eq!(
             told,
-            ["Resolving timed out after 80 milliseconds", "Connection timed out after 200 milliseconds"]
+            ["Resolving timed out after 8000 milliseconds", "Connection timed out after 20000 milliseconds"]
         );
     }
 }

@@ -15,13 +15,7 @@ fn connected() -> (Link, TcpId, TcpId) {
         answer_hold: FOR_AN_ANSWER,
         ..Default::default()
     });
-    claim(&mut link.a, link.now, A);
-    claim(&mut link.b, link.now, B);
-    link.run(Duration::from_millis(400));
-    let listener = link.b.tcp_listen(link.now, to(B, 80), 5).expect("a listener");
-    let (from, _) = link.a.tcp_connect(link.now, to(B, 80)).expect("a connection");
-    link.run(Duration::from_millis(10));
-    let (to, _) = link.b.tcp_accept(link.now, listener).expect("a connection");
+    let (from, to) = connect(&mut link);
     (link, from, to)
 }
 

@@ -119,6 +119,18 @@ fn claim(stack: &mut Stack<Umem>, now: Instant, address: Ipv4Addr) {
     stack.claim(now, address, prefix, None, 1_500, Schedule::Fast).expect("a good address");
 }
 
+/// Gives new stacks their addresses, and opens a connection from a to b: its two ends.
+fn connect(link: &mut Link) -> (TcpId, TcpId) {
+    claim(&mut link.a, link.now, A);
+    claim(&mut link.b, link.now, B);
+    link.run(Duration::from_millis(400));
+    let listener = link.b.tcp_listen(link.now, to(B, 80), 5).expect("a listener");
+    let (from, _) = link.a.tcp_connect(link.now, to(B, 80)).expect("a connection");
+    link.run(Duration::from_millis(10));
+    let (to, _) = link.b.tcp_accept(link.now, listener).expect("a connection");
+    (from, to)
+}
+
 /// All that a stack has to send. Each frame has been sent when this returns.
 fn sent(stack: &mut Stack<Umem>, now: Instant) -> Vec<Vec<u8>> {
     let mut sent = Vec::new();

@@ -13,13 +13,7 @@ fn connected() -> (Link, TcpId, TcpId) {
 }
 
 fn connect_on(mut link: Link) -> (Link, TcpId, TcpId) {
-    claim(&mut link.a, link.now, A);
-    claim(&mut link.b, link.now, B);
-    link.run(Duration::from_millis(400));
-    let listener = link.b.tcp_listen(link.now, to(B, 80), 5).expect("a listener");
-    let (from, _) = link.a.tcp_connect(link.now, to(B, 80)).expect("a connection");
-    link.run(Duration::from_millis(10));
-    let (to, _) = link.b.tcp_accept(link.now, listener).expect("a connection");
+    let (from, to) = connect(&mut link);
     link.a.tcp_set_nodelay(from, true);
     // Until a window of some size is open, and the path's MTU is known.
     for _ in 0..40 {
