@@ -168,9 +168,14 @@ async fn flows_that_land_anywhere_go_both_ways_and_no_frame_is_lost_or_kept() {
     }
     for stack in [a, b] {
         soon("finishing", stack.shut_down(Duration::from_secs(4))).await;
+        // The other side may still send: one frame or another is between two shards just now.
+        until("taking in what was passed on", || {
+            let hand_overs = stack.hand_overs();
+            hand_overs.passed_on == hand_overs.taken_in
+        })
+        .await;
         let (hand_overs, drops) = (stack.hand_overs(), stack.drops());
         assert!(hand_overs.passed_on > 500, "{hand_overs:?}");
-        assert_eq!(hand_overs.passed_on, hand_overs.taken_in);
         for reason in [DropReason::ShardRace, DropReason::ShardInboxFull] {
             assert_eq!(drops.get(reason), 0, "{drops:?}");
         }
