@@ -112,15 +112,28 @@ impl Connections {
         self.rows.get(row as usize).map(|Row { generation, .. }| TcpId { row, generation: *generation })
     }
 
-    /// The row that a flow is likely to have: to be [touched](Self::touch).
-    pub(super) fn likely_row(&self, flow: &Flow) -> Option<u32> {
-        self.demux.likely(flow)
+    /// What a flow's row is found by.
+    pub(super) fn hash(&self, flow: &Flow) -> u32 {
+        self.demux.hash(flow)
+    }
+
+    /// The row that a flow of this hash is likely to have: to be [touched](Self::touch).
+    pub(super) fn likely_row(&self, hash: u32) -> Option<u32> {
+        self.demux.likely(hash)
     }
 
     /// Has the CPU fetch a row. What comes back means nothing, but that it was read.
     pub(super) fn touch_row(&self, row: u32) -> u32 {
         self.timers.touch(row as usize);
         self.rows.get(row as usize).map_or(0, |row| row.generation)
+    }
+
+    /// Has the CPU find the page that a connection is on.
+    pub(super) fn touch_ends(&self, row: u32) -> u16 {
+        match self.rows.get(row as usize) {
+            Some(Row { awake: Some(connection), .. }) => connection.local().port(),
+            _ => 0,
+        }
     }
 
     /// Has the CPU fetch what a segment needs of the connection in a row.

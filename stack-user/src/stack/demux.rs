@@ -75,9 +75,8 @@ impl Demux {
         Some(found)
     }
 
-    /// The row that a flow has if no other one has the same hash.
-    pub(super) fn likely(&self, flow: &Flow) -> Option<u32> {
-        let hash = self.hash(flow);
+    /// The row that a flow of this [hash](Self::hash) has if no other one has the same.
+    pub(super) fn likely(&self, hash: u32) -> Option<u32> {
         self.entries.find(spread(hash), |entry| entry.hash == hash).map(|entry| entry.row)
     }
 
@@ -109,7 +108,8 @@ impl Demux {
         }
     }
 
-    fn hash(&self, flow: &Flow) -> u32 {
+    /// What a flow is found by.
+    pub(super) fn hash(&self, flow: &Flow) -> u32 {
         let hash = self.key.hash_one(flow);
         (hash ^ hash >> 32) as u32
     }

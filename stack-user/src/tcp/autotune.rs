@@ -238,7 +238,7 @@ impl Connection {
 
     /// The round trip that data takes which somebody waits for: as timestamps tell it, unless it is within their tick. Then what
     /// was measured of our own segments tells more, and there is at least that of the handshake.
-    fn round_trip_as_receiver(&self) -> Option<Duration> {
+    pub(super) fn round_trip_as_receiver(&self) -> Option<Duration> {
         match (self.autotune.rtt.measured, self.rtt.min()) {
             (Some(echoed), Some(own)) if echoed < 2 * TICK => Some(echoed.min(own)),
             (echoed, _) => echoed.or(self.rtt.srtt()),

@@ -82,6 +82,9 @@ impl Events {
     }
 
     pub(super) fn pop(&mut self) -> Option<Event> {
+        if self.is_empty() {
+            return None;
+        }
         let take = core::mem::take::<bool>;
         if take(&mut self.connected) {
             Some(Event::Connected)

@@ -8,7 +8,7 @@ use crate::frame::{FramePool, RxFrame};
 /// A queue of frames, and of bytes copied out of small frames.
 #[derive(Debug, Default)]
 pub struct RecvQueue {
-    parts: VecDeque<Part>,
+    parts: Parts,
     /// The bytes of all `Part::Heap`s, in order.
     heap: VecDeque<u8>,
     len: usize,
@@ -19,6 +19,50 @@ enum Part {
     Frame(RxFrame),
     /// That many bytes of `heap`.
     Heap(usize),
+}
+
+/// Parts in order. The first lies in the connection itself: who asks and is answered has no more than one at a time, and of very
+/// many connections a list of one would be another line of memory to wait for.
+#[derive(Debug, Default)]
+struct Parts {
+    /// `None` if there is none.
+    first: Option<Part>,
+    others: VecDeque<Part>,
+}
+
+impl Parts {
+    fn is_empty(&self) -> bool {
+        self.first.is_none()
+    }
+
+    fn len(&self) -> usize {
+        usize::from(self.first.is_some()) + self.others.len()
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &Part> {
+        self.first.iter().chain(&self.others)
+    }
+
+    fn first_mut(&mut self) -> Option<&mut Part> {
+        self.first.as_mut()
+    }
+
+    fn last_mut(&mut self) -> Option<&mut Part> {
+        self.others.back_mut().or(self.first.as_mut())
+    }
+
+    fn push(&mut self, part: Part) {
+        match self.first {
+            None => self.first = Some(part),
+            Some(_) => self.others.push_back(part),
+        }
+    }
+
+    fn pop(&mut self) -> Option<Part> {
+        let first = self.first.take();
+        self.first = self.others.pop_front();
+        first
+    }
 }
 
 impl RecvQueue {
@@ -41,13 +85,13 @@ impl RecvQueue {
     pub fn push<P: FramePool>(&mut self, pool: &mut P, payload: Payload) {
         self.len += payload.len();
         match payload {
-            Payload::Frame(frame) if self.keeps(pool, &frame) => self.parts.push_back(Part::Frame(frame)),
+            Payload::Frame(frame) if self.keeps(pool, &frame) => self.parts.push(Part::Frame(frame)),
             payload => {
                 let bytes = payload.bytes(pool);
                 self.heap.extend(bytes);
-                match self.parts.back_mut() {
+                match self.parts.last_mut() {
                     Some(Part::Heap(len)) => *len += bytes.len(),
-                    _ => self.parts.push_back(Part::Heap(bytes.len())),
+                    _ => self.parts.push(Part::Heap(bytes.len())),
                 }
                 payload.release(pool);
             }
@@ -64,7 +108,7 @@ impl RecvQueue {
     pub fn read<P: FramePool>(&mut self, pool: &mut P, out: &mut [u8]) -> usize {
         let mut done = 0;
         while let Some(room) = out.get_mut(done..).filter(|room| !room.is_empty()) {
-            let Some(part) = self.parts.front_mut() else { break };
+            let Some(part) = self.parts.first_mut() else { break };
             let (n, used_up) = match part {
                 Part::Frame(frame) => {
                     let n = copy(pool.rx_bytes(frame), room);
@@ -79,7 +123,7 @@ impl RecvQueue {
                 }
             };
             done += n;
-            if used_up && let Some(Part::Frame(frame)) = self.parts.pop_front() {
+            if used_up && let Some(Part::Frame(frame)) = self.parts.pop() {
                 pool.release_rx(frame);
             }
         }
@@ -90,7 +134,7 @@ impl RecvQueue {
     /// Copies bytes to `out` as [`read`](Self::read) does, and leaves them here.
     pub fn peek<P: FramePool>(&self, pool: &P, out: &mut [u8]) -> usize {
         let (mut done, mut heap) = (0, 0);
-        for part in &self.parts {
+        for part in self.parts.iter() {
             let Some(room) = out.get_mut(done..).filter(|room| !room.is_empty()) else { break };
             done += match part {
                 Part::Frame(frame) => copy(pool.rx_bytes(frame), room),
@@ -107,7 +151,7 @@ impl RecvQueue {
     /// Takes the bytes that came first, as they lie: a frame's, or those that were copied together. Whoever gets a frame
     /// may keep it for long, so when chunks are scarce its bytes are copied.
     pub fn take<P: FramePool>(&mut self, pool: &mut P) -> Option<Payload> {
-        let payload = match self.parts.pop_front()? {
+        let payload = match self.parts.pop()? {
             Part::Frame(frame) if under_pressure(pool) => {
                 let bytes = pool.rx_bytes(&frame).to_vec();
                 pool.release_rx(frame);
@@ -122,7 +166,7 @@ impl RecvQueue {
 
     /// Throws everything away.
     pub fn clear<P: FramePool>(&mut self, pool: &mut P) {
-        for part in self.parts.drain(..) {
+        while let Some(part) = self.parts.pop() {
             if let Part::Frame(frame) = part {
                 pool.release_rx(frame);
             }
