@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 
 use super::bulk::SERVED;
 use super::{Mode, link, ours_to_kernel, xstack_left, xstack_right};
-use crate::bench::case::{Case, Entry, Link, Plan, Process, Read, Reading, Ready, Scene, Teller};
+use crate::bench::case::{Case, Entry, Link, Plan, Process, Program, Read, Reading, Ready, Scene, Teller};
 use crate::bench::metric::{GOODPUT, Metric, P50, P99, RATE, Unit};
 use crate::bench::network::address;
 use crate::bench::target::{At, Goal, Target};
@@ -22,6 +22,7 @@ const KERNEL_SPINNING: &str = "kernel ↔ kernel, the client spins";
 const OURS_TO_KERNEL: &str = "ours → kernel, spinning";
 const KERNEL: &str = "kernel ↔ kernel";
 const OURS: &str = "ours ↔ ours, spinning";
+const NO_STACK: &str = "no stack: the cores alone, when they are away";
 
 const BULK: Metric = Metric { name: "bulk beside it", ..GOODPUT };
 const BULK_ALONE: Metric = Metric { name: "bulk alone", ..GOODPUT };
@@ -230,6 +231,7 @@ fn beside_bulk(plan: &Plan) -> Case {
         entries: vec![
             Entry::scene(OURS, scene(Ends::Ours(Mode::Spinning))),
             Entry::scene(KERNEL, scene(Ends::Kernel)),
+            Entry::program(NO_STACK, absence(plan)),
         ],
         targets: vec![
             Target::ratio(
@@ -247,6 +249,17 @@ fn beside_bulk(plan: &Plan) -> Case {
         ],
         plotted: P99,
         most_rounds: usize::MAX,
+    }
+}
+
+/// What the same requests would wait for on cores that do nothing but are away at times.
+fn absence(plan: &Plan) -> Program {
+    Program {
+        bench: "absence",
+        arguments: vec![format!("--time={}", plan.seconds)],
+        pinned: false,
+        limit: u64::from(plan.seconds) + 10,
+        read: Read::Json(vec![(P50, "/latency_ns/p50"), (P99, "/latency_ns/p99")]),
     }
 }
 

@@ -1,0 +1,110 @@
+//! `cargo xtask bench mix`: what a request would wait for if no stack took any time: moments in which a core is somebody else's, the
+//! kernel's or that of another guest of the same host. On a quiet machine that is next to nothing.
+//!
+//! Two threads look at the clock and at nothing else, each on a core of its own, and note when they could not. Requests that are due
+//! at a steady rate need one core, then the other, then the first again, all for no time at all.
+
+#![allow(missing_docs)]
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use clap::Parser;
+use nix::{
+    sched::{CpuSet, sched_getaffinity, sched_setaffinity},
+    unistd::Pid,
+};
+
+#[derive(Parser)]
+struct Arguments {
+    /// Seconds
+    #[arg(long, default_value_t = 4)]
+    time: u64,
+    /// Requests a second
+    #[arg(long, default_value_t = 1000)]
+    rate: u64,
+    /// What cargo says to every benchmark
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+/// Two looks at the clock that are farther apart than this were not made one after the other.
+const LOOK: Duration = Duration::from_micros(2);
+
+/// The most that is noted of one core: more than a core can have in an hour that is good for anything.
+const MOST: usize = 1 << 22;
+
+/// A core was away from here to there, both from the beginning.
+type Gap = (Duration, Duration);
+
+fn main() -> Result<()> {
+    let Arguments { time, rate, bench: _ } = Arguments::parse();
+    ensure!(rate > 0 && time > 0, "a time and a rate of more than zero are needed");
+    let cores = two_cores()?;
+    let (began, time) = (Instant::now(), Duration::from_secs(time));
+    let watch = |core| thread::spawn(move || watch(core, began, time));
+    let [client, server] = cores.map(watch).map(|thread| thread.join());
+    let (client, server) = match (client, server) {
+        (Ok(client), Ok(server)) => (client?, server?),
+        _ => anyhow::bail!("a thread that looks at the clock has ended"),
+    };
+    let mut delays = delays(&client, &server, time, rate);
+    delays.sort();
+    let away: Duration = [&client, &server].into_iter().flatten().map(|(from, to)| *to - *from).sum();
+    let figures = serde_json::json!({
+        "away": away.as_secs_f64() / (2.0 * time.as_secs_f64()),
+        "latency_ns": {
+            "p50": quantile(&delays, 0.5).as_nanos() as u64,
+            "p99": quantile(&delays, 0.99).as_nanos() as u64,
+        },
+    });
+    println!("{figures}");
+    Ok(())
+}
+
+/// The first two that this process may use.
+fn two_cores() -> Result<[usize; 2]> {
+    let allowed = sched_getaffinity(Pid::from_raw(0)).context("cannot tell which cores there are")?;
+    let mut cores = (0..CpuSet::count()).filter(|&core| allowed.is_set(core).unwrap_or(false));
+    match (cores.next(), cores.next()) {
+        (Some(first), Some(second)) => Ok([first, second]),
+        _ => anyhow::bail!("this takes two cores"),
+    }
+}
+
+/// Looks at the clock on that core, and notes when it could not.
+fn watch(core: usize, began: Instant, time: Duration) -> Result<Vec<Gap>> {
+    let mut only = CpuSet::new();
+    only.set(core)?;
+    sched_setaffinity(Pid::from_raw(0), &only).context("cannot stay on a core")?;
+    let (mut gaps, mut before) = (Vec::with_capacity(1 << 16), began.elapsed());
+    while before < time {
+        let now = began.elapsed();
+        if now - before > LOOK && gaps.len() < MOST {
+            gaps.push((before, now));
+        }
+        before = now;
+    }
+    Ok(gaps)
+}
+
+/// How late each request is answered, because a core that it needs is away.
+fn delays(client: &[Gap], server: &[Gap], time: Duration, rate: u64) -> Vec<Duration> {
+    let due = |k: u64| Duration::from_nanos(k * 1_000_000_000 / rate);
+    let requests = (0..).map(due).take_while(|&due| due < time);
+    requests.map(|due| back(client, back(server, back(client, due))) - due).collect()
+}
+
+/// When a core is there, at this time or after it.
+fn back(gaps: &[Gap], at: Duration) -> Duration {
+    let next = gaps.partition_point(|&(_, to)| to <= at);
+    gaps.get(next).filter(|&&(from, _)| from <= at).map_or(at, |&(_, to)| to)
+}
+
+fn quantile(sorted: &[Duration], part: f64) -> Duration {
+    let at = (sorted.len() as f64 * part) as usize;
+    sorted.get(at.min(sorted.len().saturating_sub(1))).copied().unwrap_or_default()
+}
