@@ -128,8 +128,8 @@ impl Connections {
         self.rows.get(row as usize).map_or(0, |row| row.generation)
     }
 
-    /// Has the CPU find the page that a connection is on.
-    pub(super) fn touch_ends(&self, row: u32) -> u16 {
+    /// Has the CPU find the page that a connection is on, unless it rests: then there is little to fetch.
+    pub(super) fn touch_page(&self, row: u32) -> u16 {
         match self.rows.get(row as usize) {
             Some(Row { awake: Some(connection), .. }) => connection.local().port(),
             _ => 0,

@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// Frames that are looked at together. Fewer, and fewer waits overlap; more, and what was touched first is gone again from the
-/// nearest cache, which has room for a dozen lines of each of as many connections.
+/// near caches: of each connection it is some two dozen lines.
 const FRAMES: usize = 32;
 
 /// Fewer connections fit in the nearer caches, and looking ahead costs more than it saves. Tests and fuzz targets, which have debug
@@ -56,7 +56,7 @@ impl<P: FramePool> Stack<P> {
             let rows = hashes.iter().filter_map(|&hash| self.connections.likely_row(hash));
             let rows = rows.collect::<SmallVec<[u32; FRAMES]>>();
             black_box(rows.iter().map(|&row| self.connections.touch_row(row)).fold(0, u32::wrapping_add));
-            black_box(rows.iter().map(|&row| self.connections.touch_ends(row)).fold(0, u16::wrapping_add));
+            black_box(rows.iter().map(|&row| self.connections.touch_page(row)).fold(0, u16::wrapping_add));
             black_box(rows.iter().map(|&row| self.connections.touch(row)).fold(0, u64::wrapping_add));
         }
     }

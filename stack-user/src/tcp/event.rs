@@ -82,6 +82,7 @@ impl Events {
     }
 
     pub(super) fn pop(&mut self) -> Option<Event> {
+        // Most often there is none, and nothing is written then.
         if self.is_empty() {
             return None;
         }

@@ -76,7 +76,7 @@ impl RecvQueue {
         self.len == 0
     }
 
-    /// Bytes of memory, besides the pool's.
+    /// Bytes of memory, besides the pool's. A part counts, wherever it lies.
     pub fn memory(&self) -> usize {
         self.heap.len() + self.parts.len() * size_of::<Part>()
     }
@@ -182,6 +182,7 @@ impl RecvQueue {
 
     /// Panics if the queue contradicts itself.
     pub fn check_invariants(&self) {
+        assert!(!self.parts.is_empty() || self.parts.others.is_empty(), "others without a first");
         let parts = self.parts.iter().map(|part| match part {
             Part::Frame(frame) => frame.len(),
             Part::Heap(len) => *len,
@@ -208,8 +209,77 @@ fn read_heap(heap: &mut VecDeque<u8>, out: &mut [u8]) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::{device::Umem, tcp::testing::rx_frame};
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Push(usize),
+        Read(usize),
+        Take,
+        Clear,
+        /// Somebody else takes nearly all chunks, or gives them back.
+        Pressure(bool),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            4 => prop_oneof![1..40_usize, 400..1500_usize].prop_map(Step::Push),
+            3 => (0..900_usize).prop_map(Step::Read),
+            1 => Just(Step::Take),
+            1 => any::<bool>().prop_map(Step::Pressure),
+            1 => prop_oneof![9 => Just(Step::Take), 1 => Just(Step::Clear)],
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_done_bytes_stay_in_order_and_frames_go_back(steps in proptest::collection::vec(step(), 1..80)) {
+            let mut pool = Umem::on_heap(64).expect("memory");
+            let (mut queue, mut expected, mut held) = (RecvQueue::default(), VecDeque::<u8>::new(), Vec::new());
+            let mut next = 0_u8;
+            for step in steps {
+                match step {
+                    Step::Push(len) if pool.available() > 0 => {
+                        let bytes: Vec<u8> = (0..len).map(|_| { next = next.wrapping_add(1); next }).collect();
+                        expected.extend(&bytes);
+                        let frame = rx_frame(&mut pool, &bytes);
+                        queue.push(&mut pool, Payload::Frame(frame));
+                    }
+                    Step::Push(_) => {}
+                    Step::Read(len) => {
+                        let (mut peeked, mut got) = (vec![0; len], vec![0; len]);
+                        let n = queue.peek(&pool, &mut peeked);
+                        prop_assert_eq!((queue.read(&mut pool, &mut got), &got), (n, &peeked));
+                        prop_assert_eq!(n, len.min(expected.len()));
+                        prop_assert!(expected.drain(..n).eq(got[..n].iter().copied()));
+                    }
+                    Step::Take => match queue.take(&mut pool) {
+                        Some(payload) => {
+                            let n = payload.len();
+                            prop_assert!(n > 0 && expected.drain(..n).eq(payload.bytes(&pool).iter().copied()));
+                            payload.release(&mut pool);
+                        }
+                        None => prop_assert!(expected.is_empty()),
+                    },
+                    Step::Clear => {
+                        queue.clear(&mut pool);
+                        expected.clear();
+                    }
+                    Step::Pressure(true) => while pool.available() > 4 {
+                        held.push(pool.allocate().expect("a chunk"));
+                    },
+                    Step::Pressure(false) => held.drain(..).for_each(|frame| pool.release(frame)),
+                }
+                queue.check_invariants();
+                prop_assert_eq!(queue.len(), expected.len());
+                prop_assert_eq!(pool.available() + held.len() + queue.frames(), 64);
+                prop_assert!(queue.memory() >= queue.heap.len() + queue.frames() * size_of::<Part>());
+            }
+        }
+    }
 
     #[test]
     fn bytes_come_out_as_they_went_in_and_frames_go_back() {

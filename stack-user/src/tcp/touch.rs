@@ -4,7 +4,7 @@ use super::{Connection, timer::Timer};
 use crate::time::Instant;
 
 impl Connection {
-    /// Reads from each part that the next segment will be judged by, so that the lines they are in come into the cache. The
+    /// Reads from each part that the next segment will be judged by, so that the lines they are in come into the cache, or next to all. The
     /// result says nothing. What is read is what takes least to read: the shorter this is, the more connections the CPU waits for
     /// at once.
     pub(crate) fn touch(&self) -> u64 {

@@ -51,7 +51,7 @@ pub(super) fn draw(outcome: &Outcome) -> Result<Option<String>> {
             let is_about = |words: &[&str]| words.iter().any(|word| row.name.contains(word));
             let color = if is_about(&["ours", "xstack"]) {
                 OURS
-            } else if is_about(&["raw pump", "copy and checksum"]) {
+            } else if is_about(&["raw pump", "copy and checksum", "no stack"]) {
                 CEILING
             } else {
                 OTHERS

@@ -39,6 +39,7 @@ pub(in crate::tcp) struct Train {
 impl Connection {
     /// Something has happened: what is sent next is to be found out anew.
     pub(in crate::tcp) fn end_train(&mut self) {
+        // `take` would write all of it where there is none, for each segment that comes.
         if let Some(train) = &self.train {
             self.followers_sent += (train.all - train.left) as u64;
             self.train = None;

@@ -11,7 +11,7 @@ mod start;
 mod wan;
 mod xdp;
 
-use super::case::{Case, Link, Plan, Recipe};
+use super::case::{Case, Link, Plan, Read, Recipe};
 use super::network::{INTERFACE, address};
 
 /// Every case, in the order in which they are run and stand on the page.
@@ -40,10 +40,13 @@ fn keep_what_is_judged(case: &mut Case) {
         let mut rows = case.targets.iter().flat_map(|target| [Some(&target.ours), target.beside.as_ref()]);
         rows.any(|at| at.is_some_and(|at| at.row == name))
     };
-    // What a program measures it measures as a whole, and where there is no target, nothing is the rest.
-    case.entries.retain(|entry| {
-        matches!(entry.recipe, Recipe::Program(_)) || case.targets.is_empty() || is_judged(&entry.name)
-    });
+    // A program that names rows measures them as a whole, and where there is no target, nothing is the rest.
+    let names_rows = |recipe: &Recipe| match recipe {
+        Recipe::Program(program) => matches!(program.read, Read::With(_)),
+        Recipe::Scene(_) => false,
+    };
+    case.entries
+        .retain(|entry| names_rows(&entry.recipe) || case.targets.is_empty() || is_judged(&entry.name));
 }
 
 /// How the ends that are ours wait for frames.
@@ -112,7 +115,6 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::bench::case::Read;
 
     fn plans() -> [Plan; 2] {
         [false, true].map(|quick| Plan { rounds: 2, seconds: 1, warm_up: 1, quick })
@@ -143,6 +145,8 @@ mod tests {
         let bulk = quick.iter().find(|case| case.name == "bulk-9000").expect("a case");
         let names: Vec<_> = bulk.entries.iter().map(|entry| &*entry.name).collect();
         assert_eq!(bulk.targets.len() * 2, names.len(), "{names:?}");
+        let mix = quick.iter().find(|case| case.name == "mix").expect("a case");
+        assert_eq!(mix.entries.len(), 2, "both ways that are compared");
     }
 
     /// A target about a row that no entry has would stay unmeasured for ever. Rows that a program names itself are its own.

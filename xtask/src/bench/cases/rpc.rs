@@ -22,7 +22,10 @@ const KERNEL_SPINNING: &str = "kernel ↔ kernel, the client spins";
 const OURS_TO_KERNEL: &str = "ours → kernel, spinning";
 const KERNEL: &str = "kernel ↔ kernel";
 const OURS: &str = "ours ↔ ours, spinning";
-const NO_STACK: &str = "no stack: the cores alone, when they are away";
+const NO_STACK: &str = "no stack, the cores alone";
+
+/// Requests of `mix` in a second.
+const BESIDE_BULK: u32 = 1000;
 
 const BULK: Metric = Metric { name: "bulk beside it", ..GOODPUT };
 const BULK_ALONE: Metric = Metric { name: "bulk alone", ..GOODPUT };
@@ -213,7 +216,7 @@ fn short_connections(plan: &Plan, name: &'static str, at_once: u32) -> Case {
 /// `mix`: small requests at a steady rate beside a bulk transfer, each alone, too.
 fn beside_bulk(plan: &Plan) -> Case {
     let Plan { seconds, warm_up, .. } = plan;
-    let options = format!("--time {seconds} --omit {warm_up}");
+    let options = format!("--time {seconds} --omit {warm_up} --rate {BESIDE_BULK}");
     let read = || {
         Read::Json(vec![
             (P50, "/rr/latency_ns/p50"),
@@ -226,8 +229,9 @@ fn beside_bulk(plan: &Plan) -> Case {
     let scene = |ends: Ends| ends.scene("mix", &options, read());
     Case {
         name: "mix",
-        about: "A thousand requests of 64 bytes a second beside a stream that takes what it can get."
-            .to_owned(),
+        about: format!(
+            "{BESIDE_BULK} requests of 64 bytes a second beside a stream that takes what it can get."
+        ),
         entries: vec![
             Entry::scene(OURS, scene(Ends::Ours(Mode::Spinning))),
             Entry::scene(KERNEL, scene(Ends::Kernel)),
@@ -256,7 +260,7 @@ fn beside_bulk(plan: &Plan) -> Case {
 fn absence(plan: &Plan) -> Program {
     Program {
         bench: "absence",
-        arguments: vec![format!("--time={}", plan.seconds)],
+        arguments: vec![format!("--time={}", plan.seconds), format!("--rate={BESIDE_BULK}")],
         pinned: false,
         limit: u64::from(plan.seconds) + 10,
         read: Read::Json(vec![(P50, "/latency_ns/p50"), (P99, "/latency_ns/p99")]),
