@@ -6,11 +6,15 @@
 
 #![allow(missing_docs)]
 
+#[path = "../tests/absence/mod.rs"]
+mod absence;
+
 use std::{
     thread,
     time::{Duration, Instant},
 };
 
+use absence::{Gap, delays, quantile};
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use nix::{
@@ -43,20 +47,18 @@ const LOOK: Duration = Duration::from_micros(2);
 /// The most that is noted of one core: 128 MiB. Whose core is away as often as that has nothing to measure.
 const MOST: usize = 1 << 22;
 
-/// A core was away from here to there, both from the beginning.
-type Gap = (Duration, Duration);
-
 fn main() -> Result<()> {
     let Arguments { time, rate, quick, json: _, bench: _ } = Arguments::parse();
     ensure!(rate > 0 && time > 0, "a time and a rate of more than zero are needed");
-    let cores = two_cores()?;
+    let [first, second] = two_cores()?;
     let time = if quick { Duration::from_millis(500) } else { Duration::from_secs(time) };
     let began = Instant::now();
-    let watch = |core| thread::spawn(move || watch(core, began, time));
-    let [client, server] = cores.map(watch).map(|thread| thread.join());
-    let (client, server) = match (client, server) {
-        (Ok(client), Ok(server)) => (client?, server?),
-        _ => anyhow::bail!("a thread that looks at the clock has ended"),
+    // One core for both ends is away for both.
+    let other = (second != first).then(|| thread::spawn(move || watch(second, began, time)));
+    let client = watch(first, began, time)?;
+    let server = match other.map(thread::JoinHandle::join) {
+        Some(server) => server.ok().context("the thread that looks at the clock has ended")??,
+        None => client.clone(),
     };
     let mut delays = delays(&client, &server, time, rate);
     delays.sort();
@@ -70,14 +72,12 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// The first two that this process may use.
+/// The first two that this process may use; one twice, if there is no other.
 fn two_cores() -> Result<[usize; 2]> {
     let allowed = sched_getaffinity(Pid::from_raw(0)).context("cannot tell which cores there are")?;
     let mut cores = (0..CpuSet::count()).filter(|&core| allowed.is_set(core).unwrap_or(false));
-    match (cores.next(), cores.next()) {
-        (Some(first), Some(second)) => Ok([first, second]),
-        _ => anyhow::bail!("this takes two cores"),
-    }
+    let first = cores.next().context("there is no core for this")?;
+    Ok([first, cores.next().unwrap_or(first)])
 }
 
 /// Looks at the clock on that core, and notes when it could not.
@@ -95,22 +95,4 @@ fn watch(core: usize, began: Instant, time: Duration) -> Result<Vec<Gap>> {
         before = now;
     }
     Ok(gaps)
-}
-
-/// How late each request is answered, because a core that it needs is away.
-fn delays(client: &[Gap], server: &[Gap], time: Duration, rate: u64) -> Vec<Duration> {
-    let due = |k: u64| Duration::from_nanos(k * 1_000_000_000 / rate);
-    let requests = (0..).map(due).take_while(|&due| due < time);
-    requests.map(|due| back(client, back(server, back(client, due))) - due).collect()
-}
-
-/// When a core is there, at this time or after it.
-fn back(gaps: &[Gap], at: Duration) -> Duration {
-    let next = gaps.partition_point(|&(_, to)| to <= at);
-    gaps.get(next).filter(|&&(from, _)| from <= at).map_or(at, |&(_, to)| to)
-}
-
-fn quantile(sorted: &[Duration], part: f64) -> Duration {
-    let at = (sorted.len() as f64 * part) as usize;
-    sorted.get(at.min(sorted.len().saturating_sub(1))).copied().unwrap_or_default()
 }

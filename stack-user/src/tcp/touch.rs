@@ -4,9 +4,9 @@ use super::{Connection, timer::Timer};
 use crate::time::Instant;
 
 impl Connection {
-    /// Reads from each part that the next segment will be judged by, so that the lines they are in come into the cache, or next to all. The
-    /// result says nothing. What is read is what takes least to read: the shorter this is, the more connections the CPU waits for
-    /// at once.
+    /// Reads from each part that the next segment will be judged by, so that the lines they are in come into the cache, or next to
+    /// all of them. The result says nothing. What is read is what takes least to read: the shorter this is, the more connections the
+    /// CPU waits for at once.
     pub(crate) fn touch(&self) -> u64 {
         // Some have all bits set: sums would overflow.
         let nanos = |at: Option<Instant>| at.map_or(0, Instant::as_nanos);
