@@ -80,7 +80,9 @@ fn main() -> ExitCode {
                     return fail("this needs root, `ip` and `ethtool`");
                 };
                 let amount = Amount::For(Duration::from_secs(args.seconds));
-                results.push(transfer(&path, *sender, *receiver, Direction::Up, amount).mbits());
+                let mbits = transfer(&path, *sender, *receiver, Direction::Up, amount).mbits();
+                eprintln!("wan: {mbits:.2} Mbit/s");
+                results.push(mbits);
             }
         }
         let medians = results.map(median);

@@ -19,6 +19,8 @@ mod quic;
 mod shards;
 #[path = "api/streams.rs"]
 mod streams;
+#[path = "api/turns.rs"]
+mod turns;
 #[path = "api/waiting.rs"]
 mod waiting;
 

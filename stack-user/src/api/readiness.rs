@@ -1,14 +1,13 @@
 //! Whether reading or writing would wait, and doing either without.
 
 use std::{
-    future::poll_fn,
     io::{self, IoSlice, IoSliceMut},
     task::{Context, Poll},
 };
 
 use tokio::io::{Interest, Ready};
 
-use super::TcpStream;
+use super::{TcpStream, turns::steps};
 
 impl TcpStream {
     /// Waits for bytes to read, and copies them to `buf` without taking them: the next read gets them again. 0 is the end of
@@ -17,7 +16,7 @@ impl TcpStream {
     /// # Errors
     /// As reading.
     pub async fn peek(&self, buf: &mut [u8]) -> io::Result<usize> {
-        poll_fn(|cx| self.poll_peek(cx, buf)).await
+        steps(|cx| self.poll_peek(cx, buf)).await
     }
 
     /// [`peek`](Self::peek) for those who poll themselves.
@@ -34,7 +33,7 @@ impl TcpStream {
     /// # Errors
     /// Why the stack stopped, if it did.
     pub async fn readable(&self) -> io::Result<()> {
-        poll_fn(|cx| self.poll_read_ready(cx)).await
+        steps(|cx| self.poll_read_ready(cx)).await
     }
 
     /// [`readable`](Self::readable) for those who poll themselves.
@@ -52,7 +51,7 @@ impl TcpStream {
     /// # Errors
     /// Why the stack stopped, if it did.
     pub async fn writable(&self) -> io::Result<()> {
-        poll_fn(|cx| self.poll_write_ready(cx)).await
+        steps(|cx| self.poll_write_ready(cx)).await
     }
 
     /// [`writable`](Self::writable) for those who poll themselves.
@@ -76,7 +75,7 @@ impl TcpStream {
     /// # Errors
     /// Why the stack stopped, if it did.
     pub async fn ready(&self, interest: Interest) -> io::Result<Ready> {
-        poll_fn(|cx| {
+        steps(|cx| {
             let mut ready = Ready::EMPTY;
             if interest.is_readable() {
                 ready |= match self.poll_peek(cx, &mut [0]) {
@@ -133,7 +132,7 @@ impl TcpStream {
     /// # Errors
     /// `WouldBlock` when there is no room; otherwise as writing.
     pub fn try_write(&self, buf: &[u8]) -> io::Result<usize> {
-        at_once(self.poll_output(None, |stack, now, id| stack.tcp_write(now, id, buf)))
+        at_once(self.poll_write_buf(None, buf))
     }
 
     /// Writes what there is room for, from several buffers in one go, without waiting.

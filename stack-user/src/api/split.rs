@@ -12,7 +12,7 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf, Ready};
 
-use super::{Chunk, Room, TcpStream};
+use super::{Chunk, Room, TcpStream, turns::step};
 
 /// The half that reads, borrowed: see [`TcpStream::split`].
 #[derive(Debug)]
@@ -186,13 +186,13 @@ macro_rules! halves {
                 cx: &mut Context<'_>,
                 buf: &mut ReadBuf<'_>,
             ) -> Poll<io::Result<()>> {
-                self.$stream.poll_read_shared(cx, buf)
+                step(cx, |cx| self.$stream.poll_read_shared(cx, buf))
             }
         }
 
         impl AsyncWrite for $write {
             fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-                self.$stream.poll_write_shared(cx, buf)
+                step(cx, |cx| self.$stream.poll_write_buf(Some(cx), buf))
             }
 
             fn poll_write_vectored(
@@ -200,7 +200,7 @@ macro_rules! halves {
                 cx: &mut Context<'_>,
                 bufs: &[IoSlice<'_>],
             ) -> Poll<io::Result<usize>> {
-                self.$stream.poll_write_bufs(Some(cx), bufs)
+                step(cx, |cx| self.$stream.poll_write_bufs(Some(cx), bufs))
             }
 
             fn is_write_vectored(&self) -> bool {

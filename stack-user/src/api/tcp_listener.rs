@@ -1,13 +1,12 @@
 //! A TCP listener as tokio sees one.
 
 use std::{
-    future::poll_fn,
     io,
     net::SocketAddr,
     task::{Context, Poll},
 };
 
-use super::{PORT_ATTEMPTS, Stack, TcpStream, options::Linger, shards::Turn};
+use super::{PORT_ATTEMPTS, Stack, TcpStream, options::Linger, shards::Turn, turns::steps};
 use crate::{stack::ListenerId, tcp::Config, time::Duration};
 
 /// Established connections that wait to be accepted on each shard, as in `std` and tokio. Fewer, and a burst of clients has to send
@@ -109,7 +108,7 @@ impl TcpListener {
     /// # Errors
     /// Why the stack stopped, if it did, or that it was [shut down](Stack::shut_down). A connection that has failed since is returned all the same, and reading tells.
     pub async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
-        poll_fn(|cx| self.poll_accept(cx)).await
+        steps(|cx| self.poll_accept(cx)).await
     }
 
     /// [`accept`](Self::accept) for those who poll themselves.

@@ -19,6 +19,7 @@ use super::{
     options::Linger,
     shards::Home,
     split::{OwnedReadHalf, OwnedWriteHalf, ReadHalf, WriteHalf},
+    turns::{most_at_once, step},
 };
 use crate::{
     runtime::Core,
@@ -238,26 +239,31 @@ impl TcpStream {
         read.map_ok(|_| ())
     }
 
-    pub(super) fn poll_write_shared(&self, cx: &Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        self.poll_output(Some(cx), |stack, now, id| stack.tcp_write(now, id, buf))
+    /// As much of the buffer as one call [takes](most_at_once). Without a context nobody is woken.
+    pub(super) fn poll_write_buf(&self, cx: Option<&Context<'_>>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_output(cx, |stack, now, id| {
+            let most = most_at_once(stack, id, buf.len());
+            stack.tcp_write(now, id, &buf[..most])
+        })
     }
 
-    /// All buffers in one go, so that they share segments. Without a context nobody is woken.
+    /// All buffers in one go, so that they share segments, or as much of them as one call takes. Without a context nobody is woken.
     pub(super) fn poll_write_bufs(
         &self,
         cx: Option<&Context<'_>>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         self.poll_output(cx, |stack, now, id| {
+            let most = most_at_once(stack, id, bufs.iter().map(|buf| buf.len()).sum());
             let mut written = 0;
             for buf in bufs.iter().filter(|buf| !buf.is_empty()) {
-                let n = match stack.tcp_write(now, id, buf) {
+                let n = match stack.tcp_write(now, id, &buf[..buf.len().min(most - written)]) {
                     Err(error) if written == 0 => return Err(error),
                     // What was written counts; the next call tells of the error.
                     result => result.unwrap_or(0),
                 };
                 written += n;
-                if n < buf.len() {
+                if n < buf.len() || written == most {
                     break;
                 }
             }
@@ -288,13 +294,13 @@ impl TcpStream {
 
 impl AsyncRead for TcpStream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        self.poll_read_shared(cx, buf)
+        step(cx, |cx| self.poll_read_shared(cx, buf))
     }
 }
 
 impl AsyncWrite for TcpStream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        self.poll_write_shared(cx, buf)
+        step(cx, |cx| self.poll_write_buf(Some(cx), buf))
     }
 
     fn poll_write_vectored(
@@ -302,7 +308,7 @@ impl AsyncWrite for TcpStream {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.poll_write_bufs(Some(cx), bufs)
+        step(cx, |cx| self.poll_write_bufs(Some(cx), bufs))
     }
 
     fn is_write_vectored(&self) -> bool {

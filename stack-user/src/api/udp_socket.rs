@@ -1,7 +1,6 @@
 //! A UDP socket as tokio sees one.
 
 use std::{
-    future::poll_fn,
     io,
     net::SocketAddr,
     sync::OnceLock,
@@ -10,7 +9,7 @@ use std::{
 
 use tokio::io::{Interest, Ready};
 
-use super::{PORT_ATTEMPTS, Stack, shards::Turn, udp_many::Fields};
+use super::{PORT_ATTEMPTS, Stack, shards::Turn, turns::steps, udp_many::Fields};
 use crate::{net::udp::RecvError, stack::UdpId, time::Instant, wire::Ecn};
 
 /// The protocols of a shard.
@@ -108,10 +107,8 @@ impl UdpSocket {
     ///
     /// # Errors
     /// `NotConnected`; else as [`send_to`](Self::send_to).
-    // As tokio's namesake.
-    #[allow(clippy::unused_async)]
     pub async fn send(&self, payload: &[u8]) -> io::Result<usize> {
-        self.try_send_to(payload, self.peer_addr()?)
+        self.send_to(payload, self.peer_addr()?).await
     }
 
     /// Sends a datagram.
@@ -119,10 +116,9 @@ impl UdpSocket {
     /// # Errors
     /// `InvalidInput` when it does not fit in a packet, `NetworkUnreachable` without a route, `OutOfMemory` when no
     /// frame is free; and, once, what an ICMP error said of an earlier one.
-    // As tokio's namesake.
-    #[allow(clippy::unused_async)]
     pub async fn send_to(&self, payload: &[u8], remote: SocketAddr) -> io::Result<usize> {
-        self.try_send_to(payload, remote)
+        // It never waits, but whoever sends for ever has to let others run.
+        steps(|_| Poll::Ready(self.try_send_to(payload, remote))).await
     }
 
     /// [`send`](Self::send), which never waits.
@@ -148,7 +144,7 @@ impl UdpSocket {
     /// `ConnectionRefused` when an ICMP error said that a datagram of ours found no socket; `AddrNotAvailable` when the
     /// stack has lost the address.
     pub async fn recv_from(&self, buf: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
-        poll_fn(|cx| self.poll_recv_from(cx, buf)).await
+        steps(|cx| self.poll_recv_from(cx, buf)).await
     }
 
     /// [`recv_from`](Self::recv_from) for those who poll themselves.
@@ -196,7 +192,7 @@ impl UdpSocket {
     /// # Errors
     /// As [`recv_from`](Self::recv_from).
     pub async fn peek_from(&self, buf: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
-        poll_fn(|cx| self.poll_peek_from(cx, buf)).await
+        steps(|cx| self.poll_peek_from(cx, buf)).await
     }
 
     /// [`peek_from`](Self::peek_from) for those who poll themselves.
@@ -236,7 +232,7 @@ impl UdpSocket {
     /// # Errors
     /// Why the stack stopped, if it did.
     pub async fn readable(&self) -> io::Result<()> {
-        poll_fn(|cx| {
+        steps(|cx| {
             let looked = self.poll(Some(cx), |stack, id| stack.udp_peek_from(id, &mut []));
             looked.map(|_| self.running())
         })

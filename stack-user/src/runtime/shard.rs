@@ -30,12 +30,12 @@ use crate::{
 
 /// Rounds of receive and send that one pass makes before it lets others have the lock.
 ///
-/// Lower, and a busy shard pays for the lock more often; higher, and a stream waits longer for it: 16 bursts of 64
-/// frames take about half a millisecond.
+/// Lower, and a busy shard pays for the lock more often; higher, and whoever is to be woken later than by this pass waits longer for it.
 const ROUNDS: usize = 16;
 
 /// So few frames are no reason to look for more of them before those have a turn who wait for what they brought. More, and a burst of
-/// requests is answered in pieces, each by a system call of its own; fewer, and small bursts wait for a pass that finds nothing.
+/// requests is answered in pieces, each by a system call of its own; fewer, and small bursts wait for a pass that finds nothing. Once a
+/// pass has handled a whole burst, there or back, it is their turn in any case: a stream that fills the path finds more to do each round.
 pub(super) const FEW: usize = 8;
 
 /// How long to wait for the TX ring to drain when nothing else happens: the kernel does not tell when it has room
@@ -323,6 +323,7 @@ impl Core {
     /// Receives, lets time pass and sends, until there is nothing to do or others should have a turn. Returns
     /// whether there may be more.
     pub(super) fn pump(&mut self, mut now: Instant) -> bool {
+        let mut handled = 0;
         for round in 0..ROUNDS {
             if round > 0 {
                 now = self.clock.now();
@@ -334,21 +335,22 @@ impl Core {
             self.stack.handle_burst(now, &mut self.received);
             self.stack.handle_messages(now);
             self.stack.handle_timeout(now);
-            self.transmit(now);
+            handled += received + self.transmit(now);
             self.dispatch();
             if received == 0 {
                 return false;
             }
             self.last_frame = now;
-            if received < FEW && !self.waiters.woken.is_empty() {
+            if (received < FEW || handled >= BURST) && !self.waiters.woken.is_empty() {
                 return true;
             }
         }
         true
     }
 
-    /// Sends what is due, as far as the TX ring has room.
-    fn transmit(&mut self, now: Instant) {
+    /// Sends what is due, as far as the TX ring has room. Returns how many frames.
+    fn transmit(&mut self, now: Instant) -> usize {
+        let mut sent = 0;
         loop {
             if self.device.tx_room() == 0 {
                 self.reap(now);
@@ -360,17 +362,18 @@ impl Core {
                 self.outgoing.push_back(frame);
             }
             if self.outgoing.is_empty() || room == 0 {
-                return;
+                return sent;
             }
             let waiting = self.outgoing.len();
             self.device.tx_burst(now, self.stack.pool_mut(), &mut self.outgoing);
+            sent += waiting - self.outgoing.len();
             // A long frame may find too few descriptors though there are some: nothing has gone then, and a driver that polls
             // must not do so for its sake.
             if self.outgoing.len() < waiting {
                 self.last_frame = now;
             }
             if !self.outgoing.is_empty() {
-                return;
+                return sent;
             }
             self.reap(now);
         }

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     device::{
-        Device, Readable, Umem,
+        BURST, Device, Readable, Umem,
         memory::{self, WireEnd},
     },
     frame::{CompletedFrame, FramePool, RxFrame, TxFrame},
@@ -253,6 +253,19 @@ async fn whom_a_few_frames_woke_has_a_turn_before_it_is_looked_for_more() {
             core.pump(now)
         });
         assert_eq!(may_be_more, comes_back, "{frames} frames, {woken} woken");
+    }
+}
+
+#[tokio::test]
+async fn whom_a_pass_woke_has_a_turn_after_a_burst_however_much_there_is() {
+    let (shard, far) = undriven();
+    for (woken, left) in [(1, true), (0, false)] {
+        assert!((0..BURST + FEW).all(|_| far.send(&[0xff; 60])));
+        let may_be_more = shard.drive(|core, now| {
+            core.waiters.woken.extend(vec![Waker::noop().clone(); woken]);
+            (core.pump(now), !core.device.is_quiet())
+        });
+        assert_eq!(may_be_more, (left, left), "{woken} woken");
     }
 }
 

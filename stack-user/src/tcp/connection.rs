@@ -386,6 +386,11 @@ impl Connection {
         }
     }
 
+    /// Bytes of payload in a full segment of ours, now.
+    pub fn segment_len(&self) -> usize {
+        self.layout().mss
+    }
+
     /// The largest payload that we expect: what we announced, less the options of every segment.
     pub(super) fn receive_mss(&self) -> usize {
         usize::from(self.config.mss).saturating_sub(self.data_header_len() - Header::LEN).max(1)
