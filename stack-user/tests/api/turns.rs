@@ -82,7 +82,7 @@ async fn so_do_halves() {
     assert_some(
         steps_before_others_run(async move |made| {
             for byte in pattern(MANY) {
-                writer.write_vectored(&[IoSlice::new(&[byte])]).await.unwrap();
+                assert_eq!(writer.write_vectored(&[IoSlice::new(&[byte])]).await.unwrap(), 1);
                 step(&made);
             }
         })
