@@ -25,12 +25,13 @@
 //! Chunks and rooms may go to other threads.
 
 use std::{
+    future::poll_fn,
     io,
     ops::{Deref, DerefMut},
     task::{Context, Poll},
 };
 
-use super::{TcpStream, shards::Home, turns::steps};
+use super::{TcpStream, shards::Home};
 use crate::{
     device::{RxView, TxView},
     frame::FramePool,
@@ -71,7 +72,7 @@ impl TcpStream {
     /// # Errors
     /// As reading.
     pub async fn read_chunk(&self) -> io::Result<Option<Chunk>> {
-        steps(|cx| self.poll_read_chunk(cx)).await
+        poll_fn(|cx| self.poll_read_chunk(cx)).await
     }
 
     /// [`read_chunk`](Self::read_chunk) for those who poll themselves.
@@ -118,7 +119,7 @@ impl TcpStream {
     /// # Errors
     /// As writing.
     pub async fn reserve(&self) -> io::Result<Room<'_>> {
-        steps(|cx| self.poll_reserve(cx)).await
+        poll_fn(|cx| self.poll_reserve(cx)).await
     }
 
     /// [`reserve`](Self::reserve) for those who poll themselves.

@@ -41,7 +41,7 @@
 //! | `TcpListenerStream` of tokio-stream | [`TcpListener::incoming`], [`into_incoming`](TcpListener::into_incoming) | |
 //! | `poll_recv_from(cx, &mut ReadBuf)` | a `&mut [u8]`, and the length is returned | a slice needs no bookkeeping |
 //! | – | [`UdpSocket::recv_many`], [`try_send_many`](UdpSocket::try_send_many) | `recvmmsg`, `sendmmsg`, with ECN codepoints: QUIC wants them |
-//! | one write takes what there is room for | 48 segments at most | they leave within the call, and others wait for its end |
+//! | one write takes what there is room for | 48 segments at most, or 16 KiB | what the windows allow leaves within the call, and others wait for its end |
 //! | – | [`TcpStream::read_chunk`], [`reserve`](TcpStream::reserve) | no copy |
 //!
 //! Not there: `AsRawFd`, `from_std`, `into_std`, `try_io` and `async_io`, since no file descriptor is behind a stream;

@@ -1,13 +1,14 @@
 //! Whether reading or writing would wait, and doing either without.
 
 use std::{
+    future::poll_fn,
     io::{self, IoSlice, IoSliceMut},
     task::{Context, Poll},
 };
 
 use tokio::io::{Interest, Ready};
 
-use super::{TcpStream, turns::steps};
+use super::{TcpStream, turns::step};
 
 impl TcpStream {
     /// Waits for bytes to read, and copies them to `buf` without taking them: the next read gets them again. 0 is the end of
@@ -16,7 +17,7 @@ impl TcpStream {
     /// # Errors
     /// As reading.
     pub async fn peek(&self, buf: &mut [u8]) -> io::Result<usize> {
-        steps(|cx| self.poll_peek(cx, buf)).await
+        poll_fn(|cx| self.poll_peek(cx, buf)).await
     }
 
     /// [`peek`](Self::peek) for those who poll themselves.
@@ -33,7 +34,7 @@ impl TcpStream {
     /// # Errors
     /// Why the stack stopped, if it did.
     pub async fn readable(&self) -> io::Result<()> {
-        steps(|cx| self.poll_read_ready(cx)).await
+        poll_fn(|cx| self.poll_read_ready(cx)).await
     }
 
     /// [`readable`](Self::readable) for those who poll themselves.
@@ -51,7 +52,7 @@ impl TcpStream {
     /// # Errors
     /// Why the stack stopped, if it did.
     pub async fn writable(&self) -> io::Result<()> {
-        steps(|cx| self.poll_write_ready(cx)).await
+        poll_fn(|cx| self.poll_write_ready(cx)).await
     }
 
     /// [`writable`](Self::writable) for those who poll themselves.
@@ -59,13 +60,15 @@ impl TcpStream {
     /// # Errors
     /// As there.
     pub fn poll_write_ready(&self, cx: &Context<'_>) -> Poll<io::Result<()>> {
-        self.with(|core, now, id| {
-            core.running()?;
-            if core.stack.tcp_is_writable(now, id) {
-                return Poll::Ready(Ok(()));
-            }
-            core.waiters.wait_to_write(id, cx);
-            Poll::Pending
+        step(Some(cx), || {
+            self.with(|core, now, id| {
+                core.running()?;
+                if core.stack.tcp_is_writable(now, id) {
+                    return Poll::Ready(Ok(()));
+                }
+                core.waiters.wait_to_write(id, cx);
+                Poll::Pending
+            })
         })
     }
 
@@ -75,7 +78,7 @@ impl TcpStream {
     /// # Errors
     /// Why the stack stopped, if it did.
     pub async fn ready(&self, interest: Interest) -> io::Result<Ready> {
-        steps(|cx| {
+        poll_fn(|cx| {
             let mut ready = Ready::EMPTY;
             if interest.is_readable() {
                 ready |= match self.poll_peek(cx, &mut [0]) {
@@ -127,7 +130,7 @@ impl TcpStream {
         }))
     }
 
-    /// Writes what there is room for, without waiting, and returns how many bytes.
+    /// Writes what there is room for, but no more than 48 segments at once, without waiting, and returns how many bytes.
     ///
     /// # Errors
     /// `WouldBlock` when there is no room; otherwise as writing.
@@ -135,7 +138,7 @@ impl TcpStream {
         at_once(self.poll_write_buf(None, buf))
     }
 
-    /// Writes what there is room for, from several buffers in one go, without waiting.
+    /// The same from several buffers in one go.
     ///
     /// # Errors
     /// As [`try_write`](Self::try_write).

@@ -12,7 +12,7 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf, Ready};
 
-use super::{Chunk, Room, TcpStream, turns::step};
+use super::{Chunk, Room, TcpStream};
 
 /// The half that reads, borrowed: see [`TcpStream::split`].
 #[derive(Debug)]
@@ -186,13 +186,13 @@ macro_rules! halves {
                 cx: &mut Context<'_>,
                 buf: &mut ReadBuf<'_>,
             ) -> Poll<io::Result<()>> {
-                step(cx, |cx| self.$stream.poll_read_shared(cx, buf))
+                self.$stream.poll_read_shared(cx, buf)
             }
         }
 
         impl AsyncWrite for $write {
             fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-                step(cx, |cx| self.$stream.poll_write_buf(Some(cx), buf))
+                self.$stream.poll_write_buf(Some(cx), buf)
             }
 
             fn poll_write_vectored(
@@ -200,7 +200,7 @@ macro_rules! halves {
                 cx: &mut Context<'_>,
                 bufs: &[IoSlice<'_>],
             ) -> Poll<io::Result<usize>> {
-                step(cx, |cx| self.$stream.poll_write_bufs(Some(cx), bufs))
+                self.$stream.poll_write_bufs(Some(cx), bufs)
             }
 
             fn is_write_vectored(&self) -> bool {

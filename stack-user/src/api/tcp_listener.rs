@@ -1,12 +1,13 @@
 //! A TCP listener as tokio sees one.
 
 use std::{
+    future::poll_fn,
     io,
     net::SocketAddr,
     task::{Context, Poll},
 };
 
-use super::{PORT_ATTEMPTS, Stack, TcpStream, options::Linger, shards::Turn, turns::steps};
+use super::{PORT_ATTEMPTS, Stack, TcpStream, options::Linger, shards::Turn, turns::step};
 use crate::{stack::ListenerId, tcp::Config, time::Duration};
 
 /// Established connections that wait to be accepted on each shard, as in `std` and tokio. Fewer, and a burst of clients has to send
@@ -108,7 +109,7 @@ impl TcpListener {
     /// # Errors
     /// Why the stack stopped, if it did, or that it was [shut down](Stack::shut_down). A connection that has failed since is returned all the same, and reading tells.
     pub async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
-        steps(|cx| self.poll_accept(cx)).await
+        poll_fn(|cx| self.poll_accept(cx)).await
     }
 
     /// [`accept`](Self::accept) for those who poll themselves.
@@ -116,19 +117,21 @@ impl TcpListener {
     /// # Errors
     /// As `accept`.
     pub fn poll_accept(&self, cx: &Context<'_>) -> Poll<io::Result<(TcpStream, SocketAddr)>> {
-        let accepted = self.turn.poll(self.stack.shards(), Some(cx), |position, core, now| {
-            let listener = self.ids[position];
-            core.running()?;
-            if core.stack.tcp_listener(listener).is_none() {
-                return Poll::Ready(Err(io::Error::new(io::ErrorKind::NotConnected, SHUT_DOWN)));
-            }
-            let Some((id, remote)) = core.stack.tcp_accept(now, listener) else {
-                core.waiters.wait_to_accept(listener, cx);
-                return Poll::Pending;
-            };
-            let local = core.stack.tcp(id).map_or(self.local, |connection| connection.local());
-            let (home, linger) = (self.stack.home(position), Linger::new(self.linger));
-            Poll::Ready(Ok((TcpStream::accepted(home, id, local, remote, linger), remote)))
+        let accepted = step(Some(cx), || {
+            self.turn.poll(self.stack.shards(), Some(cx), |position, core, now| {
+                let listener = self.ids[position];
+                core.running()?;
+                if core.stack.tcp_listener(listener).is_none() {
+                    return Poll::Ready(Err(io::Error::new(io::ErrorKind::NotConnected, SHUT_DOWN)));
+                }
+                let Some((id, remote)) = core.stack.tcp_accept(now, listener) else {
+                    core.waiters.wait_to_accept(listener, cx);
+                    return Poll::Pending;
+                };
+                let local = core.stack.tcp(id).map_or(self.local, |connection| connection.local());
+                let (home, linger) = (self.stack.home(position), Linger::new(self.linger));
+                Poll::Ready(Ok((TcpStream::accepted(home, id, local, remote, linger), remote)))
+            })
         });
         if accepted.is_ready() {
             self.turn.pass_on();

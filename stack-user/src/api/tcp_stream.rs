@@ -173,43 +173,47 @@ impl TcpStream {
         &self.linger
     }
 
-    /// Reads by `read`. Without a context nobody is woken.
+    /// Reads by `read`: a [step] of the task. Without a context nobody is woken.
     pub(super) fn poll_input(
         &self,
         cx: Option<&Context<'_>>,
         read: impl FnOnce(&mut Protocols, Instant, TcpId) -> Result<usize, tcp::ReadError>,
     ) -> Poll<io::Result<usize>> {
-        self.stack.shard().with(|core, now| match read(&mut core.stack, now, self.id) {
-            Ok(read) => Poll::Ready(Ok(read)),
-            Err(_) if let Err(stopped) = core.running() => Poll::Ready(Err(stopped.into())),
-            Err(tcp::ReadError::WouldBlock) => {
-                if let Some(cx) = cx {
-                    core.waiters.wait_to_read(self.id, cx);
+        step(cx, || {
+            self.stack.shard().with(|core, now| match read(&mut core.stack, now, self.id) {
+                Ok(read) => Poll::Ready(Ok(read)),
+                Err(_) if let Err(stopped) = core.running() => Poll::Ready(Err(stopped.into())),
+                Err(tcp::ReadError::WouldBlock) => {
+                    if let Some(cx) = cx {
+                        core.waiters.wait_to_read(self.id, cx);
+                    }
+                    Poll::Pending
                 }
-                Poll::Pending
-            }
-            Err(error) => Poll::Ready(Err(error.into())),
+                Err(error) => Poll::Ready(Err(error.into())),
+            })
         })
     }
 
-    /// Writes by `write`. Without a context nobody is woken.
+    /// Writes by `write`: a step of the task. Without a context nobody is woken.
     pub(super) fn poll_output(
         &self,
         cx: Option<&Context<'_>>,
         write: impl FnOnce(&mut Protocols, Instant, TcpId) -> Result<usize, tcp::WriteError>,
     ) -> Poll<io::Result<usize>> {
-        self.stack.shard().with(|core, now| {
-            core.running()?;
-            match write(&mut core.stack, now, self.id) {
-                Ok(written) => Poll::Ready(Ok(written)),
-                Err(tcp::WriteError::WouldBlock) => {
-                    if let Some(cx) = cx {
-                        core.waiters.wait_to_write(self.id, cx);
+        step(cx, || {
+            self.stack.shard().with(|core, now| {
+                core.running()?;
+                match write(&mut core.stack, now, self.id) {
+                    Ok(written) => Poll::Ready(Ok(written)),
+                    Err(tcp::WriteError::WouldBlock) => {
+                        if let Some(cx) = cx {
+                            core.waiters.wait_to_write(self.id, cx);
+                        }
+                        Poll::Pending
                     }
-                    Poll::Pending
+                    Err(error) => Poll::Ready(Err(error.into())),
                 }
-                Err(error) => Poll::Ready(Err(error.into())),
-            }
+            })
         })
     }
 
@@ -294,13 +298,13 @@ impl TcpStream {
 
 impl AsyncRead for TcpStream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        step(cx, |cx| self.poll_read_shared(cx, buf))
+        self.poll_read_shared(cx, buf)
     }
 }
 
 impl AsyncWrite for TcpStream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        step(cx, |cx| self.poll_write_buf(Some(cx), buf))
+        self.poll_write_buf(Some(cx), buf)
     }
 
     fn poll_write_vectored(
@@ -308,7 +312,7 @@ impl AsyncWrite for TcpStream {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        step(cx, |cx| self.poll_write_bufs(Some(cx), bufs))
+        self.poll_write_bufs(Some(cx), bufs)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -1,13 +1,14 @@
 //! Several datagrams at once, and what the headers of their packets say: what QUIC wants of a socket.
 
 use std::{
+    future::poll_fn,
     io::{self, IoSliceMut},
     net::{IpAddr, SocketAddr},
     sync::atomic::{AtomicU8, Ordering},
     task::{Context, Poll},
 };
 
-use super::{UdpSocket, turns::steps};
+use super::UdpSocket;
 use crate::{
     net::udp::Received,
     wire::{Ecn, IpFields},
@@ -104,7 +105,7 @@ impl UdpSocket {
         received: &mut Vec<Datagram>,
     ) -> io::Result<usize> {
         received.clear();
-        steps(|cx| self.poll_recv_many(cx, bufs, |datagram| received.push(datagram))).await
+        poll_fn(|cx| self.poll_recv_many(cx, bufs, |datagram| received.push(datagram))).await
     }
 
     /// [`recv_many`](Self::recv_many) for those who poll themselves: tells `received` of each datagram, in the order of the

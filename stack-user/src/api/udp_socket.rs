@@ -1,15 +1,19 @@
 //! A UDP socket as tokio sees one.
 
 use std::{
+    future::poll_fn,
     io,
     net::SocketAddr,
     sync::OnceLock,
     task::{Context, Poll},
 };
 
-use tokio::io::{Interest, Ready};
+use tokio::{
+    io::{Interest, Ready},
+    task::coop::consume_budget,
+};
 
-use super::{PORT_ATTEMPTS, Stack, shards::Turn, turns::steps, udp_many::Fields};
+use super::{PORT_ATTEMPTS, Stack, shards::Turn, turns::step, udp_many::Fields};
 use crate::{net::udp::RecvError, stack::UdpId, time::Instant, wire::Ecn};
 
 /// The protocols of a shard.
@@ -111,14 +115,15 @@ impl UdpSocket {
         self.send_to(payload, self.peer_addr()?).await
     }
 
-    /// Sends a datagram.
+    /// Sends a datagram. It does not wait for the network, but lets others run if the task has done much without a pause. Cancel safe:
+    /// then nothing was sent.
     ///
     /// # Errors
     /// `InvalidInput` when it does not fit in a packet, `NetworkUnreachable` without a route, `OutOfMemory` when no
     /// frame is free; and, once, what an ICMP error said of an earlier one.
     pub async fn send_to(&self, payload: &[u8], remote: SocketAddr) -> io::Result<usize> {
-        // It never waits, but whoever sends for ever has to let others run.
-        steps(|_| Poll::Ready(self.try_send_to(payload, remote))).await
+        consume_budget().await;
+        self.try_send_to(payload, remote)
     }
 
     /// [`send`](Self::send), which never waits.
@@ -144,7 +149,7 @@ impl UdpSocket {
     /// `ConnectionRefused` when an ICMP error said that a datagram of ours found no socket; `AddrNotAvailable` when the
     /// stack has lost the address.
     pub async fn recv_from(&self, buf: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
-        steps(|cx| self.poll_recv_from(cx, buf)).await
+        poll_fn(|cx| self.poll_recv_from(cx, buf)).await
     }
 
     /// [`recv_from`](Self::recv_from) for those who poll themselves.
@@ -192,7 +197,7 @@ impl UdpSocket {
     /// # Errors
     /// As [`recv_from`](Self::recv_from).
     pub async fn peek_from(&self, buf: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
-        steps(|cx| self.poll_peek_from(cx, buf)).await
+        poll_fn(|cx| self.poll_peek_from(cx, buf)).await
     }
 
     /// [`peek_from`](Self::peek_from) for those who poll themselves.
@@ -232,20 +237,19 @@ impl UdpSocket {
     /// # Errors
     /// Why the stack stopped, if it did.
     pub async fn readable(&self) -> io::Result<()> {
-        steps(|cx| {
+        poll_fn(|cx| {
             let looked = self.poll(Some(cx), |stack, id| stack.udp_peek_from(id, &mut []));
             looked.map(|_| self.running())
         })
         .await
     }
 
-    /// Waits until sending makes sense, which it always does: it never waits.
+    /// Waits until sending makes sense, which it always does; others may have their turn first.
     ///
     /// # Errors
     /// Why the stack stopped, if it did.
-    // As tokio's namesake.
-    #[allow(clippy::unused_async)]
     pub async fn writable(&self) -> io::Result<()> {
+        consume_budget().await;
         self.running()
     }
 
@@ -255,7 +259,7 @@ impl UdpSocket {
     /// As there.
     pub async fn ready(&self, interest: Interest) -> io::Result<Ready> {
         if interest.is_writable() {
-            self.running()?;
+            self.writable().await?;
             let has_come = interest.is_readable() && self.try_peek_from(&mut []).is_ok();
             return Ok(if has_come { Ready::READABLE | Ready::WRITABLE } else { Ready::WRITABLE });
         }
@@ -269,20 +273,22 @@ impl UdpSocket {
         cx: Option<&Context<'_>>,
         mut receive: impl FnMut(&mut Protocols, UdpId) -> Result<T, RecvError>,
     ) -> Poll<io::Result<T>> {
-        self.turn.poll(self.stack.shards(), cx, |position, core, _| {
-            let id = self.ids[position];
-            match receive(&mut core.stack, id) {
-                Err(RecvError::WouldBlock) if let Err(stopped) = core.running() => {
-                    Poll::Ready(Err(stopped.into()))
-                }
-                Err(RecvError::WouldBlock) => {
-                    if let Some(cx) = cx {
-                        core.waiters.wait_to_receive(id, cx);
+        step(cx, || {
+            self.turn.poll(self.stack.shards(), cx, |position, core, _| {
+                let id = self.ids[position];
+                match receive(&mut core.stack, id) {
+                    Err(RecvError::WouldBlock) if let Err(stopped) = core.running() => {
+                        Poll::Ready(Err(stopped.into()))
                     }
-                    Poll::Pending
+                    Err(RecvError::WouldBlock) => {
+                        if let Some(cx) = cx {
+                            core.waiters.wait_to_receive(id, cx);
+                        }
+                        Poll::Pending
+                    }
+                    received => Poll::Ready(received.map_err(io::Error::from)),
                 }
-                received => Poll::Ready(received.map_err(io::Error::from)),
-            }
+            })
         })
     }
 

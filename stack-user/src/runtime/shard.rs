@@ -30,12 +30,11 @@ use crate::{
 
 /// Rounds of receive and send that one pass makes before it lets others have the lock.
 ///
-/// Lower, and a busy shard pays for the lock more often; higher, and whoever is to be woken later than by this pass waits longer for it.
+/// Lower, and a busy shard pays for the lock more often; higher, and other tasks of its thread, and those who want the lock, wait longer.
 const ROUNDS: usize = 16;
 
 /// So few frames are no reason to look for more of them before those have a turn who wait for what they brought. More, and a burst of
-/// requests is answered in pieces, each by a system call of its own; fewer, and small bursts wait for a pass that finds nothing. Once a
-/// pass has handled a whole burst, there or back, it is their turn in any case: a stream that fills the path finds more to do each round.
+/// requests is answered in pieces, each by a system call of its own; fewer, and small bursts wait for a pass that finds nothing.
 pub(super) const FEW: usize = 8;
 
 /// How long to wait for the TX ring to drain when nothing else happens: the kernel does not tell when it has room
@@ -341,7 +340,8 @@ impl Core {
                 return false;
             }
             self.last_frame = now;
-            if (received < FEW || handled >= BURST) && !self.waiters.woken.is_empty() {
+            // A stream that fills the path finds more to do each round, and those whom nothing has woken here want a turn, too.
+            if handled >= BURST || received < FEW && !self.waiters.woken.is_empty() {
                 return true;
             }
         }

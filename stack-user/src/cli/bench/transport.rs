@@ -132,7 +132,7 @@ impl Datagrams for api::UdpSocket {
     /// those that were sent.
     async fn send(&self, datagram: &[u8], remote: SocketAddr) -> io::Result<()> {
         loop {
-            match self.try_send_to(datagram, remote) {
+            match self.send_to(datagram, remote).await {
                 Err(error) if error.kind() == io::ErrorKind::OutOfMemory => tokio::task::yield_now().await,
                 sent => return sent.map(|_| ()),
             }
