@@ -273,7 +273,8 @@ fn a_client_says_what_is_wrong_with_a_server() {
             let (mut stream, _) = listener.accept().unwrap();
             stream.read_exact(&mut [0; 37]).unwrap();
             stream.write_all(answer).unwrap();
-            stream.shutdown(std::net::Shutdown::Write).unwrap();
+            // A client that has heard enough may have gone by now.
+            let _ = stream.shutdown(std::net::Shutdown::Write);
             let _ = stream.read_to_end(&mut Vec::new());
         });
         let mut command = Command::new(XSTACK);
