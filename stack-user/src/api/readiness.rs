@@ -130,7 +130,7 @@ impl TcpStream {
         }))
     }
 
-    /// Writes what there is room for, but no more than 48 segments at once, without waiting, and returns how many bytes.
+    /// Writes what there is room for, but no more than 48 segments or 16 KiB at once, without waiting, and returns how many bytes.
     ///
     /// # Errors
     /// `WouldBlock` when there is no room; otherwise as writing.
