@@ -245,11 +245,7 @@ fn stack(now: Instant, address: [u8; 4], config: &Config) -> Stack<Umem> {
 
 /// Takes what a stack has to send, as much as fits on a ring.
 fn take(now: Instant, stack: &mut Stack<Umem>, frames: &mut Vec<TxFrame>) {
-    while frames.len() < BURST
-        && let Some(frame) = stack.poll_transmit(now)
-    {
-        frames.push(frame);
-    }
+    stack.transmit(now, BURST - frames.len(), |frame| frames.push(frame));
 }
 
 fn wire(from: &Stack<Umem>, to: &mut Stack<Umem>, sent: &[TxFrame], received: &mut Vec<RxFrame>) {

@@ -26,6 +26,9 @@ pub(crate) const ISS: SeqNumber = SeqNumber(u32::MAX - 3000);
 /// has two; data is bounded by the frames, which the NIC keeps until it is told to complete them.
 const MAX_BURST_WITHOUT_DATA: usize = 4;
 
+/// Segments that may follow one at a time.
+const BURST: usize = 32;
+
 /// Expiries until a connection whose peer is gone must have come to its end. A closed one takes fifteen time-outs with
 /// back-off, or thirty probes; what remains is the timers of an idle one.
 const MAX_EXPIRIES: usize = 400;
@@ -138,21 +141,36 @@ impl Endpoint {
     pub(crate) fn transmit(&mut self) -> Vec<Sent> {
         let mut sent = Vec::new();
         let mut without_data = 0;
-        while let Some(Transmit { frame, retained, .. }) =
-            self.connection.poll_transmit(self.now, &mut self.pool)
-        {
-            let whole = self.pool.tx_gather(&frame);
-            let bytes = whole.get(HEADER_ROOM..).expect("room for lower headers");
-            let (segment, payload_at) =
-                Segment::parse(local().ip(), remote().ip(), bytes).expect("what we send is whole");
-            let payload = bytes[payload_at..].to_vec();
-            tell(|| format!("    sends {segment:?} + {} bytes", payload.len()));
-            self.nic.push((frame, retained));
-            self.inspect(&segment, &payload);
+        while let Some(transmit) = self.connection.poll_transmit(self.now, &mut self.pool) {
+            let may_lead = self.connection.may_lead(&transmit);
+            let Transmit { frame, retained, .. } = transmit;
+            let headers = self.pool.tx_gather(&frame);
+            let headers = headers[..headers.len().saturating_sub(self.connection.segment_len())].to_vec();
+            let mut frames = vec![(frame, retained)];
+            if let Some(start) = retained.filter(|_| may_lead) {
+                self.connection.transmit_followers(
+                    self.now,
+                    &mut self.pool,
+                    start,
+                    &headers,
+                    BURST,
+                    |frame, retained| frames.push((frame, Some(retained))),
+                );
+            }
+            for (frame, retained) in frames {
+                let whole = self.pool.tx_gather(&frame);
+                let bytes = whole.get(HEADER_ROOM..).expect("room for lower headers");
+                let (segment, payload_at) =
+                    Segment::parse(local().ip(), remote().ip(), bytes).expect("what we send is whole");
+                let payload = bytes[payload_at..].to_vec();
+                tell(|| format!("    sends {segment:?} + {} bytes", payload.len()));
+                self.nic.push((frame, retained));
+                self.inspect(&segment, &payload);
+                sent.push((segment, payload.len()));
+                without_data += usize::from(retained.is_none());
+                assert!(without_data <= MAX_BURST_WITHOUT_DATA, "it sends for ever");
+            }
             self.check();
-            sent.push((segment, payload.len()));
-            without_data += usize::from(retained.is_none());
-            assert!(without_data <= MAX_BURST_WITHOUT_DATA, "it sends for ever");
         }
         self.check();
         sent

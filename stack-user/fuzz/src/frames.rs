@@ -30,6 +30,9 @@ use super::{
 const CHUNKS: u32 = 96;
 pub(crate) const OURS: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 pub(crate) const NEIGHBOUR: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
+/// Frames that the NIC takes at a time.
+const BURST: usize = 32;
+
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 254);
 pub(crate) const OUR_MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
 pub(crate) const THEIR_MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 2]);
@@ -299,12 +302,19 @@ impl World {
     /// Takes all that there is to send; the NIC keeps it until it is told to complete.
     fn transmit(&mut self) {
         let mut sent = 0;
-        while let Some(frame) = self.stack.poll_transmit(self.now) {
-            let bytes = self.stack.pool().tx_gather(&frame).to_vec();
-            self.nic.push(frame);
-            self.inspect(&bytes);
-            sent += 1;
-            assert!(sent <= CHUNKS, "more was sent than there are chunks");
+        loop {
+            let mut frames = Vec::new();
+            self.stack.transmit(self.now, BURST, |frame| frames.push(frame));
+            sent += frames.len();
+            assert!(sent <= CHUNKS as usize, "more was sent than there are chunks");
+            if frames.is_empty() {
+                return;
+            }
+            for frame in frames {
+                let bytes = self.stack.pool().tx_gather(&frame).to_vec();
+                self.nic.push(frame);
+                self.inspect(&bytes);
+            }
         }
     }
 

@@ -136,8 +136,6 @@ pub struct Cache {
     unreachable: VecDeque<Unreachable>,
     /// The last look-up that found somebody, until an entry comes, goes or is another: the frames of a burst go one way.
     latest: Option<(Instant, IpAddr, IpAddr, MacAddr)>,
-    /// How often one has come, gone or become another.
-    changes: u64,
 }
 
 #[derive(Debug)]
@@ -201,17 +199,6 @@ impl Cache {
         let found = self.look_up(now, source, ip);
         self.latest = if let Lookup::Found(mac) = found { Some((now, source, ip, mac)) } else { None };
         found
-    }
-
-    /// How often an entry has come, gone or become another: as long as that is the same, a [`lookup`](Self::lookup) at the same
-    /// time has the same answer.
-    pub fn changes(&self) -> u64 {
-        self.changes
-    }
-
-    fn changed(&mut self) {
-        self.latest = None;
-        self.changes += 1;
     }
 
     fn look_up(&mut self, now: Instant, source: IpAddr, ip: IpAddr) -> Lookup {
@@ -385,13 +372,13 @@ impl Cache {
             };
             self.remove(oldest);
         }
-        self.changed();
+        self.latest = None;
         self.entries.insert(ip, entry);
         true
     }
 
     fn remove(&mut self, ip: IpAddr) {
-        self.changed();
+        self.latest = None;
         self.set_timer(ip, None);
         self.entries.remove(&ip);
     }
@@ -413,7 +400,7 @@ impl Cache {
 
     /// Moves to a state that has an address, or to Failed; frames that waited go on their way.
     fn set_state(&mut self, now: Instant, ip: IpAddr, state: State, timer: Option<Instant>) {
-        self.changed();
+        self.latest = None;
         let Some(entry) = self.entries.get_mut(&ip) else { return };
         let mac = state.mac();
         if mac != entry.state.mac() {

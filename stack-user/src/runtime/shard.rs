@@ -356,11 +356,8 @@ impl Core {
                 self.reap(now);
             }
             let room = self.device.tx_room().min(BURST);
-            while self.outgoing.len() < room
-                && let Some(frame) = self.stack.poll_transmit(now)
-            {
-                self.outgoing.push_back(frame);
-            }
+            let outgoing = &mut self.outgoing;
+            self.stack.transmit(now, room.saturating_sub(outgoing.len()), |frame| outgoing.push_back(frame));
             if self.outgoing.is_empty() || room == 0 {
                 return sent;
             }

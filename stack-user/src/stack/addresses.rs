@@ -72,8 +72,6 @@ pub(super) struct Addresses {
     turns_left: usize,
     /// The number of the last claim.
     last_number: u64,
-    /// How often those that are ours have changed.
-    changes: u64,
     /// Claims on this link that were refused so far (RFC 5227 §2.1.1).
     pub(super) conflicts: u32,
 }
@@ -111,11 +109,6 @@ impl Addresses {
     /// Those that are ours.
     pub(super) fn routes(&self) -> &Routes {
         &self.routes
-    }
-
-    /// How often those that are ours have changed: as long as that is the same, so are the [`routes`](Self::routes).
-    pub(super) fn changes(&self) -> u64 {
-        self.changes
     }
 
     /// Whether a connection may begin at an address.
@@ -306,7 +299,6 @@ impl Addresses {
 
     fn changed(&mut self) {
         let ours = self.rows.iter().filter(|row| row.is_ours());
-        self.changes += 1;
         self.routes = Routes::new(ours.map(|row| (row.route, row.state == AddressEvent::Claimed)));
         self.worked_on();
         // An announcement that waits is of an address that is ours, or it is none any more.

@@ -5,12 +5,12 @@ use std::net::{IpAddr, SocketAddr};
 use super::{
     Event, Stack, TcpId,
     demux::Flow,
-    headers::{Cause, Headers},
+    followers::{Headers, Leader},
 };
 use crate::{
     frame::{CompletedFrame, FramePool, TxFrame},
     net::{arp, neighbour, route::NextHop},
-    tcp::Unreachable,
+    tcp::{Transmit, Unreachable},
     telemetry::{DropReason, STORY},
     time::Instant,
     wire::{IpFields, MacAddr, arp::Packet, ethernet::ethertype, ipv4, protocol},
@@ -24,9 +24,9 @@ const MAX_OUTGOING: usize = 512;
 /// Who gets a frame back when the NIC is done with it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Owner {
-    id: TcpId,
+    pub(super) id: TcpId,
     /// What the connection knows the frame by, if it wants it back to retransmit from.
-    retained: Option<u64>,
+    pub(super) retained: Option<u64>,
 }
 
 /// Who sent a datagram, and the station that handed it to us: the sender itself, or a router.
@@ -37,16 +37,40 @@ pub(super) struct Sender {
 }
 
 impl<P: FramePool> Stack<P> {
-    /// The next frame to send, all headers written. The caller sends it, and gives it back by
-    /// [`handle_completion`](Self::handle_completion).
+    /// The next frames to send, all headers written, as far as there is room: each is handed to `send`. The caller sends them in this
+    /// order, and gives them back by [`handle_completion`](Self::handle_completion). Returns how many there were: less than there was
+    /// room for if there is no more to send.
     ///
     /// The order: what answers others (ARP, ICMP, RST), frames whose neighbour was just found, and then connections
     /// in turn.
+    pub fn transmit(&mut self, now: Instant, room: usize, mut send: impl FnMut(TxFrame)) -> usize {
+        let mut sent = 0;
+        while sent < room
+            && let Some((frame, leader)) = self.next_frame(now)
+        {
+            sent += 1;
+            let led = leader.filter(|_| sent < room).map(|leader| (leader, Headers::of(&self.pool, &frame)));
+            send(frame);
+            if let Some((leader, headers)) = led {
+                sent += self.transmit_followers(now, leader, &headers, room - sent, &mut send);
+            }
+        }
+        sent
+    }
+
+    /// One frame to send: as [`transmit`](Self::transmit) with room for one.
     pub fn poll_transmit(&mut self, now: Instant) -> Option<TxFrame> {
+        let mut next = None;
+        self.transmit(now, 1, |frame| next = Some(frame));
+        next
+    }
+
+    /// The next frame, and what may have followers.
+    fn next_frame(&mut self, now: Instant) -> Option<(TxFrame, Option<Leader>)> {
         loop {
             self.handle_unreachable_neighbours(now);
             if let Some(frame) = self.outgoing.pop_front() {
-                return Some(frame);
+                return Some((frame, None));
             }
             if let Some((mut frame, mac)) = self.neighbours.poll_ready() {
                 if !self.is_from_us(&frame) {
@@ -54,10 +78,10 @@ impl<P: FramePool> Stack<P> {
                     continue;
                 }
                 self.link.write_ethernet(&mut self.pool, &mut frame, mac, ethertype::IPV4);
-                return Some(frame);
+                return Some((frame, None));
             }
             if let Some(frame) = self.poll_arp() {
-                return Some(frame);
+                return Some((frame, None));
             }
             let Some(id) = self.connections.next_ready() else {
                 self.finish_releases();
@@ -66,8 +90,8 @@ impl<P: FramePool> Stack<P> {
             if self.addresses.begin_turn() {
                 self.finish_releases();
             }
-            if let Some(frame) = self.poll_connection(now, id) {
-                return Some(frame);
+            if let Some(sent) = self.poll_connection(now, id) {
+                return Some(sent);
             }
         }
     }
@@ -89,12 +113,11 @@ impl<P: FramePool> Stack<P> {
     }
 
     /// A segment of the connection that is first in line. `None` when it has none, or its neighbour is not known yet.
-    fn poll_connection(&mut self, now: Instant, id: TcpId) -> Option<TxFrame> {
+    fn poll_connection(&mut self, now: Instant, id: TcpId) -> Option<(TxFrame, Option<Leader>)> {
         let connection = self.connections.get_mut(id)?;
         let (local, remote) = (connection.local().ip(), connection.remote().ip());
         let fields = connection.ip_fields();
         let Some(transmit) = connection.poll_transmit(now, &mut self.pool) else {
-            self.followers.sent += connection.take_followers_sent();
             let retired = connection.retire(now).map(|entry| (entry, connection.time_wait()));
             if let Some((entry, lasts)) = retired {
                 let flow = Flow { local: connection.local(), remote: connection.remote() };
@@ -103,20 +126,15 @@ impl<P: FramePool> Stack<P> {
             self.connections.sent_all(&mut self.pool, &mut self.events);
             return None;
         };
+        let may_lead = connection.may_lead(&transmit);
+        let Transmit { frame, retained, ecn } = transmit;
         self.connections.rotate();
-        if let Some(owner) = self.owners.get_mut(transmit.frame.chunk() as usize) {
-            *owner = Some(Owner { id, retained: transmit.retained });
+        if let Some(owner) = self.owners.get_mut(frame.chunk() as usize) {
+            *owner = Some(Owner { id, retained });
         }
-        let (mut frame, fields) = (transmit.frame, fields.with_ecn(transmit.ecn));
-        let changes = (self.addresses.changes(), self.neighbours.changes());
-        let cause = Cause { id, now, fields, len: frame.len(), changes };
-        if self.headers.as_ref().is_some_and(|headers| headers.write(&cause, &mut self.pool, &mut frame)) {
-            return Some(frame);
-        }
-        let frame = self.send_ip(now, frame, local, remote, protocol::TCP, fields)?;
-        let cause = Cause { changes: (self.addresses.changes(), self.neighbours.changes()), ..cause };
-        self.headers = Headers::of(cause, &self.pool, &frame, self.link.header_room(local));
-        Some(frame)
+        let frame = self.send_ip(now, frame, local, remote, protocol::TCP, fields.with_ecn(ecn))?;
+        let leader = retained.filter(|_| may_lead).map(|start| Leader { id, start });
+        Some((frame, leader))
     }
 
     /// Writes the headers of a datagram whose payload is in place. `None` when the frame waits for its neighbour, or

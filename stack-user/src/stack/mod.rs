@@ -26,7 +26,6 @@ mod followers;
 mod gro;
 mod half_open;
 mod handover;
-mod headers;
 mod held_acks;
 mod icmp;
 mod ingress;
@@ -54,7 +53,6 @@ pub use followers::Followers;
 use gro::Gro;
 use half_open::SynQueue;
 pub use handover::{HandOvers, unite};
-use headers::Headers;
 use listeners::Listeners;
 pub use listeners::MAX_BACKLOG;
 pub use passive::{ListenError, ListenerInfo};
@@ -94,8 +92,6 @@ pub struct Stack<P> {
     outgoing: VecDeque<crate::frame::TxFrame>,
     /// Who wants a chunk back that is on the TX ring, by chunk.
     owners: Box<[Option<Owner>]>,
-    /// Those of the segment that was sent last.
-    headers: Option<Headers>,
     events: VecDeque<Event>,
     drops: DropCounters,
     rng: Rng,
@@ -133,7 +129,6 @@ impl<P: FramePool> Stack<P> {
             limits: tcp::Limits::new(rng.fork()),
             outgoing: VecDeque::new(),
             owners: vec![None; chunks].into_boxed_slice(),
-            headers: None,
             events: VecDeque::new(),
             drops: DropCounters::default(),
             pool,

@@ -16,7 +16,7 @@ use super::{
     isn::Secrets,
     keepalive::Silence,
     options::{TIMESTAMPS_LEN, Timestamps},
-    output::{Reset, Train},
+    output::Reset,
     pacing::Pacer,
     persist::Persist,
     pmtud::Pmtud,
@@ -101,10 +101,6 @@ pub struct Connection {
     pub(super) syn_timeouts: u32,
     pub(super) syn_sent_at: Instant,
     pub(super) reset_due: Option<Reset>,
-    /// What may follow the segment that was sent last.
-    pub(super) train: Option<Train>,
-    /// Segments that were sent in trains behind their first, and nobody was told of yet.
-    pub(super) followers_sent: u64,
     /// The application reads no more.
     pub(super) reads_closed: bool,
     /// The peer's FIN has come, and all before it.
@@ -234,8 +230,6 @@ impl Connection {
             syn_timeouts: 0,
             syn_sent_at: now,
             reset_due: None,
-            train: None,
-            followers_sent: 0,
             reads_closed: false,
             fin_received: false,
             write_blocked: false,
@@ -426,7 +420,6 @@ impl Connection {
 
     /// Goes to another state. All changes of state come through here.
     pub(super) fn set_state(&mut self, now: Instant, to: State) {
-        self.end_train();
         let from = core::mem::replace(&mut self.state, to);
         if from != to {
             self.trace(now, || trace::Kind::State { from, to });

@@ -226,9 +226,6 @@ impl Connection {
             syn_transmissions: _,
             syn_timeouts: _,
             syn_sent_at: _,
-            // Of one point in time, and told at its end.
-            train: _,
-            followers_sent: _,
             // Over when the connection may rest.
             challenges: _,
             // Said for each segment.
@@ -337,8 +334,6 @@ impl Idle {
             syn_timeouts: 0,
             syn_sent_at: Instant::ZERO,
             reset_due: None,
-            train: None,
-            followers_sent: 0,
             reads_closed: false,
             fin_received: false,
             write_blocked: false,

@@ -159,11 +159,20 @@ impl SendQueue {
         self.entries.get(self.next)
     }
 
-    /// How many entries with `len` bytes of payload come first among those that were never sent; the last of all entries is none of
-    /// them, since more may be written to it.
-    pub fn full_unsent(&self, len: usize) -> usize {
-        let behind = self.entries.len().saturating_sub(self.next + 1);
+    /// How many entries with `len` bytes of payload come first among those that were never sent, `max` at most; the last of all entries is
+    /// none of them, since more may be written to it.
+    pub fn full_unsent(&self, len: usize, max: usize) -> usize {
+        let behind = self.entries.len().saturating_sub(self.next + 1).min(max);
         self.entries.range(self.next..self.next + behind).take_while(|entry| entry.len == len).count()
+    }
+
+    /// Whether the entry that starts at `start` was new, and full with `len` bytes, when it was sent, and that was at this time and the
+    /// last one was.
+    pub fn was_sent_last(&self, start: u64, len: usize, now: Instant) -> bool {
+        let last = self.next.checked_sub(1).and_then(|last| self.entries.get(last));
+        last.is_some_and(|last| {
+            (last.start, last.len, last.sent_at, last.transmissions) == (start, len, now, 1) && !last.fin
+        })
     }
 
     /// Bytes that were never sent.
@@ -409,6 +418,32 @@ impl SendQueue {
                 None
             }
         }
+    }
+
+    /// Gives out the frames of the first `n` entries that were never sent, and notes their transmissions, which begin with `first`: each
+    /// has the number after the one before, and what was in flight then is more by that one. Each frame comes with where its entry starts,
+    /// and with the sum of its payload if that is known.
+    pub fn take_followers(
+        &mut self,
+        n: usize,
+        now: Instant,
+        first: Transmission,
+        mut each: impl FnMut(u64, Option<Sum>, TxFrame),
+    ) {
+        let Transmission { mut order, mut stamp } = first;
+        let end = (self.next + n).min(self.entries.len());
+        for entry in self.entries.range_mut(self.next..end) {
+            debug_assert!(entry.transmissions == 0, "they are new");
+            let len = entry.sequence_len();
+            self.sent += len;
+            (entry.transmissions, entry.sent_at, entry.order, entry.stamp) = (1, now, order, stamp);
+            order += 1;
+            stamp.in_flight = stamp.in_flight.saturating_add(len as u32);
+            if let Slot::Home(frame) = core::mem::replace(&mut entry.slot, Slot::Away) {
+                each(entry.start, entry.sum, frame);
+            }
+        }
+        self.next = end;
     }
 
     /// The NIC is done with the frame of the entry that starts at `start`. If the entry is acknowledged, the frame goes

@@ -24,7 +24,6 @@ impl Connection {
 
     /// Serves the timers that have expired.
     pub fn handle_timeout<P: FramePool>(&mut self, now: Instant, pool: &mut P) {
-        self.end_train();
         while let Some(timer) = self.timers.take_expired(now) {
             match timer {
                 Timer::Connect => self.fail(now, pool, self.timeout_error(Error::ConnectTimedOut)),

@@ -27,7 +27,6 @@ impl Connection {
             ^ size(self.largest_payload)
             ^ size(self.accounted)
             ^ flag(self.fin_received)
-            ^ flag(self.train.is_some())
             ^ flag(self.duplicate.is_some());
         let of_time = nanos(self.timers.at(Timer::Retransmit))
             ^ nanos(self.timers.at(Timer::FrameRetry))
@@ -38,7 +37,6 @@ impl Connection {
         let of_what_is_measured = self.counts.segments_received
             ^ self.counts.bytes_received
             ^ self.window_full_until
-            ^ self.followers_sent
             ^ flag(self.recovery.is_at_rest())
             ^ size(self.pmtud.mtu())
             ^ size(self.autotune.receive_buffer())

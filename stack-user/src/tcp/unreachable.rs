@@ -23,7 +23,6 @@ impl Connection {
         kind: Unreachable,
         quoted_seq: Option<SeqNumber>,
     ) {
-        self.end_train();
         let outstanding = |seq: SeqNumber| seq.at_or_after(self.snd.una) && seq.before(self.snd.nxt);
         if self.state == State::Closed || quoted_seq.is_some_and(|seq| !outstanding(seq)) {
             return;

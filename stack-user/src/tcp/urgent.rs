@@ -42,7 +42,6 @@ impl Connection {
     ) -> Result<usize, WriteError> {
         let written = self.write(now, pool, data)?;
         if written > 0 {
-            self.end_train();
             self.urgent.sent = self.snd.una_offset + self.send.bytes() as u64;
         }
         Ok(written)

@@ -38,6 +38,12 @@ impl Sum {
         if bytes.len() < LONG { self.short(bytes) } else { self.word(long(bytes)) }
     }
 
+    /// Adds a number of 32 bits, as it stands in a header.
+    #[must_use]
+    pub fn u32(self, number: u32) -> Self {
+        self.word(number.to_be().into())
+    }
+
     /// Eight bytes at a time: what is quickest for headers.
     fn short(mut self, bytes: &[u8]) -> Self {
         let (words, rest) = bytes.as_chunks::<8>();

@@ -70,6 +70,11 @@ impl Header {
         fixed[18..20].copy_from_slice(&self.urgent.to_be_bytes());
     }
 
+    /// The control bits of a header that [`emit`](Self::emit) wrote.
+    pub fn flags(bytes: &[u8]) -> Flags {
+        bytes.get(13).map_or_else(Flags::default, |&bits| Flags(bits))
+    }
+
     /// Puts another sequence number into a header that [`emit`](Self::emit) wrote.
     pub fn set_seq(bytes: &mut [u8], seq: u32) {
         if let Some(field) = bytes.get_mut(4..8) {

@@ -223,12 +223,21 @@ impl Host {
     }
 
     fn transmit(&mut self, now: Instant, local: Instant) {
-        while self.sending.len() + self.sent.len() < self.make.nic.tx_ring {
-            let Some(frame) = self.stack.poll_transmit(local) else { return };
-            self.referee.sent(now, &self.stack.pool().tx_gather(&frame));
-            let earliest = self.sending.back().map_or(now, |&(at, _)| at);
-            let at = (now + delay(&mut self.rng, self.make.nic.tx_delay)).max(earliest);
-            self.sending.push_back((at, frame));
+        let room = |host: &Self| host.make.nic.tx_ring.saturating_sub(host.sending.len() + host.sent.len());
+        loop {
+            // As a driver does: a burst at a time.
+            let burst = room(self).min(64);
+            let mut frames = Vec::new();
+            self.stack.transmit(local, burst, |frame| frames.push(frame));
+            if frames.is_empty() {
+                return;
+            }
+            for frame in frames {
+                self.referee.sent(now, &self.stack.pool().tx_gather(&frame));
+                let earliest = self.sending.back().map_or(now, |&(at, _)| at);
+                let at = (now + delay(&mut self.rng, self.make.nic.tx_delay)).max(earliest);
+                self.sending.push_back((at, frame));
+            }
         }
     }
 

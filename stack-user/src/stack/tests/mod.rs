@@ -21,6 +21,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use super::*;
 use crate::{
     device::Umem,
+    frame::TxFrame,
     net::{
         acd::Schedule,
         udp::{NetworkError, RecvError},
@@ -133,12 +134,31 @@ fn connect(link: &mut Link) -> (TcpId, TcpId) {
 
 /// All that a stack has to send. Each frame has been sent when this returns.
 fn sent(stack: &mut Stack<Umem>, now: Instant) -> Vec<Vec<u8>> {
-    let mut sent = Vec::new();
-    while let Some(frame) = stack.poll_transmit(now) {
-        sent.push(stack.pool().tx_gather(&frame).to_vec());
-        stack.handle_completion(now, frame.into_completed());
+    let mut all = Vec::new();
+    loop {
+        let burst = sent_at_once(stack, now, 64);
+        if burst.is_empty() {
+            return all;
+        }
+        all.extend(burst);
     }
-    sent
+}
+
+/// What a stack has to send if there is room for so many frames. Each has been sent when this returns.
+fn sent_at_once(stack: &mut Stack<Umem>, now: Instant, room: usize) -> Vec<Vec<u8>> {
+    let mut frames = Vec::new();
+    let n = stack.transmit(now, room, |frame| frames.push(frame));
+    assert_eq!(
+        (n, n <= room),
+        (frames.len(), true),
+        "as many as it says, and no more than there is room for"
+    );
+    let take_back = |frame: TxFrame| {
+        let bytes = stack.pool().tx_gather(&frame).to_vec();
+        stack.handle_completion(now, frame.into_completed());
+        bytes
+    };
+    frames.into_iter().map(take_back).collect()
 }
 
 fn receive(stack: &mut Stack<Umem>, now: Instant, bytes: &[u8]) {

@@ -99,10 +99,7 @@ fn of_a_train_that_ends_early_those_count_that_were_sent() {
     let (mut link, from, _) = connected();
     let before = link.a.followers().sent;
     assert_eq!(link.a.tcp_write(link.now, from, &[0; 20 * 1448]), Ok(20 * 1448));
-    for _ in 0..8 {
-        let frame = link.a.poll_transmit(link.now).expect("a segment");
-        link.a.handle_completion(link.now, frame.into_completed());
-    }
+    assert_eq!(sent_at_once(&mut link.a, link.now, 8).len(), 8);
     link.a.tcp_abort(link.now, from);
     assert!(parsed(&sent(&mut link.a, link.now)[0]).1.rst());
     assert_eq!(link.a.followers().sent - before, 6);
@@ -121,29 +118,72 @@ fn a_train_is_no_longer_than_the_windows_allow_rfc5681_3_1() {
 }
 
 #[test]
-fn what_happens_in_the_middle_of_a_train_counts_for_the_rest_of_it() {
+fn what_happens_between_two_bursts_counts_for_the_second() {
     let (mut link, from, _) = connected();
-    assert_eq!(link.a.tcp_write(link.now, from, &[0; 20 * 1448]), Ok(20 * 1448));
+    assert_eq!(link.a.tcp_write(link.now, from, &[0; 24 * 1448]), Ok(24 * 1448));
     let take = |link: &mut Link| {
-        let frame = link.a.poll_transmit(link.now).expect("a segment");
-        let bytes = link.a.pool().tx_gather(&frame).to_vec();
-        link.a.handle_completion(link.now, frame.into_completed());
-        bytes
+        let frames = sent_at_once(&mut link.a, link.now, 4);
+        assert_eq!(frames.len(), 4);
+        frames
     };
-    for _ in 0..8 {
-        assert_eq!(parsed(&take(&mut link)).0, link.b.mac());
-    }
+    take(&mut link);
+    assert!(take(&mut link).iter().all(|frame| parsed(frame).0 == link.b.mac()));
     // The neighbour has another card, from now on.
     let other = MacAddr([2, 0, 0, 0, 0, 9]);
     let Stack { neighbours, .. } = &mut link.a;
     neighbours.learn(link.now, B.into(), other, Evidence::Request);
-    assert_eq!(parsed(&take(&mut link)).0, other);
+    assert!(take(&mut link).iter().all(|frame| parsed(frame).0 == other));
     link.a.tcp_set_dscp(from, 10);
-    assert_eq!(take(&mut link)[ethernet::LEN + 1] >> 2, 10);
-    assert_eq!(take(&mut link)[ethernet::LEN + 1] >> 2, 10);
+    assert!(take(&mut link).iter().all(|frame| frame[ethernet::LEN + 1] >> 2 == 10));
     link.a.tcp_abort(link.now, from);
-    assert!(parsed(&take(&mut link)).1.rst());
-    assert!(link.a.poll_transmit(link.now).is_none());
+    let [reset] = &sent_at_once(&mut link.a, link.now, 4)[..] else { panic!("one frame, and no data") };
+    assert!(parsed(reset).1.rst());
+}
+
+/// Whoever has much to send lets others have their turn.
+#[test]
+fn streams_take_turns_and_a_short_answer_waits_for_no_more_than_one() {
+    let (mut link, one, _) = connected();
+    let listener = link.b.tcp_listen(link.now, to(B, 81), 5).expect("a listener");
+    let (two, _) = link.a.tcp_connect(link.now, to(B, 81)).expect("a connection");
+    link.run(Duration::from_millis(10));
+    link.b.tcp_accept(link.now, listener).expect("a connection");
+    assert_eq!(link.a.tcp_write(link.now, one, &[0; 40 * 1448]), Ok(40 * 1448));
+    assert_eq!(link.a.tcp_write(link.now, two, b"short"), Ok(5));
+    let frames = sent_at_once(&mut link.a, link.now, 64);
+    let short = frames.iter().position(|frame| parsed(frame).2 == b"short").expect("it");
+    assert!(short <= 17, "{short} segments in front of it");
+    assert_eq!(frames.len(), 41);
+}
+
+/// RFC 3168 §6.1.2: what is said once is said once.
+#[test]
+fn cwr_is_in_one_segment_and_not_in_its_followers_rfc3168_6_1_2() {
+    let mut link = Link::new();
+    (link.a, link.b) = (roomy(1), roomy(2));
+    let config = crate::tcp::Config { ecn: true, ..Default::default() };
+    link.a.set_tcp_config(config.clone());
+    link.b.set_tcp_config(config);
+    let (mut link, from, to) = connect_on(link);
+    assert_eq!(link.a.tcp_write(link.now, from, &[0; 40 * 1448]), Ok(40 * 1448));
+    let mut frames = sent(&mut link.a, link.now);
+    // Congestion is experienced on the way.
+    let ip = &mut frames[3][ethernet::LEN..TCP];
+    assert_eq!(ip[1] & 3, 2, "ECT(0)");
+    ip[1] |= 3;
+    ip[10..12].fill(0);
+    let sum = crate::wire::checksum::checksum(ip);
+    ip[10..12].copy_from_slice(&sum.to_be_bytes());
+    receive_all(&mut link.b, link.now, &frames);
+    link.run(Duration::from_millis(50));
+    while link.b.tcp_read(link.now, to, &mut [0; 40_000]).is_ok() {}
+    link.run(Duration::from_millis(50));
+    let before = link.a.followers().sent;
+    assert_eq!(link.a.tcp_write(link.now, from, &[0; 20 * 1448]), Ok(20 * 1448));
+    let frames = sent(&mut link.a, link.now);
+    let reduced = |frame: &&Vec<u8>| parsed(frame).1.flags.contains(Flags::CWR);
+    assert_eq!((frames.len(), frames.iter().filter(reduced).count()), (20, 1));
+    assert!(link.a.followers().sent > before, "they are a train all the same");
 }
 
 /// RFC 9293 §3.8.6.3, SHLD-19, for who looks more often than bursts come.
@@ -365,8 +405,77 @@ fn said(frames: &[(char, Vec<u8>)]) -> Vec<Segment> {
     frames.iter().map(|(_, frame)| parsed(frame).1).collect()
 }
 
+/// What is done with a stream between two bursts.
+#[derive(Clone, Debug)]
+enum Act {
+    Write(usize),
+    WriteUrgently(usize),
+    /// As many frames at once.
+    Send(usize),
+    /// What was sent comes, and is acknowledged.
+    Deliver,
+    /// What was sent is lost.
+    Lose,
+    Pass(u64),
+    Mark(u8),
+    Finish,
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    prop_oneof![
+        4 => (1usize..30 * 1448).prop_map(Act::Write),
+        1 => (1usize..3000).prop_map(Act::WriteUrgently),
+        5 => (1usize..65).prop_map(Act::Send),
+        4 => Just(Act::Deliver),
+        1 => Just(Act::Lose),
+        2 => (0u64..300).prop_map(Act::Pass),
+        1 => (0u8..63).prop_map(Act::Mark),
+        1 => Just(Act::Finish),
+    ]
+}
+
+/// All that a stream sends, asked for in bursts or one by one; and what the connection says of itself in the end.
+fn all_that_is_sent(acts: &[Act], at_once: bool) -> (Vec<Vec<u8>>, String) {
+    let (mut link, from, to) = connected();
+    let (mut all, mut on_the_way) = (Vec::new(), Vec::new());
+    for act in acts {
+        match *act {
+            Act::Write(n) => drop(link.a.tcp_write(link.now, from, &content(n))),
+            Act::WriteUrgently(n) => drop(link.a.tcp_write_urgent(link.now, from, &content(n))),
+            Act::Send(n) if at_once => on_the_way.extend(sent_at_once(&mut link.a, link.now, n)),
+            Act::Send(n) => {
+                on_the_way.extend((0..n).flat_map(|_| sent_at_once(&mut link.a, link.now, 1)));
+            }
+            Act::Deliver => {
+                all.extend(on_the_way.iter().cloned());
+                receive_all(&mut link.b, link.now, &std::mem::take(&mut on_the_way));
+                while link.b.tcp_read(link.now, to, &mut [0; 40_000]).is_ok_and(|n| n > 0) {}
+                let answers = sent(&mut link.b, link.now);
+                receive_all(&mut link.a, link.now, &answers);
+            }
+            Act::Lose => all.append(&mut on_the_way),
+            Act::Pass(ms) => {
+                link.now += Duration::from_millis(ms);
+                link.a.handle_timeout(link.now);
+                link.b.handle_timeout(link.now);
+            }
+            Act::Mark(dscp) => drop(link.a.tcp_set_dscp(from, dscp)),
+            Act::Finish => drop(link.a.tcp_shutdown_write(link.now, from)),
+        }
+    }
+    all.append(&mut on_the_way);
+    (all, link.a.tcp(from).map_or_else(String::new, |connection| format!("{:?}", connection.info())))
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    #[test]
+    fn what_is_sent_at_once_is_what_would_be_sent_one_by_one(acts in proptest::collection::vec(act(), 1..40)) {
+        let (at_once, one_by_one) = (all_that_is_sent(&acts, true), all_that_is_sent(&acts, false));
+        prop_assert!(at_once.0 == one_by_one.0, "{:?} and {:?}", at_once.0.len(), one_by_one.0.len());
+        prop_assert_eq!(at_once.1, one_by_one.1);
+    }
 
     #[test]
     fn a_burst_is_taken_in_as_its_frames_are_one_by_one(

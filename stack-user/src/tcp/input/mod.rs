@@ -27,7 +27,6 @@ impl Connection {
         segment: &Segment,
         payload: RxFrame,
     ) -> Result<(), DropReason> {
-        self.end_train();
         self.counts.segments_received += 1;
         // Whoever keeps the frame takes it out.
         let mut payload = Some(payload);

@@ -150,7 +150,6 @@ impl Connection {
         pool: &mut P,
         payloads: impl Iterator<Item = RxFrame>,
     ) {
-        self.end_train();
         for payload in payloads {
             self.counts.segments_received += 1;
             self.largest_payload = self.largest_payload.max(payload.len());

@@ -3,8 +3,6 @@
 mod build;
 mod train;
 
-pub(super) use train::Train;
-
 use super::{
     Connection,
     connection::FRAME_RETRY,
@@ -55,8 +53,7 @@ impl Connection {
     ///
     /// The order: RST, SYN, what was lost, what is new, and an ACK alone if none of these carried it.
     pub fn poll_transmit<P: FramePool>(&mut self, now: Instant, pool: &mut P) -> Option<Transmit> {
-        let next = self.transmit_of_train(now, pool).or_else(|| self.next_segment(now, pool));
-        let Some(transmit) = next else {
+        let Some(transmit) = self.next_segment(now, pool) else {
             self.mark_app_limited();
             return None;
         };
@@ -223,11 +220,7 @@ impl Connection {
             self.timers.set_if_earlier(Timer::FrameRetry, now + FRAME_RETRY);
             return None;
         }
-        let transmit = self.transmit_entry(now, pool, index, None)?;
-        if gate == Gate::Windows && len == layout.mss {
-            self.begin_train(now, pool, &transmit, layout);
-        }
-        Some(transmit)
+        self.transmit_entry(now, pool, index, None)
     }
 
     /// Whether `len` more bytes may be on their way (RFC 9937 §3). One segment always may.

@@ -1,115 +1,107 @@
 //! A train: full segments that leave one behind the other, at the same time.
 //!
 //! Whoever has much to send sends a window's worth at once, and what was found out for its first segment holds for those behind it: the
-//! windows have room, it is their turn, the timers run, and their headers differ in nothing but the sequence number. So it is
-//! counted how many there may be, and each of them takes its number, its checksum, and nothing else. Whatever happens on the
-//! connection meanwhile [ends](Connection::end_train) the train, as time does when it goes on.
+//! windows have room, it is their turn, the timers run, and their headers, those of the layers below included, differ in nothing but
+//! the sequence number and the checksum. So it is counted how many there may be, they are made in one go, and what there is to
+//! remember of them is remembered once.
 
 use super::Transmit;
 use crate::{
-    frame::{FramePool, behind},
-    tcp::{Connection, recovery::Phase, send_queue::Layout},
+    frame::{FramePool, TxFrame, behind},
+    tcp::{Connection, options::TIMESTAMPS_LEN, recovery::Phase},
     time::Instant,
-    wire::{Ecn, checksum::Sum, protocol, tcp::Header},
+    wire::{
+        checksum::Sum,
+        protocol,
+        tcp::{Flags, Header},
+    },
 };
-
-/// Bytes of the longest header of a data segment: with timestamps.
-const HEADER_LEN: usize = Header::LEN + crate::tcp::options::TIMESTAMPS_LEN;
 
 /// Entries that have to be in flight: the time of a loss probe depends on whether it is one alone (RFC 8985 §7.2).
 const SETTLED: usize = 2;
 
-/// The segments that may follow the one that was sent last.
-#[derive(Debug)]
-pub(in crate::tcp) struct Train {
-    now: Instant,
-    /// How many they were at first, and how many are left.
-    all: usize,
-    left: usize,
-    /// Bytes of payload of each.
-    len: usize,
-    ecn: Ecn,
-    /// The header of them all, without sequence number and checksum.
-    header: [u8; HEADER_LEN],
-    header_len: usize,
-    /// The sum of what is the same in all of them, pseudo-header included.
-    sum: Sum,
-}
+/// Bytes of the longest header of a data segment: with timestamps.
+const HEADER_LEN: usize = Header::LEN + TIMESTAMPS_LEN;
+
+/// All that the segments of a train may say: other flags are for one segment alone.
+const FOR_ALL: Flags = Flags::ACK.with(Flags::ECE);
 
 impl Connection {
-    /// Something has happened: what is sent next is to be found out anew.
-    pub(in crate::tcp) fn end_train(&mut self) {
-        // `take` would write all of it where there is none, for each segment that comes.
-        if let Some(train) = &self.train {
-            self.followers_sent += (train.all - train.left) as u64;
-            self.train = None;
-        }
+    /// Whether it is worth asking for [followers](Self::transmit_followers) of a segment.
+    pub fn may_lead(&self, sent: &Transmit) -> bool {
+        sent.retained.is_some() && self.send.has_more_unsent()
     }
 
-    /// How many segments were sent in trains, not counting the first of each, since this was asked last. To be asked when there is
-    /// nothing more to send: it ends the train.
-    pub fn take_followers_sent(&mut self) -> u64 {
-        self.end_train();
-        core::mem::take(&mut self.followers_sent)
-    }
-
-    /// A full segment of new data was sent, in its turn: finds out how many may follow it.
-    pub(super) fn begin_train<P: FramePool>(
+    /// Sends full segments of new data behind the one that was sent last, which starts at stream offset `leader`: as many as may follow it
+    /// at once, and `max` at most. `headers` is all that its frame has in front of its payload. Each frame is handed over with what it is
+    /// [retained](Transmit::retained) by; returns how many there were.
+    ///
+    /// There are none unless that segment was a full one of new data itself, sent at the same time and in its turn.
+    pub fn transmit_followers<P: FramePool>(
         &mut self,
         now: Instant,
-        pool: &P,
-        sent: &Transmit,
-        layout: Layout,
-    ) {
-        self.end_train();
+        pool: &mut P,
+        leader: u64,
+        headers: &[u8],
+        max: usize,
+        mut sent: impl FnMut(TxFrame, u64),
+    ) -> usize {
+        let layout = self.layout();
+        let room = self.config.header_room;
+        let Some(template) = headers.get(room..).filter(|_| headers.len() == layout.payload_at) else {
+            return 0;
+        };
+        if !FOR_ALL.contains(Header::flags(template)) || !self.send.was_sent_last(leader, layout.mss, now) {
+            return 0;
+        }
+        let n = self.may_follow(layout.mss, max);
+        let Some(start) = self.send.unsent().map(|entry| entry.start).filter(|_| n > 0) else { return 0 };
+
+        let segment = template.len() + layout.mss;
+        let of_all = Sum::pseudo_header(self.local.ip(), self.remote.ip(), protocol::TCP, segment)
+            .bytes(&blank(template));
+        let first = self.recovery.on_followers(now, &self.send, start, layout.mss, n);
+        let mut seq = self.snd.nxt;
+        self.send.take_followers(n, now, first, |start, sum, mut frame| {
+            frame.set_len(headers.len() + layout.mss);
+            let sum = sum.unwrap_or_else(|| Sum::new().pieces(behind(headers.len(), pool.tx_pieces(&frame))));
+            if let Some(front) = pool.tx_buffer(&mut frame).get_mut(..headers.len()) {
+                front.copy_from_slice(headers);
+                let own = front.get_mut(room..).unwrap_or_default();
+                Header::set_seq(own, seq.0);
+                Header::set_checksum(own, of_all.add_at(0, sum).u32(seq.0).finish());
+            }
+            seq += layout.mss;
+            sent(frame, start);
+        });
+        self.snd.nxt = seq;
+        self.pace(n * layout.mss);
+        self.counts.segments_sent += n as u64;
+        n
+    }
+
+    /// How many full segments may be sent now, `max` at most, when one just was.
+    fn may_follow(&self, mss: usize, max: usize) -> usize {
         let calm =
             self.recovery.phase() == Phase::Open && self.send.lost() == 0 && !self.recovery.wants_new_data();
         let plain = !self.ecn.has_news() && !self.has_urgent_data() && !self.pmtud.wants_probe();
         if !calm || !plain || self.send.sent_entries() < SETTLED {
-            return;
+            return 0;
         }
-        let full = self.send.full_unsent(layout.mss);
         let window = (self.snd.una + self.snd.wnd) - self.snd.nxt;
-        let congestion = self.congestion.cwnd().saturating_sub(self.recovery.pipe(&self.send, layout.mss));
-        let left =
-            full.min(window / layout.mss).min(congestion / layout.mss).min(self.paced_segments(layout.mss));
-        let header_len = self.data_header_len();
-        let at = self.config.header_room;
-        let template = pool.tx_bytes(&sent.frame).get(at..at + header_len);
-        let (Some(template), 1..) = (template, left) else { return };
-        let mut header = [0; HEADER_LEN];
-        let Some(own) = header.get_mut(..header_len) else { return };
-        own.copy_from_slice(template);
-        Header::set_seq(own, 0);
-        Header::set_checksum(own, 0);
-        let segment = header_len + layout.mss;
-        let sum = Sum::pseudo_header(self.local.ip(), self.remote.ip(), protocol::TCP, segment).bytes(own);
-        self.train =
-            Some(Train { now, all: left, left, len: layout.mss, ecn: sent.ecn, header, header_len, sum });
+        let congestion = self.congestion.cwnd().saturating_sub(self.recovery.pipe(&self.send, mss));
+        let allowed = (window.min(congestion) / mss).min(self.paced_segments(mss)).min(max);
+        self.send.full_unsent(mss, allowed)
     }
+}
 
-    /// The next segment of the train, if there is one.
-    pub(super) fn transmit_of_train<P: FramePool>(&mut self, now: Instant, pool: &mut P) -> Option<Transmit> {
-        let train = self.train.as_mut().filter(|train| train.left > 0 && train.now == now)?;
-        train.left -= 1;
-        let (len, ecn) = (train.len, train.ecn);
-        let index = self.send.sent_entries();
-        let (start, sum) = self.send.unsent().map(|entry| (entry.start, entry.sum))?;
-        let transmission = self.recovery.on_transmit(now, &self.send, start, len, false);
-        let mut frame = self.send.take_for_transmission(index, now, transmission)?;
-        let seq = self.snd.nxt;
-        self.snd.nxt += len;
-        self.pace(len);
-
-        let train = self.train.as_ref()?;
-        let (room, header_len) = (self.config.header_room, train.header_len);
-        frame.set_len(room + header_len + len);
-        let sum = sum.unwrap_or_else(|| Sum::new().pieces(behind(room + header_len, pool.tx_pieces(&frame))));
-        let header = pool.tx_buffer(&mut frame).get_mut(room..room + header_len)?;
-        header.copy_from_slice(train.header.get(..header_len)?);
-        Header::set_seq(header, seq.0);
-        let sum = train.sum.add_at(0, sum).bytes(&seq.0.to_be_bytes());
-        Header::set_checksum(header, sum.finish());
-        Some(Transmit { frame, retained: Some(start), ecn })
+/// A header without sequence number and checksum.
+fn blank(header: &[u8]) -> [u8; HEADER_LEN] {
+    let mut blank = [0; HEADER_LEN];
+    if let Some(same) = blank.get_mut(..header.len()) {
+        same.copy_from_slice(header);
     }
+    Header::set_seq(&mut blank, 0);
+    Header::set_checksum(&mut blank, 0);
+    blank
 }

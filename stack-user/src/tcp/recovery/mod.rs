@@ -568,6 +568,23 @@ impl Recovery {
         Transmission { order: self.order.on_transmit(queue, start), stamp }
     }
 
+    /// `n` segments of new data, of `len` sequence numbers each, are sent behind one that just was; the first starts at `start`. As
+    /// [`on_transmit`](Self::on_transmit) for each of them, while all is calm: that one has ended whatever was at rest, and no probe is due.
+    /// Returns what there is to remember of the first.
+    pub fn on_followers(
+        &mut self,
+        now: Instant,
+        queue: &SendQueue,
+        start: u64,
+        len: usize,
+        n: usize,
+    ) -> Transmission {
+        debug_assert!(self.phase == Phase::Open && !self.wants_new_data() && !self.at_rest);
+        self.prr.on_sent(n * len);
+        let stamp = self.rate.on_transmit(now, queue.in_flight(), len, self.scoreboard.losses.total());
+        Transmission { order: self.order.on_followers(queue, start, len, n), stamp }
+    }
+
     /// The application has no more to send, though the congestion window is not full.
     pub fn on_app_limited(&mut self, in_flight: usize) {
         self.rate.on_app_limited(in_flight);

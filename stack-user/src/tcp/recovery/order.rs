@@ -34,11 +34,25 @@ impl Order {
     /// The segment that starts at `start` is sent; returns the number of this transmission, from 1 on.
     pub(super) fn on_transmit(&mut self, queue: &SendQueue, start: u64) -> u64 {
         self.transmissions += 1;
+        self.clean_up(queue);
+        self.records.push_back((self.transmissions, start));
+        self.transmissions
+    }
+
+    /// `n` segments of `len` sequence numbers are sent one behind the other, of which the first starts at `start`; returns the number of
+    /// its transmission.
+    pub(super) fn on_followers(&mut self, queue: &SendQueue, start: u64, len: usize, n: usize) -> u64 {
+        let (first, len) = (self.transmissions + 1, len as u64);
+        self.transmissions += n as u64;
+        self.clean_up(queue);
+        self.records.extend((0..n as u64).map(|i| (first + i, start + i * len)));
+        first
+    }
+
+    fn clean_up(&mut self, queue: &SendQueue) {
         if self.records.len() > 2 * queue.sent_entries() + SLACK {
             self.records.retain(|&record| in_flight(queue, record).is_some());
         }
-        self.records.push_back((self.transmissions, start));
-        self.transmissions
     }
 
     /// Transmissions so far.
