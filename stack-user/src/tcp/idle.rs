@@ -141,6 +141,17 @@ impl Connection {
             .then(|| quiet.max(self.challenges.ends()).max(self.pacer.held_until()))
     }
 
+    /// When to look at the connection again: when a timer is due, or when it may [rest](Self::rests_at).
+    pub fn looks_at(&self) -> Option<Instant> {
+        let timer = self.poll_timeout();
+        // Most often there is a timer that is due before any connection rests.
+        let quiet = self.last_sent_at.max(self.silence.heard()) + QUIET;
+        if timer.is_some_and(|at| at < quiet) {
+            return timer;
+        }
+        timer.into_iter().chain(self.rests_at()).min()
+    }
+
     /// What there is to remember of the connection if nothing happens on it, and has not for long enough. It holds no
     /// frames then. `None` while it has something to do.
     pub fn rest(&self, now: Instant, configs: &mut Configs) -> Option<Idle> {

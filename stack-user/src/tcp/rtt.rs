@@ -25,13 +25,19 @@ const GRANULARITY: Duration = Duration::from_millis(1);
 /// A round trip of more ACKs than these (a window of 190 MB at 1460 bytes a segment) counts as if it had so many.
 const MAX_EXPECTED: usize = 1 << 16;
 
-/// SRTT, RTTVAR, RTO and its back-off.
+/// Doublings of RTO at most: the longest is reached long before.
+const MAX_BACKOFF: u32 = 16;
+
+/// The longest sample, in nanoseconds: an hour. So sums of the estimator have 64 bits.
+const MAX_SAMPLE: u64 = 3_600_000_000_000;
+
+/// SRTT, RTTVAR, RTO and its back-off; times in nanoseconds, since an estimate is made for each ACK.
 #[derive(Clone, Debug)]
 pub struct RttEstimator {
-    smoothed: Option<(Duration, Duration)>,
-    latest: Duration,
-    min: Duration,
-    base_rto: Duration,
+    smoothed: Option<(u64, u64)>,
+    latest: u64,
+    min: u64,
+    base_rto: u64,
     backoff: u32,
     /// A sample was taken since the last tail loss probe.
     fresh: bool,
@@ -41,9 +47,9 @@ impl Default for RttEstimator {
     fn default() -> Self {
         Self {
             smoothed: None,
-            latest: Duration::ZERO,
-            min: Duration::MAX,
-            base_rto: INITIAL_RTO,
+            latest: 0,
+            min: u64::MAX,
+            base_rto: nanos(INITIAL_RTO),
             backoff: 0,
             fresh: false,
         }
@@ -60,7 +66,8 @@ impl RttEstimator {
     /// Takes a sample of which a round trip brings `expected`. Each weighs the less the more there are: a large window's
     /// many ACKs would otherwise have the estimate forget in a fraction of a round trip (RFC 7323 §4.2, appendix G).
     pub fn sample_one_of(&mut self, rtt: Duration, expected: usize) {
-        let n = expected.clamp(1, MAX_EXPECTED) as u32;
+        let n = expected.clamp(1, MAX_EXPECTED) as u64;
+        let rtt = nanos(rtt).min(MAX_SAMPLE);
         let (srtt, rttvar) = match self.smoothed {
             // RFC 6298 §2.2.
             None => (rtt, rtt / 2),
@@ -91,12 +98,12 @@ impl RttEstimator {
 
     /// RTO, backed off.
     pub fn rto(&self) -> Duration {
-        self.base_rto.saturating_mul(1u32.checked_shl(self.backoff).unwrap_or(u32::MAX)).min(MAX_RTO)
+        Duration::from_nanos((self.base_rto << self.backoff.min(MAX_BACKOFF)).min(nanos(MAX_RTO)))
     }
 
     /// The timer expired: double RTO (RFC 6298 §5.5).
     pub fn back_off(&mut self) {
-        self.backoff = (self.backoff + 1).min(16);
+        self.backoff = (self.backoff + 1).min(MAX_BACKOFF);
     }
 
     /// The timer expired though nothing was lost: the path's round trip is at least what was measured last, and RTO must
@@ -113,7 +120,7 @@ impl RttEstimator {
     /// start cautiously (RFC 6298 §5.7).
     pub fn handshake_was_retransmitted(&mut self) {
         if self.smoothed.is_none() {
-            self.base_rto = RTO_AFTER_LOST_SYN;
+            self.base_rto = nanos(RTO_AFTER_LOST_SYN);
             self.backoff = 0;
         }
     }
@@ -125,22 +132,22 @@ impl RttEstimator {
 
     /// SRTT, once there was a sample.
     pub fn srtt(&self) -> Option<Duration> {
-        self.smoothed.map(|(srtt, _)| srtt)
+        self.smoothed.map(|(srtt, _)| Duration::from_nanos(srtt))
     }
 
     /// RTTVAR, once there was a sample.
     pub fn rttvar(&self) -> Option<Duration> {
-        self.smoothed.map(|(_, rttvar)| rttvar)
+        self.smoothed.map(|(_, rttvar)| Duration::from_nanos(rttvar))
     }
 
     /// The smallest sample, once there was one.
     pub fn min(&self) -> Option<Duration> {
-        self.smoothed.map(|_| self.min)
+        self.smoothed.map(|_| Duration::from_nanos(self.min))
     }
 
     /// The latest sample, once there was one.
     pub fn latest(&self) -> Option<Duration> {
-        self.smoothed.map(|_| self.latest)
+        self.smoothed.map(|_| Duration::from_nanos(self.latest))
     }
 }
 
@@ -162,14 +169,12 @@ impl RttEstimator {
     /// All that it knows.
     pub(super) fn rest(&self) -> Rest {
         let Self { smoothed, latest, min, base_rto, backoff, fresh } = *self;
+        let of = |nanos| Duration::from_nanos(nanos).into();
         let samples = match smoothed {
-            None => Samples::None { base_rto: base_rto.into() },
-            Some((srtt, rttvar)) => Samples::Some {
-                srtt: srtt.into(),
-                rttvar: rttvar.into(),
-                latest: latest.into(),
-                min: min.into(),
-            },
+            None => Samples::None { base_rto: of(base_rto) },
+            Some((srtt, rttvar)) => {
+                Samples::Some { srtt: of(srtt), rttvar: of(rttvar), latest: of(latest), min: of(min) }
+            }
         };
         Rest { samples, backoff: backoff as u8, fresh }
     }
@@ -177,28 +182,30 @@ impl RttEstimator {
     /// Goes on after a rest.
     pub(super) fn resume(rest: Rest) -> Self {
         let (backoff, fresh) = (rest.backoff.into(), rest.fresh);
+        let of = |time: Nanos| nanos(time.into());
         match rest.samples {
-            Samples::None { base_rto } => {
-                Self { base_rto: base_rto.into(), backoff, fresh, ..Self::default() }
-            }
-            Samples::Some { srtt, rttvar, latest, min } => {
-                let (srtt, rttvar) = (srtt.into(), rttvar.into());
-                Self {
-                    smoothed: Some((srtt, rttvar)),
-                    latest: latest.into(),
-                    min: min.into(),
-                    base_rto: base_rto(srtt, rttvar),
-                    backoff,
-                    fresh,
-                }
-            }
+            Samples::None { base_rto } => Self { base_rto: of(base_rto), backoff, fresh, ..Self::default() },
+            Samples::Some { srtt, rttvar, latest, min } => Self {
+                smoothed: Some((of(srtt), of(rttvar))),
+                latest: of(latest),
+                min: of(min),
+                base_rto: base_rto(of(srtt), of(rttvar)),
+                backoff,
+                fresh,
+            },
         }
     }
 }
 
 /// RFC 6298 §2.3 to §2.5.
-fn base_rto(srtt: Duration, rttvar: Duration) -> Duration {
-    (srtt + GRANULARITY.max(rttvar * 4).max(MIN_SLACK)).clamp(MIN_RTO, MAX_RTO)
+fn base_rto(srtt: u64, rttvar: u64) -> u64 {
+    let slack = (4 * rttvar).max(const { nanos(GRANULARITY) }).max(const { nanos(MIN_SLACK) });
+    (srtt + slack).clamp(const { nanos(MIN_RTO) }, const { nanos(MAX_RTO) })
+}
+
+/// Whole nanoseconds, without the 128 bits of [`Duration::as_nanos`].
+const fn nanos(duration: Duration) -> u64 {
+    duration.as_secs().saturating_mul(1_000_000_000).saturating_add(duration.subsec_nanos() as u64)
 }
 
 #[cfg(test)]
