@@ -39,18 +39,20 @@ pub(super) struct Leader {
     pub(super) start: u64,
 }
 
-/// The first bytes of a frame, of which some are all headers that it has.
+/// The first bytes of a frame, among them all headers that it has, and how many it has in all.
 pub(super) struct Headers {
     bytes: [u8; MAX_HEADERS_LEN],
-    /// Bytes of the frame.
     frame: usize,
 }
 
 impl Headers {
     pub(super) fn of<P: FramePool>(pool: &P, frame: &TxFrame) -> Self {
         let mut bytes = [0; MAX_HEADERS_LEN];
-        if let Some(first) = pool.tx_bytes(frame).first_chunk() {
-            bytes = *first;
+        let all = pool.tx_bytes(frame);
+        match all.first_chunk() {
+            Some(first) => bytes = *first,
+            // It has less payload than that.
+            None => bytes.iter_mut().zip(all).for_each(|(byte, &same)| *byte = same),
         }
         Self { bytes, frame: frame.len() }
     }

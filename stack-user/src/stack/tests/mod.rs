@@ -122,9 +122,15 @@ fn claim(stack: &mut Stack<Umem>, now: Instant, address: Ipv4Addr) {
 
 /// Gives new stacks their addresses, and opens a connection from a to b: its two ends.
 fn connect(link: &mut Link) -> (TcpId, TcpId) {
+    connect_over(link, 1_500)
+}
+
+/// The same; b's side of the link takes packets of so many bytes.
+fn connect_over(link: &mut Link, mtu: u16) -> (TcpId, TcpId) {
     claim(&mut link.a, link.now, A);
     claim(&mut link.b, link.now, B);
     link.run(Duration::from_millis(400));
+    link.b.set_mtu(mtu);
     let listener = link.b.tcp_listen(link.now, to(B, 80), 5).expect("a listener");
     let (from, _) = link.a.tcp_connect(link.now, to(B, 80)).expect("a connection");
     link.run(Duration::from_millis(10));

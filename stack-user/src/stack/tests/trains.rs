@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::{net::neighbour::Evidence, wire::tcp::Header};
+use crate::{net::neighbour::Evidence, tcp::timer::Timer, wire::tcp::Header};
 
 /// A link with frames enough for a train, and a connection from a to b: its two ends.
 fn connected() -> (Link, TcpId, TcpId) {
@@ -12,12 +12,18 @@ fn connected() -> (Link, TcpId, TcpId) {
     connect_on(link)
 }
 
-fn connect_on(mut link: Link) -> (Link, TcpId, TcpId) {
-    let (from, to) = connect(&mut link);
+fn connect_on(link: Link) -> (Link, TcpId, TcpId) {
+    connect_on_with(link, 1_500)
+}
+
+/// The same, where the peer's link takes packets of so many bytes.
+fn connect_on_with(mut link: Link, mtu: u16) -> (Link, TcpId, TcpId) {
+    let (from, to) = connect_over(&mut link, mtu);
     link.a.tcp_set_nodelay(from, true);
     // Until a window of some size is open, and the path's MTU is known.
+    let some = 30 * usize::from(mtu);
     for _ in 0..40 {
-        let _ = link.a.tcp_write(link.now, from, &[7; 40_000]);
+        let _ = link.a.tcp_write(link.now, from, &vec![7; some]);
         link.run(Duration::from_millis(5));
         while link.b.tcp_read(link.now, to, &mut [0; 40_000]).is_ok() {}
     }
@@ -434,9 +440,12 @@ fn act() -> impl Strategy<Value = Act> {
     ]
 }
 
-/// All that a stream sends, asked for in bursts or one by one; and what the connection says of itself in the end.
-fn all_that_is_sent(acts: &[Act], at_once: bool) -> (Vec<Vec<u8>>, String) {
-    let (mut link, from, to) = connected();
+/// All that a stream sends, asked for in bursts or one by one; what the connection says of itself in the end; and until when pacing waits:
+/// what time has let out of its bucket is rounded whenever it is looked at, so that may differ by a byte's time.
+fn all_that_is_sent(mtu: u16, acts: &[Act], at_once: bool) -> (Vec<Vec<u8>>, String, Option<Instant>) {
+    let mut link = Link::new();
+    (link.a, link.b) = (roomy(1), roomy(2));
+    let (mut link, from, to) = connect_on_with(link, mtu);
     let (mut all, mut on_the_way) = (Vec::new(), Vec::new());
     for act in acts {
         match *act {
@@ -464,17 +473,25 @@ fn all_that_is_sent(acts: &[Act], at_once: bool) -> (Vec<Vec<u8>>, String) {
         }
     }
     all.append(&mut on_the_way);
-    (all, link.a.tcp(from).map_or_else(String::new, |connection| format!("{:?}", connection.info())))
+    let mut info = link.a.tcp(from).expect("its handle is held").info();
+    let paced_until = info.timers.at(Timer::Pacing);
+    info.timers.stop(Timer::Pacing);
+    (all, format!("{info:?}"), paced_until)
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
     #[test]
-    fn what_is_sent_at_once_is_what_would_be_sent_one_by_one(acts in proptest::collection::vec(act(), 1..40)) {
-        let (at_once, one_by_one) = (all_that_is_sent(&acts, true), all_that_is_sent(&acts, false));
+    fn what_is_sent_at_once_is_what_would_be_sent_one_by_one(
+        mtu in prop_oneof![Just(1_500), 68u16..100, 100u16..1_500],
+        acts in proptest::collection::vec(act(), 1..40),
+    ) {
+        let [at_once, one_by_one] = [true, false].map(|at_once| all_that_is_sent(mtu, &acts, at_once));
         prop_assert!(at_once.0 == one_by_one.0, "{:?} and {:?}", at_once.0.len(), one_by_one.0.len());
         prop_assert_eq!(at_once.1, one_by_one.1);
+        let [first, second] = [at_once.2, one_by_one.2].map(|at| at.unwrap_or_default());
+        prop_assert!(first.max(second) - first.min(second) < Duration::from_micros(10), "{first} and {second}");
     }
 
     #[test]
