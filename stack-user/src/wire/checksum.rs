@@ -132,20 +132,31 @@ fn long(bytes: &[u8]) -> u64 {
 }
 
 /// The same, and copies them to where there is as much room.
+///
+/// What is read has to be written, too, so it is not widened on the way: words of 64 bits are added whatever overflows, and their
+/// upper halves once more by themselves. What these have added is known, so what is left of the first sum is the lower halves'.
 #[multiversion::multiversion(targets("x86_64+avx2"))]
 fn long_copy(from: &[u8], to: &mut [u8]) -> u64 {
-    let mut sums = [0u64; 16];
-    let (blocks, rest) = from.as_chunks::<64>();
-    let (rooms, rest_room) = to.as_chunks_mut::<64>();
+    let (mut sums, mut uppers) = ([0u64; 8], [0u64; 8]);
+    let (blocks, rest) = from.as_chunks::<128>();
+    let (rooms, rest_room) = to.as_chunks_mut::<128>();
     for (block, room) in blocks.iter().zip(rooms) {
-        *room = *block;
-        let (words, _) = block.as_chunks::<4>();
-        for (sum, word) in sums.iter_mut().zip(words) {
-            *sum += u64::from(u32::from_ne_bytes(*word));
+        // Read once, for both.
+        let block = *block;
+        let (words, _) = block.as_chunks::<8>();
+        let (rows, _) = words.as_chunks::<8>();
+        for row in rows {
+            for ((sum, upper), word) in sums.iter_mut().zip(&mut uppers).zip(row) {
+                let word = u64::from_ne_bytes(*word);
+                *sum = sum.wrapping_add(word);
+                *upper += word >> 32;
+            }
         }
+        *room = block;
     }
     rest_room.copy_from_slice(rest);
-    Sum(sums.iter().sum()).short(rest).0
+    let lower = sums.iter().zip(&uppers).fold(0, |all, (sum, upper)| all + sum.wrapping_sub(upper << 32));
+    Sum(lower).word(uppers.iter().sum()).short(rest).0
 }
 
 /// The checksum of `bytes` alone.
@@ -187,6 +198,26 @@ mod tests {
         let sum = checksum(&header);
         header[10..12].copy_from_slice(&sum.to_be_bytes());
         assert_eq!(checksum(&header), 0);
+    }
+
+    /// Of all lengths and places, and where each addition has as much to carry as it can.
+    #[test]
+    fn a_sum_on_the_way_is_that_of_what_arrives() {
+        let varied: Vec<u8> = (0..600u32).map(|at| (at * at / 7) as u8).collect();
+        for data in [varied, vec![0xff; 600], vec![0; 600]] {
+            for (start, place) in [(0, 0), (1, 0), (0, 1), (3, 5), (8, 4), (31, 33)] {
+                for len in 0..500 {
+                    let mut copy = vec![0xaa; 600];
+                    let sum = Sum::of_copy(&data[start..start + len], &mut copy[place..place + len]);
+                    assert_eq!(sum.finish(), naive(&data[start..start + len]));
+                    assert_eq!(copy[place..place + len], data[start..start + len]);
+                    let around = copy[..place].iter().chain(&copy[place + len..]);
+                    assert!(around.into_iter().all(|&byte| byte == 0xaa), "not a byte more");
+                }
+            }
+        }
+        let full = vec![0xff; 65_536];
+        assert_eq!(Sum::of_copy(&full, &mut vec![0; full.len()]).finish(), naive(&full));
     }
 
     proptest! {
