@@ -4,7 +4,10 @@
 //! while it is part of a long frame, so nothing has to be written for the others.
 
 use super::umem::{TX_OFFSET, Umem};
-use crate::frame::{FramePool, FreeFrame, MAX_CHUNKS, RxFrame, TxFrame};
+use crate::{
+    frame::{FramePool, FreeFrame, MAX_CHUNKS, RxFrame, TxFrame},
+    wire::checksum::Sum,
+};
 
 /// Chunks that a frame to send lies in at most. The kernel takes `MAX_SKB_FRAGS`, which is 17 unless it was built with more.
 /// Lower, and MTUs near 64 KiB are not used to the full; higher, and such a kernel refuses the frame.
@@ -191,6 +194,19 @@ impl Umem {
             done += n;
         }
         done
+    }
+
+    /// Copies bytes into a frame, likewise, and sums them on the way.
+    pub(super) fn write_summed_by_pieces(
+        &mut self,
+        frame: &mut TxFrame,
+        at: usize,
+        bytes: &[u8],
+    ) -> (usize, Sum) {
+        let mut sum = Sum::new();
+        let n =
+            self.write_by(frame, at, bytes, |done, from, to| sum = sum.add_at(done, Sum::of_copy(from, to)));
+        (n, sum)
     }
 
     pub(super) fn read_pieces(&self, frame: &TxFrame, at: usize, out: &mut [u8]) -> usize {

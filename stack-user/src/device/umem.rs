@@ -171,10 +171,12 @@ impl Umem {
 }
 
 impl FramePool for Umem {
+    #[inline]
     fn allocate(&mut self) -> Option<FreeFrame> {
         self.free.pop_back()
     }
 
+    #[inline]
     fn release(&mut self, frame: FreeFrame) {
         debug_assert!(self.free.len() < self.chunks as usize, "a chunk was released twice");
         self.free.push_back(frame);
@@ -226,11 +228,13 @@ impl FramePool for Umem {
         self.write_by(frame, at, bytes, |_, from, to| to.copy_from_slice(from))
     }
 
+    #[inline]
     fn tx_write_summed(&mut self, frame: &mut TxFrame, at: usize, bytes: &[u8]) -> (usize, Sum) {
-        let mut sum = Sum::new();
-        let n =
-            self.write_by(frame, at, bytes, |done, from, to| sum = sum.add_at(done, Sum::of_copy(from, to)));
-        (n, sum)
+        if at + bytes.len() > self.tx_capacity() {
+            return self.write_summed_by_pieces(frame, at, bytes);
+        }
+        let room = self.bytes_mut(frame.chunk(), TX_OFFSET + at, bytes.len());
+        (room.len(), Sum::of_copy(bytes, room))
     }
 
     fn tx_read(&self, frame: &TxFrame, at: usize, out: &mut [u8]) -> usize {

@@ -284,26 +284,42 @@ impl SendQueue {
         debug_assert!(!self.fin, "nothing follows FIN");
         let mut done = 0;
         while let Some(rest) = data.get(done..).filter(|rest| !rest.is_empty()) {
-            let has_room = match self.last_has_room(layout) {
-                true => self.last_has_chunks(pool, layout) || self.grow_last(pool),
-                false => self.push_empty(pool),
+            let written = match self.last_has_room(layout) {
+                true => self.write_to_last(pool, layout, rest),
+                false => self.write_to_new(pool, layout, rest),
             };
-            if !has_room {
-                break;
-            }
-            let Some(Entry { len, sum, slot: Slot::Home(frame), .. }) = self.entries.back_mut() else {
-                break;
-            };
-            let wanted = rest.len().min(layout.mss - *len);
-            // What the present chunks take; then another is asked for.
-            let (n, more) = pool.tx_write_summed(frame, layout.payload_at + *len, &rest[..wanted]);
-            *sum = sum.map(|sum| sum.add_at(*len, more));
-            *len += n;
+            let Some(n) = written else { break };
             done += n;
             self.bytes += n;
             self.end += n as u64;
         }
         done
+    }
+
+    /// Copies bytes behind those of the last entry, as many as its present chunks take, which are made more if they take none;
+    /// then another is asked for.
+    fn write_to_last<P: FramePool>(&mut self, pool: &mut P, layout: Layout, rest: &[u8]) -> Option<usize> {
+        if !self.last_has_chunks(pool, layout) && !self.grow_last(pool) {
+            return None;
+        }
+        let Entry { len, sum, slot: Slot::Home(frame), .. } = self.entries.back_mut()? else { return None };
+        let wanted = rest.len().min(layout.mss - *len);
+        let (n, more) = pool.tx_write_summed(frame, layout.payload_at + *len, &rest[..wanted]);
+        *sum = sum.map(|sum| sum.add_at(*len, more));
+        *len += n;
+        Some(n)
+    }
+
+    /// Copies bytes into an entry of their own, as many as a chunk takes.
+    fn write_to_new<P: FramePool>(&mut self, pool: &mut P, layout: Layout, rest: &[u8]) -> Option<usize> {
+        if self.is_full(pool) || !self.may_allocate(pool) {
+            return None;
+        }
+        let mut frame = pool.allocate()?.into_tx();
+        let (n, sum) =
+            pool.tx_write_summed(&mut frame, layout.payload_at, &rest[..rest.len().min(layout.mss)]);
+        self.push(Slot::Home(frame), 1, n, Some(sum));
+        Some(n)
     }
 
     /// A frame for somebody to write into, and to [`push_written`](Self::push_written) then. `None` as far as
@@ -316,26 +332,14 @@ impl SendQueue {
     /// Appends a frame that `len` bytes of payload were written into, at the layout's place.
     pub fn push_written(&mut self, frame: TxFrame, len: usize) {
         debug_assert!(!self.fin && len > 0, "nothing follows FIN, and nothing is no segment");
-        self.push(Slot::Home(frame), 1);
-        if let Some(entry) = self.entries.back_mut() {
-            // Somebody else has put it there.
-            (entry.len, entry.sum) = (len, None);
-        }
+        // Somebody else has put them there.
+        self.push(Slot::Home(frame), 1, len, None);
         self.bytes += len;
         self.end += len as u64;
     }
 
     fn last_has_room(&self, layout: Layout) -> bool {
         self.next < self.entries.len() && self.entries.back().is_some_and(|entry| entry.len < layout.mss)
-    }
-
-    fn push_empty<P: FramePool>(&mut self, pool: &mut P) -> bool {
-        if self.is_full(pool) || !self.may_allocate(pool) {
-            return false;
-        }
-        let Some(frame) = pool.allocate() else { return false };
-        self.push(Slot::Home(frame.into_tx()), 1);
-        true
     }
 
     /// Whether the last entry's chunks have room for another byte.
@@ -359,11 +363,12 @@ impl SendQueue {
         true
     }
 
-    fn push(&mut self, slot: Slot, chunks: u8) {
+    #[inline]
+    fn push(&mut self, slot: Slot, chunks: u8, len: usize, sum: Option<Sum>) {
         self.chunks += usize::from(chunks);
         self.entries.push_back(Entry {
             start: self.end,
-            len: 0,
+            len,
             fin: false,
             chunks,
             mark: Mark::InFlight,
@@ -371,7 +376,7 @@ impl SendQueue {
             sent_at: Instant::ZERO,
             order: 0,
             stamp: Stamp::default(),
-            sum: Some(Sum::new()),
+            sum,
             run_end: 0,
             slot,
         });
@@ -381,7 +386,7 @@ impl SendQueue {
     pub fn push_fin(&mut self) {
         debug_assert!(!self.fin);
         if self.next == self.entries.len() {
-            self.push(Slot::Empty, 0);
+            self.push(Slot::Empty, 0, 0, Some(Sum::new()));
         }
         if let Some(last) = self.entries.back_mut() {
             last.fin = true;
