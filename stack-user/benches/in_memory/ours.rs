@@ -256,7 +256,5 @@ fn wire(from: &Stack<Umem>, to: &mut Stack<Umem>, sent: &[TxFrame], received: &m
 }
 
 fn complete(now: Instant, stack: &mut Stack<Umem>, sent: &mut Vec<TxFrame>) {
-    for frame in sent.drain(..) {
-        stack.handle_completion(now, frame.into_completed());
-    }
+    stack.handle_completions(now, sent.drain(..).map(TxFrame::into_completed));
 }

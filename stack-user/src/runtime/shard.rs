@@ -379,9 +379,7 @@ impl Core {
     /// Takes back the frames that have been sent.
     fn reap(&mut self, now: Instant) {
         self.device.completions(self.stack.pool_mut(), &mut self.completed);
-        for frame in self.completed.drain(..) {
-            self.stack.handle_completion(now, frame);
-        }
+        self.stack.handle_completions(now, self.completed.drain(..));
     }
 
     /// Chunks that came back go to a NIC that has none: the driver sleeps until it receives.

@@ -149,11 +149,6 @@ impl Connections {
         self.find(flow).is_some()
     }
 
-    /// Whether it is there, and does not rest.
-    pub(super) fn is_awake(&self, id: TcpId) -> bool {
-        self.row(id).is_some_and(|row| row.awake.is_some())
-    }
-
     /// The connection, to look at.
     pub(super) fn get(&self, id: TcpId) -> Option<View<'_>> {
         self.row(id).and_then(Row::view)
@@ -171,6 +166,12 @@ impl Connections {
             self.resting -= 1;
             row.awake = Some(Box::new(idle.resume()));
         }
+        row.awake.as_deref_mut()
+    }
+
+    /// The same of one that does not rest: none of those that do is woken.
+    pub(super) fn awake_mut(&mut self, id: TcpId) -> Option<&mut Connection> {
+        let row = self.rows.get_mut(id.index()).filter(|row| row.generation == id.generation)?;
         row.awake.as_deref_mut()
     }
 

@@ -98,17 +98,41 @@ impl<P: FramePool> Stack<P> {
 
     /// The NIC is done with a frame: it goes back to its connection, to retransmit from, or to the pool.
     pub fn handle_completion(&mut self, now: Instant, frame: CompletedFrame) {
-        let owner = self.owners.get_mut(frame.chunk() as usize).and_then(Option::take);
-        match owner {
+        self.handle_completions(now, [frame]);
+    }
+
+    /// The NIC is done with several. As they were sent in trains, most come back with others of the same connection, which is
+    /// looked up once for all of them.
+    pub fn handle_completions(&mut self, now: Instant, frames: impl IntoIterator<Item = CompletedFrame>) {
+        let Self { pool, connections, owners, events, .. } = self;
+        let who_wants_it = |frame: CompletedFrame| {
+            let owner = owners.get_mut(frame.chunk() as usize).and_then(Option::take);
+            (frame, owner.and_then(|Owner { id, retained }| Some((id, retained?))))
+        };
+        let mut frames = frames.into_iter().map(who_wants_it);
+        let mut next = frames.next();
+        while let Some((frame, owner)) = next {
             // One that rests wants nothing back: all that it sent is acknowledged, and it goes on resting.
-            Some(Owner { id, retained: Some(key) }) if self.connections.is_awake(id) => {
-                let Some(connection) = self.connections.get_mut(id) else { return };
-                connection.handle_completion(now, &mut self.pool, frame, key);
+            next = if let Some((id, key)) = owner
+                && let Some(connection) = connections.awake_mut(id)
+            {
+                connection.handle_completion(now, pool, frame, key);
+                let other = loop {
+                    match frames.next() {
+                        Some((frame, Some((same, key)))) if same == id => {
+                            connection.handle_completion(now, pool, frame, key);
+                        }
+                        other => break other,
+                    }
+                };
                 if connection.may_go_on() {
-                    self.connections.worked_on(id, &mut self.pool, &mut self.events);
+                    connections.worked_on(id, pool, events);
                 }
-            }
-            _ => self.pool.release_completed(frame),
+                other
+            } else {
+                pool.release_completed(frame);
+                frames.next()
+            };
         }
     }
 

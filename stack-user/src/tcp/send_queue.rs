@@ -42,6 +42,8 @@ pub struct SendQueue {
     lost: usize,
     /// Entries that are sacked.
     sacked_entries: usize,
+    /// Index of the entry whose frame is likely to come back next: the one behind that whose frame came last.
+    completes: usize,
 }
 
 /// One segment.
@@ -454,8 +456,10 @@ impl SendQueue {
     /// The NIC is done with the frame of the entry that starts at `start`. If the entry is acknowledged, the frame goes
     /// to the pool. Returns whether it did.
     pub fn complete<P: FramePool>(&mut self, pool: &mut P, frame: CompletedFrame, start: u64) -> bool {
-        let entry = self.find(start).and_then(|index| self.entries.get_mut(index));
-        match entry {
+        let is_next = self.entries.get(self.completes).is_some_and(|entry| entry.start == start);
+        let index = if is_next { Some(self.completes) } else { self.find(start) };
+        self.completes = index.map_or(self.completes, |index| index + 1);
+        match index.and_then(|index| self.entries.get_mut(index)) {
             Some(entry) if matches!(entry.slot, Slot::Away) => {
                 entry.slot = Slot::Home(frame.into_tx(0));
                 false
@@ -519,7 +523,7 @@ impl SendQueue {
             }
         }
         (self.next, self.bytes, self.sent, self.sacked, self.lost) = (0, 0, 0, 0, 0);
-        (self.sacked_entries, self.chunks) = (0, 0);
+        (self.sacked_entries, self.chunks, self.completes) = (0, 0, 0);
     }
 
     /// Panics if the queue contradicts itself.

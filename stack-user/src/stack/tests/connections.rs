@@ -1,6 +1,7 @@
 //! Connections come and go; their rows, ports and frames are free afterwards.
 
 use super::*;
+use crate::frame::TxFrame;
 
 #[test]
 fn rfc9293_3_10_7_1_a_syn_for_no_listener_is_refused() {
@@ -141,4 +142,72 @@ fn connections_are_counted_by_state_as_they_come_rest_and_go() {
     ids[1..].iter().for_each(|&id| link.a.tcp_close(link.now, id));
     link.run(Duration::from_secs(130));
     assert!(link.a.tcp_state_counts().chain(link.b.tcp_state_counts()).all(|(_, count)| count == 0));
+}
+
+/// What a connection from a port writes: three full segments, no two of which are alike.
+fn story(port: u16) -> Vec<u8> {
+    (0..).flat_map(|n| format!("{port}.{n} ").into_bytes()).take(3 * 1448).collect()
+}
+
+#[test]
+fn frames_that_come_back_together_go_each_to_its_own_connection() {
+    let orders: [fn(&(u16, TxFrame)) -> (u16, u32); 3] = [
+        |_| (0, 0),
+        |(port, _)| (*port, 0),
+        |(port, frame)| (0, (frame.chunk() ^ u32::from(*port)).wrapping_mul(0x9e37_79b9)),
+    ];
+    for order in orders {
+        let mut link = Link::new();
+        let listener = link.b.tcp_listen(link.now, to(B, 80), 5).expect("a listener");
+        let connect = |link: &mut Link| link.a.tcp_connect(link.now, to(B, 80)).expect("a connection").0;
+        let ids: Vec<_> = (0..4).map(|_| connect(&mut link)).collect();
+        link.run(Duration::from_millis(10));
+        let ends = |link: &mut Link| link.b.tcp_accept(link.now, listener).map(|(id, _)| id);
+        let ends: Vec<_> = std::iter::from_fn(|| ends(&mut link)).collect();
+        let port = |link: &Link, id| link.a.tcp(id).expect("it").local().port();
+        for &id in &ids {
+            assert_eq!(link.a.tcp_write(link.now, id, &story(port(&link, id))), Ok(3 * 1448));
+        }
+        let (socket, _) = link.a.udp_bind(to(A, 0)).expect("a socket");
+        link.a.udp_send_to(link.now, socket, to(B, 9), b"and one of nobody").expect("sent");
+        // The NIC has all of them for a while. The first connection's arrive meanwhile, and two of the last one's.
+        let (aborted, mut arrive) = (port(&link, ids[1]), vec![port(&link, ids[0]); 3]);
+        arrive.extend([port(&link, ids[3]); 2]);
+        let mut frames = Vec::new();
+        while let Some(frame) = link.a.poll_transmit(link.now) {
+            let bytes = link.a.pool().tx_gather(&frame).to_vec();
+            let from = u16::from_be_bytes([bytes[34], bytes[35]]);
+            if let Some(at) = arrive.iter().position(|&port| port == from) {
+                arrive.swap_remove(at);
+                receive(&mut link.b, link.now, &bytes);
+            }
+            frames.push((from, frame));
+        }
+        assert_eq!(frames.len(), 4 * 3 + 1);
+        link.a.tcp_abort(link.now, ids[1]);
+        link.a.tcp_close(link.now, ids[1]);
+        link.run(Duration::from_millis(3));
+        assert!(link.a.tcp(ids[1]).is_none(), "gone");
+        assert_eq!(link.a.tcp(ids[0]).map(|c| c.info().in_flight), Some(0), "acknowledged");
+        link.a.tcp_close(link.now, ids[0]);
+        let before = link.a.pool().available();
+        frames.sort_by_key(order);
+        let frames = frames.into_iter().map(|(_, frame)| frame.into_completed());
+        link.a.handle_completions(link.now, frames);
+        assert_eq!(link.a.pool().available(), before + 3 + 3 + 2 + 1, "the others wait for their ACKs");
+        link.run(Duration::from_secs(5));
+        for &end in &ends {
+            let port = link.b.tcp(end).expect("it").remote().port();
+            let (mut read, mut data) = (0, vec![0; 5_000]);
+            while let Ok(n @ 1..) = link.b.tcp_read(link.now, end, &mut data[read..]) {
+                read += n;
+            }
+            let expected = if port == aborted { Vec::new() } else { story(port) };
+            assert!(data[..read] == expected);
+        }
+        ids[2..].iter().for_each(|&id| link.a.tcp_close(link.now, id));
+        ends.iter().for_each(|&end| link.b.tcp_close(link.now, end));
+        link.run(Duration::from_secs(1));
+        link.assert_no_frame_is_missing();
+    }
 }

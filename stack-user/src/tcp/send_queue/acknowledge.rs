@@ -77,6 +77,7 @@ impl SendQueue {
         self.end_run(&mut run, &mut delivered);
         self.entries.drain(..acked.entries);
         self.next -= acked.entries;
+        self.completes = self.completes.saturating_sub(acked.entries);
         if acked.repaired > 0 {
             acked.sent_at = None;
         }
