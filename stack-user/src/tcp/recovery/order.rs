@@ -62,6 +62,10 @@ impl Order {
 
     /// The index of the segment in flight that was sent first.
     pub(super) fn first(&mut self, queue: &SendQueue) -> Option<usize> {
+        // Those whose segments were acknowledged since, none of which has to be looked for.
+        let una = queue.get(0).map_or(u64::MAX, |entry| entry.start);
+        let gone = self.records.iter().take_while(|&&(_, start)| start < una).count();
+        self.records.drain(..gone);
         while let Some(&record) = self.records.front() {
             if let Some(index) = in_flight(queue, record) {
                 return Some(index);

@@ -18,15 +18,6 @@ pub struct Acknowledged {
     pub repaired: usize,
 }
 
-/// Entries that follow each other, on their way for the first time.
-#[derive(Default)]
-struct Run {
-    has_begun: bool,
-    /// Sequence numbers of those behind the first, and which is the last of them.
-    len: usize,
-    last: usize,
-}
-
 impl SendQueue {
     /// Everything before `una` is acknowledged. `delivered` is told of the entries that were not sacked before, and how many
     /// sequence numbers they have: one by one, but of a run of those that were sent once and are on their way, after the first the last stands for all,
@@ -38,10 +29,13 @@ impl SendQueue {
         mut delivered: impl FnMut(&Entry, usize),
     ) -> Acknowledged {
         let mut acked = Acknowledged::default();
-        let mut run = Run::default();
-        for index in 0..self.next {
-            let Some(entry) = self.entries.get_mut(index).filter(|entry| entry.end() <= una) else { break };
+        // Entries on their way for the first time: sequence numbers of those behind the first, and the last of them.
+        let mut run: Option<(usize, &Entry)> = None;
+        for entry in self.entries.range_mut(..self.next) {
             let len = entry.sequence_len();
+            if entry.start + len as u64 > una {
+                break;
+            }
             acked.entries += 1;
             acked.fin |= entry.fin;
             self.sent -= len;
@@ -50,6 +44,7 @@ impl SendQueue {
             if let Slot::Home(frame) = core::mem::replace(&mut entry.slot, Slot::Away) {
                 pool.release_tx(frame);
             }
+            let entry: &Entry = entry;
             let once = entry.transmissions == 1;
             acked.repaired += if once { 0 } else { len };
             match entry.mark {
@@ -65,16 +60,17 @@ impl SendQueue {
             if once {
                 acked.sent_at = acked.sent_at.max(Some(entry.sent_at));
             }
-            if once && entry.mark == Mark::InFlight && run.has_begun {
-                (run.len, run.last) = (run.len + len, index);
-            } else {
-                self.end_run(&mut run, &mut delivered);
-                run.has_begun =
-                    once && self.entries.get(index).is_some_and(|entry| entry.mark == Mark::InFlight);
-                self.entries.get(index).into_iter().for_each(|entry| delivered(entry, len));
+            let goes_on = once && entry.mark == Mark::InFlight;
+            match &mut run {
+                Some((behind, last)) if goes_on => (*behind, *last) = (*behind + len, entry),
+                _ => {
+                    end_run(run, &mut delivered);
+                    delivered(entry, len);
+                    run = goes_on.then_some((0, entry));
+                }
             }
         }
-        self.end_run(&mut run, &mut delivered);
+        end_run(run, &mut delivered);
         self.entries.drain(..acked.entries);
         self.next -= acked.entries;
         self.completes = self.completes.saturating_sub(acked.entries);
@@ -83,11 +79,10 @@ impl SendQueue {
         }
         acked
     }
+}
 
-    fn end_run(&self, run: &mut Run, delivered: &mut impl FnMut(&Entry, usize)) {
-        let Run { len, last, .. } = core::mem::take(run);
-        if let Some(entry) = self.entries.get(last).filter(|_| len > 0) {
-            delivered(entry, len);
-        }
+fn end_run(run: Option<(usize, &Entry)>, delivered: &mut impl FnMut(&Entry, usize)) {
+    if let Some((behind, last)) = run.filter(|&(behind, _)| behind > 0) {
+        delivered(last, behind);
     }
 }
