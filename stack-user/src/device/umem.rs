@@ -146,6 +146,7 @@ impl Umem {
     }
 
     /// The part of `offset..offset + len` of a chunk that really is in that chunk, from the region's start.
+    #[inline]
     fn clamp(&self, chunk: u32, offset: usize, len: usize) -> (usize, usize) {
         if chunk >= self.chunks {
             return (0, 0);
@@ -155,6 +156,7 @@ impl Umem {
         (((chunk as usize) << self.chunk_shift) + offset, len.min(size - offset))
     }
 
+    #[inline]
     pub(super) fn bytes(&self, chunk: u32, offset: usize, len: usize) -> &[u8] {
         let (offset, len) = self.clamp(chunk, offset, len);
         // SAFETY: `clamp` keeps the range inside the region, which lives as long as `self`. Whoever asks holds
@@ -163,6 +165,7 @@ impl Umem {
         unsafe { std::slice::from_raw_parts(self.base.as_ptr().add(offset), len) }
     }
 
+    #[inline]
     pub(super) fn bytes_mut(&mut self, chunk: u32, offset: usize, len: usize) -> &mut [u8] {
         let (offset, len) = self.clamp(chunk, offset, len);
         // SAFETY: as in `bytes`; `&mut self` makes the borrow exclusive.

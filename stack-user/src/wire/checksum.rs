@@ -86,6 +86,7 @@ impl Sum {
     }
 
     /// Copies bytes, as many as there is room for, and sums them on the way: that takes hardly longer than to copy them.
+    #[inline]
     pub fn of_copy(from: &[u8], to: &mut [u8]) -> Self {
         let n = from.len().min(to.len());
         let (from, to) = (&from[..n], &mut to[..n]);
