@@ -255,9 +255,9 @@ impl Host {
 
     /// Takes back the frames that have been sent. The ring is in order: one that is late holds up those behind it.
     fn reap(&mut self, now: Instant, local: Instant) {
-        while let Some((_, frame)) = self.sent.pop_front_if(|&mut (at, _)| at <= now) {
-            self.stack.handle_completion(local, frame);
-        }
+        let Self { stack, sent, .. } = self;
+        let has_gone = || sent.pop_front_if(|&mut (at, _)| at <= now).map(|(_, frame)| frame);
+        stack.handle_completions(local, std::iter::from_fn(has_gone));
     }
 
     fn refill(&mut self) {
