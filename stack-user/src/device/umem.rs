@@ -185,6 +185,7 @@ impl FramePool for Umem {
         self.free.push_back(frame);
     }
 
+    #[inline]
     fn available(&self) -> usize {
         self.free.len()
     }
@@ -193,6 +194,7 @@ impl FramePool for Umem {
         Self::receive(self, frame, bytes)
     }
 
+    #[inline]
     fn chunks(&self) -> usize {
         self.chunks as usize
     }
@@ -205,6 +207,7 @@ impl FramePool for Umem {
         (self.tx_capacity() * self.tx_chunks_max).min(usize::from(u16::MAX))
     }
 
+    #[inline]
     fn rx_bytes(&self, frame: &RxFrame) -> &[u8] {
         let len = if frame.is_long() { self.first_piece(frame) } else { frame.len() };
         self.bytes(frame.chunk(), frame.offset(), len)
@@ -260,6 +263,7 @@ impl FramePool for Umem {
         self.link_rx(frame, piece)
     }
 
+    #[inline]
     fn split_rx(&mut self, frame: &mut RxFrame) -> Option<RxFrame> {
         if frame.is_long() { self.unlink_rx(frame) } else { None }
     }

@@ -343,6 +343,7 @@ impl RxFrame {
 
     /// Cuts `n` bytes off the front; more than there are leaves an empty view. Of a long frame, they must be in its first
     /// chunk, as headers are; [`FramePool::trim_rx`] cuts off any number.
+    #[inline]
     pub fn trim_front(&mut self, n: usize) {
         let n = n.min(self.len()) as u16;
         self.offset = self.offset.saturating_add(n);
@@ -350,11 +351,13 @@ impl RxFrame {
     }
 
     /// Keeps at most the first `len` bytes.
+    #[inline]
     pub fn truncate(&mut self, len: usize) {
         self.len = self.len.min(len.try_into().unwrap_or(u16::MAX));
     }
 
     /// Done with the bytes of a frame in one chunk. A long one is given back as a whole, by the pool.
+    #[inline]
     pub fn into_free(self) -> FreeFrame {
         self.chunk.into_free()
     }

@@ -28,12 +28,14 @@ impl Sum {
     }
 
     /// Adds the part of a pseudo-header that is not the addresses.
+    #[inline]
     pub fn length_and_protocol(self, length: usize, protocol: u8) -> Self {
         let length = (length as u32).to_be_bytes();
         self.word(u64::from(u16::from(protocol).to_be()) + u64::from(u32::from_ne_bytes(length)))
     }
 
     /// Adds bytes; an odd last one counts as if a zero followed.
+    #[inline]
     pub fn bytes(self, bytes: &[u8]) -> Self {
         if bytes.len() < LONG { self.short(bytes) } else { self.word(long(bytes)) }
     }
@@ -58,6 +60,13 @@ impl Sum {
         self.word(u64::from_ne_bytes(last))
     }
 
+    /// Adds eight bytes.
+    #[inline]
+    pub fn eight(self, bytes: [u8; 8]) -> Self {
+        self.word(u64::from_ne_bytes(bytes))
+    }
+
+    #[inline]
     fn word(self, word: u64) -> Self {
         let (sum, carry) = self.0.overflowing_add(word);
         Self(sum + u64::from(carry))
@@ -100,6 +109,13 @@ impl Sum {
     /// The checksum: the complement of the sum, folded to 16 bits. Zero over data that carries a right one.
     pub fn finish(self) -> u16 {
         !u16::from_be(self.folded())
+    }
+
+    /// Whether this is a right sum of data that carries its checksum: whether [`finish`](Self::finish) is zero. Folding leaves the
+    /// remainder by 2^16 - 1 as it is.
+    #[inline]
+    pub fn is_right(self) -> bool {
+        self.0 != 0 && self.0.is_multiple_of(0xffff)
     }
 
     /// The sum in 16 bits, as they lie in memory.
@@ -221,7 +237,37 @@ mod tests {
         assert_eq!(Sum::of_copy(&full, &mut vec![0; full.len()]).finish(), naive(&full));
     }
 
+    #[test]
+    fn of_nothing_and_of_zeros_no_sum_is_right() {
+        assert!(!Sum::new().is_right() && !Sum::new().bytes(&[0; 200]).is_right());
+        assert!(Sum(0xffff).is_right() && Sum(u64::MAX).is_right());
+    }
+
     proptest! {
+        #[test]
+        fn a_sum_is_right_if_the_checksum_of_all_is_zero(
+            mut bytes in proptest::collection::vec(any::<u8>(), 2..300),
+            damage in proptest::option::of((any::<usize>(), 1u8..=255)),
+            sum in prop_oneof![any::<u64>(), any::<u64>().prop_map(|n| n / 0xffff * 0xffff)],
+        ) {
+            prop_assert_eq!(Sum(sum).is_right(), Sum(sum).finish() == 0);
+            bytes[..2].fill(0);
+            let right = checksum(&bytes);
+            bytes[..2].copy_from_slice(&right.to_be_bytes());
+            if let Some((at, change)) = damage {
+                let at = at % bytes.len();
+                bytes[at] ^= change;
+            }
+            let sum = Sum::new().bytes(&bytes);
+            prop_assert_eq!(sum.is_right(), naive(&bytes) == 0);
+            prop_assert_eq!(damage.is_none() && bytes.iter().any(|&byte| byte != 0), sum.is_right());
+        }
+
+        #[test]
+        fn eight_bytes_are_eight_bytes(bytes in any::<[u8; 8]>()) {
+            prop_assert_eq!(Sum::new().eight(bytes).finish(), naive(&bytes));
+        }
+
         #[test]
         fn agrees_with_the_naive_sum(bytes in proptest::collection::vec(any::<u8>(), 0..3000)) {
             prop_assert_eq!(checksum(&bytes), naive(&bytes));
