@@ -75,12 +75,19 @@ impl AckState {
         Self { due: false, held: None, quick_left }
     }
 
-    /// Data came in order; `unacknowledged` bytes have not been acknowledged yet. Every second full segment is
-    /// (RFC 9293 §3.8.6.3, SHLD-19), or with the others of a burst whose end comes soon, or with the answer to a request: what is
-    /// less than a full segment is taken for one.
-    pub fn on_data(&mut self, now: Instant, unacknowledged: usize, mss: usize, config: &Config) -> Urgency {
+    /// Data came in order, in so many segments at once; `unacknowledged` bytes have not been acknowledged yet. Every second full
+    /// segment is (RFC 9293 §3.8.6.3, SHLD-19), or with the others of a burst whose end comes soon, or with the answer to a request:
+    /// what is less than a full segment is taken for one.
+    pub fn on_data(
+        &mut self,
+        now: Instant,
+        segments: usize,
+        unacknowledged: usize,
+        mss: usize,
+        config: &Config,
+    ) -> Urgency {
         let is_quick = self.quick_left > 0;
-        self.quick_left = self.quick_left.saturating_sub(1);
+        self.quick_left = self.quick_left.saturating_sub(segments.try_into().unwrap_or(u8::MAX));
         if is_quick && unacknowledged < mss.max(DEFAULT_MSS.into()) {
             self.require_with_answer(now, config);
         } else if is_quick || unacknowledged >= 2 * mss {
@@ -214,6 +221,8 @@ impl ChallengeBudget {
 
 #[cfg(test)]
 mod tests {
+    use proptest::{prop_assert, prop_assert_eq, proptest};
+
     use super::*;
 
     const NOW: Instant = Instant::from_millis(1000);
@@ -252,13 +261,39 @@ mod tests {
     fn after_the_quick_ones_every_second_full_segment_is_acknowledged_shld_19() {
         let (mut acks, config) = (AckState::default(), Config::default());
         for _ in 0..QUICK_ACKS {
-            assert_eq!(acks.on_data(NOW, 1000, 1000, &config), Urgency::Immediate);
+            assert_eq!(acks.on_data(NOW, 1, 1000, 1000, &config), Urgency::Immediate);
             acks.on_sent();
         }
-        assert_eq!(acks.on_data(NOW, 1000, 1000, &config), Urgency::Delayed);
+        assert_eq!(acks.on_data(NOW, 1, 1000, 1000, &config), Urgency::Delayed);
         assert!(!acks.is_due(NOW));
-        assert_eq!(acks.on_data(NOW, 2000, 1000, &config), Urgency::Immediate);
+        assert_eq!(acks.on_data(NOW, 1, 2000, 1000, &config), Urgency::Immediate);
         assert!(acks.is_due(NOW));
+    }
+
+    proptest! {
+        /// RFC 9293 §3.8.6.3, SHLD-19: what comes at once is acknowledged as soon as any of it is.
+        #[test]
+        fn segments_that_come_at_once_wait_no_longer_than_one_by_one_shld_19(
+            quick in 0..=QUICK_ACKS,
+            before in 0usize..3000,
+            largest in 1usize..1500,
+            lens in proptest::collection::vec(1usize..1500, 1..40),
+            holds in (0u64..30, 0u64..300),
+        ) {
+            let config = holding(holds.0, holds.1);
+            let [mut one_by_one, mut at_once] = [(); 2].map(|()| AckState::resume(quick));
+            let (mut unacknowledged, mut full) = (before, largest);
+            for len in &lens {
+                unacknowledged += len;
+                full = full.max(*len);
+                one_by_one.on_data(NOW, 1, unacknowledged, full, &config);
+            }
+            at_once.on_data(NOW, lens.len(), unacknowledged, largest, &config);
+            prop_assert_eq!(at_once.quick_left, one_by_one.quick_left);
+            prop_assert!(at_once.due || !one_by_one.due);
+            let until = |acks: &AckState| acks.held.map_or(NOW, |(until, _)| until);
+            prop_assert!(!one_by_one.due || until(&at_once) <= until(&one_by_one));
+        }
     }
 
     #[test]
@@ -267,16 +302,16 @@ mod tests {
         let (hold, config) = (Duration::from_micros(20), holding(20, 200));
         let held = || {
             let mut acks = AckState::resume(0);
-            assert_eq!(acks.on_data(NOW, 1000, 1000, &config), Urgency::Delayed);
-            assert_eq!(acks.on_data(NOW, 2000, 1000, &config), Urgency::Immediate);
+            assert_eq!(acks.on_data(NOW, 1, 1000, 1000, &config), Urgency::Delayed);
+            assert_eq!(acks.on_data(NOW, 1, 2000, 1000, &config), Urgency::Immediate);
             assert!(acks.is_owed() && !acks.is_due(NOW));
             acks
         };
         let mut acks = held();
-        acks.on_data(NOW + hold / 2, 5000, 1000, &config);
+        acks.on_data(NOW + hold / 2, 1, 5000, 1000, &config);
         assert!(!acks.is_due(NOW + hold / 2) && acks.is_due(NOW + hold), "from the first on");
         let mut acks = held();
-        acks.on_data(NOW, 16_000, 1000, &config);
+        acks.on_data(NOW, 1, 16_000, 1000, &config);
         assert!(acks.is_due(NOW));
         let mut acks = held();
         acks.require();
@@ -288,16 +323,16 @@ mod tests {
     #[test]
     fn that_of_a_request_waits_longer_for_the_answer_but_not_if_more_comes() {
         let (hold, config, mut acks) = (Duration::from_micros(20), holding(20, 200), AckState::default());
-        acks.on_data(NOW, 84, 84, &config);
+        acks.on_data(NOW, 1, 84, 84, &config);
         assert!(acks.is_owed() && !acks.is_due(NOW + 9 * hold) && acks.is_due(NOW + 10 * hold));
         acks.require_with_answer(NOW + hold, &config);
         assert!(acks.is_due(NOW + 10 * hold), "from the first on");
-        acks.on_data(NOW + hold, 1084, 1000, &config);
+        acks.on_data(NOW + hold, 1, 1084, 1000, &config);
         assert!(!acks.is_due(NOW + hold) && acks.is_due(NOW + 2 * hold));
         acks.require();
         assert!(acks.is_due(NOW + hold));
         let mut acks = AckState::default();
-        acks.on_data(NOW, 84, 1000, &Config::default());
+        acks.on_data(NOW, 1, 84, 1000, &Config::default());
         assert!(acks.is_due(NOW), "who does not hold answers at once");
     }
 

@@ -51,6 +51,7 @@ impl Parts {
         self.others.back_mut().or(self.first.as_mut())
     }
 
+    #[inline]
     fn push(&mut self, part: Part) {
         match self.first {
             None => self.first = Some(part),
@@ -82,23 +83,27 @@ impl RecvQueue {
     }
 
     /// Appends a payload.
+    #[inline]
     pub fn push<P: FramePool>(&mut self, pool: &mut P, payload: Payload) {
         self.len += payload.len();
         match payload {
             Payload::Frame(frame) if self.keeps(pool, &frame) => self.parts.push(Part::Frame(frame)),
-            payload => {
-                let bytes = payload.bytes(pool);
-                self.heap.extend(bytes);
-                match self.parts.last_mut() {
-                    Some(Part::Heap(len)) => *len += bytes.len(),
-                    _ => self.parts.push(Part::Heap(bytes.len())),
-                }
-                payload.release(pool);
-            }
+            payload => self.push_copy(pool, payload),
         }
     }
 
+    fn push_copy<P: FramePool>(&mut self, pool: &mut P, payload: Payload) {
+        let bytes = payload.bytes(pool);
+        self.heap.extend(bytes);
+        match self.parts.last_mut() {
+            Some(Part::Heap(len)) => *len += bytes.len(),
+            _ => self.parts.push(Part::Heap(bytes.len())),
+        }
+        payload.release(pool);
+    }
+
     /// Whether a frame may wait as it is.
+    #[inline]
     pub fn keeps<P: FramePool>(&self, pool: &P, frame: &RxFrame) -> bool {
         let small = frame.len() <= COMPACT_LEN && !self.parts.is_empty();
         !small && !under_pressure(pool)

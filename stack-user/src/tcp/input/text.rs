@@ -109,9 +109,11 @@ impl Connection {
             return self.refuse(pool, frame);
         }
         let filled_gap = !self.reassembly.is_empty();
+        self.advance(frame.len());
         self.queue_pieces(pool, frame);
         while let Some(payload) = self.reassembly.take_next(pool, self.rcv.nxt_offset) {
-            self.queue(pool, payload);
+            self.advance(payload.len());
+            self.recv.push(pool, payload);
         }
         self.reassembly.advance(self.rcv.nxt_offset);
         self.events.push(Event::Readable);
@@ -119,13 +121,14 @@ impl Connection {
             // A sender that repairs a loss waits for news of the gap (RFC 5681 §4.2).
             self.acks.require();
         }
-        self.acknowledge_soon(now);
+        self.acknowledge_soon(now, 1, self.largest_payload);
         Ok(())
     }
 
-    fn acknowledge_soon(&mut self, now: Instant) {
+    /// So many segments have come, and in one there were at most so many bytes.
+    fn acknowledge_soon(&mut self, now: Instant, segments: usize, full: usize) {
         let unacknowledged = self.rcv.nxt - self.rcv.last_ack_sent;
-        if self.acks.on_data(now, unacknowledged, self.largest_payload, &self.config) == Urgency::Delayed {
+        if self.acks.on_data(now, segments, unacknowledged, full, &self.config) == Urgency::Delayed {
             self.timers.set_if_earlier(Timer::DelayedAck, now + ack::DELAY);
         }
     }
@@ -150,14 +153,22 @@ impl Connection {
         pool: &mut P,
         payloads: impl Iterator<Item = RxFrame>,
     ) {
+        // By what was a full segment before them, an ACK is due if it is after any of them.
+        let (full, mut largest) = (self.largest_payload, self.largest_payload);
+        let (mut segments, mut bytes, mut last) = (0, 0, 0);
         for payload in payloads {
-            self.counts.segments_received += 1;
-            self.largest_payload = self.largest_payload.max(payload.len());
-            // Each is the newest word on the window, though it is the same (§3.10.7.4, fifth step).
-            self.snd.wl1 = self.rcv.nxt;
+            last = payload.len();
+            largest = largest.max(last);
+            bytes += last;
+            segments += 1;
             self.queue_pieces(pool, payload);
-            self.acknowledge_soon(now);
         }
+        self.largest_payload = largest;
+        self.counts.segments_received += segments as u64;
+        self.advance(bytes);
+        // Each is the newest word on the window, though it is the same (§3.10.7.4, fifth step).
+        self.snd.wl1 = self.rcv.nxt - last;
+        self.acknowledge_soon(now, segments, full);
         self.reassembly.advance(self.rcv.nxt_offset);
         self.events.push(Event::Readable);
         self.measure_as_receiver(now, None);
@@ -166,27 +177,36 @@ impl Connection {
     }
 
     /// A long frame is queued as frames of one chunk each.
-    fn queue_pieces<P: FramePool>(&mut self, pool: &mut P, mut frame: RxFrame) {
-        while let Some(rest) = pool.split_rx(&mut frame) {
-            let piece = core::mem::replace(&mut frame, rest);
-            self.queue_piece(pool, piece);
-        }
-        self.queue_piece(pool, frame);
-    }
-
-    fn queue_piece<P: FramePool>(&mut self, pool: &mut P, piece: RxFrame) {
-        if piece.is_empty() {
-            // Nothing but headers, or what was cut off.
-            pool.release_rx(piece);
+    #[inline]
+    fn queue_pieces<P: FramePool>(&mut self, pool: &mut P, frame: RxFrame) {
+        if frame.is_long() || frame.is_empty() {
+            self.queue_each(pool, frame);
         } else {
-            self.queue(pool, Payload::Frame(piece));
+            self.recv.push(pool, Payload::Frame(frame));
         }
     }
 
-    fn queue<P: FramePool>(&mut self, pool: &mut P, payload: Payload) {
-        self.rcv.advance(payload.len());
-        self.counts.bytes_received += payload.len() as u64;
-        self.recv.push(pool, payload);
+    #[inline(never)]
+    fn queue_each<P: FramePool>(&mut self, pool: &mut P, mut frame: RxFrame) {
+        loop {
+            let rest = pool.split_rx(&mut frame);
+            if frame.is_empty() {
+                // Nothing but headers, or what was cut off.
+                pool.release_rx(frame);
+            } else {
+                self.recv.push(pool, Payload::Frame(frame));
+            }
+            match rest {
+                Some(rest) => frame = rest,
+                None => return,
+            }
+        }
+    }
+
+    /// So many bytes have come that were expected.
+    fn advance(&mut self, bytes: usize) {
+        self.rcv.advance(bytes);
+        self.counts.bytes_received += bytes as u64;
     }
 
     /// Data behind a gap: an immediate ACK tells the sender (RFC 5681 §4.2).
