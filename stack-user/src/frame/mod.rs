@@ -243,6 +243,7 @@ pub trait FramePool {
     }
 
     /// Gives back a received frame.
+    #[inline]
     fn release_rx(&mut self, mut frame: RxFrame) {
         while let Some(rest) = self.split_rx(&mut frame) {
             self.release(core::mem::replace(&mut frame, rest).into_free());

@@ -43,10 +43,6 @@ impl Parts {
         self.first.iter().chain(&self.others)
     }
 
-    fn first_mut(&mut self) -> Option<&mut Part> {
-        self.first.as_mut()
-    }
-
     fn last_mut(&mut self) -> Option<&mut Part> {
         self.others.back_mut().or(self.first.as_mut())
     }
@@ -59,6 +55,7 @@ impl Parts {
         }
     }
 
+    #[inline]
     fn pop(&mut self) -> Option<Part> {
         let first = self.first.take();
         self.first = self.others.pop_front();
@@ -112,26 +109,30 @@ impl RecvQueue {
     /// Moves bytes to `out` and releases the frames that are read to their end. Returns how many bytes.
     pub fn read<P: FramePool>(&mut self, pool: &mut P, out: &mut [u8]) -> usize {
         let mut done = 0;
+        let mut next = self.parts.first.take();
         while let Some(room) = out.get_mut(done..).filter(|room| !room.is_empty()) {
-            let Some(part) = self.parts.first_mut() else { break };
-            let (n, used_up) = match part {
-                Part::Frame(frame) => {
-                    let n = copy(pool.rx_bytes(frame), room);
-                    frame.trim_front(n);
-                    (n, frame.is_empty())
+            let Some(part) = next else { break };
+            let (n, rest) = match part {
+                Part::Frame(mut frame) => {
+                    let n = copy(pool.rx_bytes(&frame), room);
+                    if n < frame.len() {
+                        frame.trim_front(n);
+                        (n, Some(Part::Frame(frame)))
+                    } else {
+                        pool.release_rx(frame);
+                        (n, None)
+                    }
                 }
                 Part::Heap(len) => {
-                    let limit = room.len().min(*len);
+                    let limit = room.len().min(len);
                     let n = read_heap(&mut self.heap, &mut room[..limit]);
-                    *len -= n;
-                    (n, *len == 0)
+                    (n, (n < len).then_some(Part::Heap(len - n)))
                 }
             };
             done += n;
-            if used_up && let Some(Part::Frame(frame)) = self.parts.pop() {
-                pool.release_rx(frame);
-            }
+            next = rest.or_else(|| self.parts.others.pop_front());
         }
+        self.parts.first = next;
         self.len -= done;
         done
     }
@@ -198,6 +199,7 @@ impl RecvQueue {
     }
 }
 
+#[inline]
 fn copy(from: &[u8], to: &mut [u8]) -> usize {
     let n = from.len().min(to.len());
     to[..n].copy_from_slice(&from[..n]);
