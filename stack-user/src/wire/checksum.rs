@@ -1,6 +1,11 @@
 //! The Internet checksum (RFC 1071), and the pseudo-headers that TCP and UDP add (RFC 9293 §3.1, RFC 8200 §8.1).
 
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+
 use std::net::{IpAddr, Ipv4Addr};
+
+use multiversion::target::match_target;
 
 /// A running one's-complement sum. Parts that are added must start at an even offset of the whole, or say where they do.
 ///
@@ -131,10 +136,17 @@ impl Sum {
 /// Bytes from which on vectors are worth their preparation.
 const LONG: usize = 128;
 
-/// The sum of many bytes, in 64 bits: a vector of words at a time, with the CPU's widest vectors that the compiler was told
-/// of. That choice is made at run time, once.
+/// The sum of many bytes, in 64 bits, by the best vectors that the CPU has. That choice is made at run time, once.
 #[multiversion::multiversion(targets("x86_64+avx2"))]
 fn long(bytes: &[u8]) -> u64 {
+    match_target! {
+        "x86_64+avx2" => avx2::sum(bytes),
+        _ => widened(bytes),
+    }
+}
+
+/// By what vectors the compiler knows of.
+fn widened(bytes: &[u8]) -> u64 {
     // As wide as four vectors, so that no addition waits for the one before. There is no carry to handle until 2^32 words,
     // far beyond any frame.
     let mut sums = [0u64; 16];
@@ -238,6 +250,17 @@ mod tests {
     }
 
     #[test]
+    fn the_longest_frames_of_the_least_and_the_greatest_words_overflow_nothing() {
+        for byte in [0, 1, 0x7f, 0x80, 0xff] {
+            for len in [65_535, 65_536, 65_536 + 63] {
+                let bytes = vec![byte; len];
+                assert_eq!(checksum(&bytes), naive(&bytes), "{len} times {byte}");
+                assert_eq!(Sum(widened(&bytes)).finish(), naive(&bytes), "{len} times {byte}");
+            }
+        }
+    }
+
+    #[test]
     fn of_nothing_and_of_zeros_no_sum_is_right() {
         assert!(!Sum::new().is_right() && !Sum::new().bytes(&[0; 200]).is_right());
         assert!(Sum(0xffff).is_right() && Sum(u64::MAX).is_right());
@@ -261,6 +284,11 @@ mod tests {
             let sum = Sum::new().bytes(&bytes);
             prop_assert_eq!(sum.is_right(), naive(&bytes) == 0);
             prop_assert_eq!(damage.is_none() && bytes.iter().any(|&byte| byte != 0), sum.is_right());
+        }
+
+        #[test]
+        fn without_the_newest_vectors_it_is_the_same(bytes in proptest::collection::vec(any::<u8>(), 0..3000)) {
+            prop_assert_eq!(Sum(widened(&bytes)).finish(), naive(&bytes));
         }
 
         #[test]
