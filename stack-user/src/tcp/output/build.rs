@@ -177,6 +177,9 @@ impl Connection {
     /// have come since: else the peer can't tell it from the others (RFC 2883 §4).
     fn sack_blocks(&mut self, beside_user_timeout: bool) -> SackBlocks {
         let mut blocks = SackBlocks::default();
+        if self.duplicate.is_none() && self.reassembly.is_empty() {
+            return blocks;
+        }
         let limit = match (self.timestamps.enabled, beside_user_timeout) {
             (true, true) => MAX_SACK_BLOCKS_WITH_BOTH,
             (true, false) => MAX_SACK_BLOCKS_WITH_TIMESTAMPS,
