@@ -226,6 +226,7 @@ impl FramePool for Umem {
         Pieces::new(self, frame.chunk(), frame.is_long(), TX_OFFSET, frame.len())
     }
 
+    #[inline]
     fn tx_buffer(&mut self, frame: &mut TxFrame) -> &mut [u8] {
         self.bytes_mut(frame.chunk(), TX_OFFSET, self.chunk_size() - TX_OFFSET)
     }

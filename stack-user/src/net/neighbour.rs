@@ -308,6 +308,12 @@ impl Cache {
         self.requests.pop_front()
     }
 
+    /// Whether there is something to send, or to tell.
+    #[inline]
+    pub fn has_errands(&self) -> bool {
+        !(self.requests.is_empty() && self.ready.is_empty() && self.unreachable.is_empty())
+    }
+
     /// The next frame whose neighbour was found.
     pub fn poll_ready(&mut self) -> Option<(TxFrame, MacAddr)> {
         self.ready.pop_front()

@@ -273,6 +273,12 @@ impl Addresses {
         self.deadline
     }
 
+    /// Whether there is a packet to send.
+    #[inline]
+    pub(super) fn has_errands(&self) -> bool {
+        !self.outbox.is_empty()
+    }
+
     /// The next packet to send, to everybody.
     pub(super) fn poll_transmit(&mut self) -> Option<Packet> {
         self.outbox.pop_front()

@@ -68,19 +68,10 @@ impl<P: FramePool> Stack<P> {
     /// The next frame, and what may have followers.
     fn next_frame(&mut self, now: Instant) -> Option<(TxFrame, Option<Leader>)> {
         loop {
-            self.handle_unreachable_neighbours(now);
-            if let Some(frame) = self.outgoing.pop_front() {
-                return Some((frame, None));
-            }
-            if let Some((mut frame, mac)) = self.neighbours.poll_ready() {
-                if !self.is_from_us(&frame) {
-                    self.drop_unsent(now, frame, DropReason::NoRoute);
-                    continue;
-                }
-                self.link.write_ethernet(&mut self.pool, &mut frame, mac, ethertype::IPV4);
-                return Some((frame, None));
-            }
-            if let Some(frame) = self.poll_arp() {
+            // Most often there is none of that.
+            let has_errands =
+                !self.outgoing.is_empty() || self.neighbours.has_errands() || self.addresses.has_errands();
+            if has_errands && let Some(frame) = self.next_errand(now) {
                 return Some((frame, None));
             }
             let Some(id) = self.connections.next_ready() else {
@@ -93,6 +84,23 @@ impl<P: FramePool> Stack<P> {
             if let Some(sent) = self.poll_connection(now, id) {
                 return Some(sent);
             }
+        }
+    }
+
+    /// A frame that is no connection's.
+    #[inline(never)]
+    fn next_errand(&mut self, now: Instant) -> Option<TxFrame> {
+        loop {
+            self.handle_unreachable_neighbours(now);
+            if let Some(frame) = self.outgoing.pop_front() {
+                return Some(frame);
+            }
+            let Some((mut frame, mac)) = self.neighbours.poll_ready() else { return self.poll_arp() };
+            if self.is_from_us(&frame) {
+                self.link.write_ethernet(&mut self.pool, &mut frame, mac, ethertype::IPV4);
+                return Some(frame);
+            }
+            self.drop_unsent(now, frame, DropReason::NoRoute);
         }
     }
 

@@ -76,6 +76,7 @@ impl Header {
     }
 
     /// Puts another sequence number into a header that [`emit`](Self::emit) wrote.
+    #[inline]
     pub fn set_seq(bytes: &mut [u8], seq: u32) {
         if let Some(field) = bytes.get_mut(4..8) {
             field.copy_from_slice(&seq.to_be_bytes());
@@ -83,6 +84,7 @@ impl Header {
     }
 
     /// Puts the checksum into a header that [`emit`](Self::emit) wrote.
+    #[inline]
     pub fn set_checksum(bytes: &mut [u8], checksum: u16) {
         if let Some(field) = bytes.get_mut(16..18) {
             field.copy_from_slice(&checksum.to_be_bytes());
