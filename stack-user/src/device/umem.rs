@@ -34,6 +34,7 @@ pub struct Umem {
     chunks: u32,
     /// Bytes in a chunk are 2 to the power of this.
     chunk_shift: u32,
+    chunk_size: usize,
     free: VecDeque<FreeFrame>,
     /// By chunk: where a long frame goes on behind it.
     pub(super) links: Box<[Link]>,
@@ -97,6 +98,7 @@ impl Umem {
             base,
             chunks,
             chunk_shift: chunk_size.ilog2(),
+            chunk_size,
             free,
             links: vec![Link::default(); chunks as usize].into_boxed_slice(),
             tx_chunks_max: MAX_TX_CHUNKS,
@@ -106,7 +108,7 @@ impl Umem {
 
     /// Bytes in a chunk.
     pub fn chunk_size(&self) -> usize {
-        1 << self.chunk_shift
+        self.chunk_size
     }
 
     /// What a descriptor's address says: the chunk's number, and the offset in it.
@@ -153,7 +155,7 @@ impl Umem {
         }
         let size = self.chunk_size();
         let offset = offset.min(size);
-        (((chunk as usize) << self.chunk_shift) + offset, len.min(size - offset))
+        (chunk as usize * size + offset, len.min(size - offset))
     }
 
     #[inline]

@@ -285,8 +285,9 @@ impl SendQueue {
     pub fn write<P: FramePool>(&mut self, pool: &mut P, layout: Layout, data: &[u8]) -> usize {
         debug_assert!(!self.fin, "nothing follows FIN");
         let mut done = 0;
+        let mut last_has_room = self.last_has_room(layout);
         while let Some(rest) = data.get(done..).filter(|rest| !rest.is_empty()) {
-            let written = match self.last_has_room(layout) {
+            let written = match last_has_room {
                 true => self.write_to_last(pool, layout, rest),
                 false => self.write_to_new(pool, layout, rest),
             };
@@ -294,6 +295,7 @@ impl SendQueue {
             done += n;
             self.bytes += n;
             self.end += n as u64;
+            last_has_room = n < layout.mss && self.last_has_room(layout);
         }
         done
     }
@@ -427,12 +429,13 @@ impl SendQueue {
         }
     }
 
-    /// Gives out the frames of the first `n` entries that were never sent, and notes their transmissions, which begin with `first`: each
+    /// Gives out the frames of the first `n` entries that were never sent, with `len` bytes each, and notes their transmissions, which begin with `first`: each
     /// has the number after the one before, and what was in flight then is more by that one. Each frame comes with where its entry starts,
     /// and with the sum of its payload if that is known.
     pub fn take_followers(
         &mut self,
         n: usize,
+        len: usize,
         now: Instant,
         first: Transmission,
         mut each: impl FnMut(u64, Option<Sum>, TxFrame),
@@ -440,9 +443,7 @@ impl SendQueue {
         let Transmission { mut order, mut stamp } = first;
         let end = (self.next + n).min(self.entries.len());
         for entry in self.entries.range_mut(self.next..end) {
-            debug_assert!(entry.transmissions == 0, "they are new");
-            let len = entry.sequence_len();
-            self.sent += len;
+            debug_assert_eq!((entry.transmissions, entry.sequence_len()), (0, len), "they are new, and full");
             (entry.transmissions, entry.sent_at, entry.order, entry.stamp) = (1, now, order, stamp);
             order += 1;
             stamp.in_flight = stamp.in_flight.saturating_add(len as u32);
@@ -450,6 +451,7 @@ impl SendQueue {
                 each(entry.start, entry.sum, frame);
             }
         }
+        self.sent += (end - self.next) * len;
         self.next = end;
     }
 

@@ -75,11 +75,12 @@ impl Header {
         bytes.get(13).map_or_else(Flags::default, |&bits| Flags(bits))
     }
 
-    /// Puts another sequence number into a header that [`emit`](Self::emit) wrote.
+    /// Puts another sequence number, and the checksum that goes with it, into a header that [`emit`](Self::emit) wrote.
     #[inline]
-    pub fn set_seq(bytes: &mut [u8], seq: u32) {
-        if let Some(field) = bytes.get_mut(4..8) {
-            field.copy_from_slice(&seq.to_be_bytes());
+    pub fn renumber(bytes: &mut [u8], seq: u32, checksum: u16) {
+        if let Some(fixed) = bytes.first_chunk_mut::<{ Self::LEN }>() {
+            fixed[4..8].copy_from_slice(&seq.to_be_bytes());
+            fixed[16..18].copy_from_slice(&checksum.to_be_bytes());
         }
     }
 

@@ -17,9 +17,6 @@ use crate::{
     },
 };
 
-/// Entries that have to be in flight: the time of a loss probe depends on whether it is one alone (RFC 8985 §7.2).
-const SETTLED: usize = 2;
-
 /// Bytes of the longest header of a data segment: with timestamps.
 const HEADER_LEN: usize = Header::LEN + TIMESTAMPS_LEN;
 
@@ -57,24 +54,28 @@ impl Connection {
         let n = self.may_follow(layout.mss, max);
         let Some(start) = self.send.unsent().map(|entry| entry.start).filter(|_| n > 0) else { return 0 };
 
-        let segment = template.len() + layout.mss;
+        let (segment, whole) = (template.len() + layout.mss, headers.len() + layout.mss);
         let of_all = Sum::pseudo_header(self.local.ip(), self.remote.ip(), protocol::TCP, segment)
             .bytes(&blank(template));
+        let led_alone = self.send.sent_entries() == 1;
         let first = self.recovery.on_followers(now, &self.send, start, layout.mss, n);
         let mut seq = self.snd.nxt;
-        self.send.take_followers(n, now, first, |start, sum, mut frame| {
-            frame.set_len(headers.len() + layout.mss);
+        self.send.take_followers(n, layout.mss, now, first, |start, sum, mut frame| {
+            frame.set_len(whole);
             let sum = sum.unwrap_or_else(|| Sum::new().pieces(behind(headers.len(), pool.tx_pieces(&frame))));
             if let Some(front) = pool.tx_buffer(&mut frame).get_mut(..headers.len()) {
                 front.copy_from_slice(headers);
                 let own = front.get_mut(room..).unwrap_or_default();
-                Header::set_seq(own, seq.0);
-                Header::set_checksum(own, of_all.add_at(0, sum).u32(seq.0).finish());
+                Header::renumber(own, seq.0, of_all.add_at(0, sum).u32(seq.0).finish());
             }
             seq += layout.mss;
             sent(frame, start);
         });
         self.snd.nxt = seq;
+        if led_alone {
+            // The time of a loss probe depends on whether one segment is alone on its way (RFC 8985 §7.2).
+            self.set_probe_timer(now, true);
+        }
         self.pace(n * layout.mss);
         self.counts.segments_sent += n as u64;
         n
@@ -85,7 +86,7 @@ impl Connection {
         let calm =
             self.recovery.phase() == Phase::Open && self.send.lost() == 0 && !self.recovery.wants_new_data();
         let plain = !self.ecn.has_news() && !self.has_urgent_data() && !self.pmtud.wants_probe();
-        if !calm || !plain || self.send.sent_entries() < SETTLED {
+        if !calm || !plain {
             return 0;
         }
         let window = (self.snd.una + self.snd.wnd) - self.snd.nxt;
@@ -101,7 +102,6 @@ fn blank(header: &[u8]) -> [u8; HEADER_LEN] {
     if let Some(same) = blank.get_mut(..header.len()) {
         same.copy_from_slice(header);
     }
-    Header::set_seq(&mut blank, 0);
-    Header::set_checksum(&mut blank, 0);
+    Header::renumber(&mut blank, 0, 0);
     blank
 }
