@@ -149,9 +149,12 @@ fn story(port: u16) -> Vec<u8> {
     (0..).flat_map(|n| format!("{port}.{n} ").into_bytes()).take(3 * 1448).collect()
 }
 
+/// What frames are sorted by, of the port that they come from and themselves.
+type Order = fn(&(u16, TxFrame)) -> (u16, u32);
+
 #[test]
 fn frames_that_come_back_together_go_each_to_its_own_connection() {
-    let orders: [fn(&(u16, TxFrame)) -> (u16, u32); 3] = [
+    let orders: [Order; 3] = [
         |_| (0, 0),
         |(port, _)| (*port, 0),
         |(port, frame)| (0, (frame.chunk() ^ u32::from(*port)).wrapping_mul(0x9e37_79b9)),

@@ -468,8 +468,8 @@ fn all_that_is_sent(mtu: u16, acts: &[Act], at_once: bool) -> (Vec<Vec<u8>>, Str
                 link.a.handle_timeout(link.now);
                 link.b.handle_timeout(link.now);
             }
-            Act::Mark(dscp) => drop(link.a.tcp_set_dscp(from, dscp)),
-            Act::Finish => drop(link.a.tcp_shutdown_write(link.now, from)),
+            Act::Mark(dscp) => link.a.tcp_set_dscp(from, dscp),
+            Act::Finish => link.a.tcp_shutdown_write(link.now, from),
         }
     }
     all.append(&mut on_the_way);
