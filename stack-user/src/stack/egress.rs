@@ -37,9 +37,9 @@ pub(super) struct Sender {
 }
 
 impl<P: FramePool> Stack<P> {
-    /// The next frames to send, all headers written, as far as there is room: each is handed to `send`. The caller sends them in this
-    /// order, and gives them back by [`handle_completion`](Self::handle_completion). Returns how many there were: less than there was
-    /// room for if there is no more to send.
+    /// The next frames to send, all headers written, as far as there is room: each is handed to `send`. The caller sends them in
+    /// this order, and gives them back by [`handle_completions`](Self::handle_completions). Returns how many there were: less than
+    /// there was room for if there is no more to send.
     ///
     /// The order: what answers others (ARP, ICMP, RST), frames whose neighbour was just found, and then connections
     /// in turn.

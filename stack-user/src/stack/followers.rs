@@ -1,5 +1,5 @@
-//! Segments that go with another of their connection, for a part of what it costs: sent behind it here, and [taken in](super::gro) together
-//! with it.
+//! Segments that go with another of their connection, for a part of what it costs: sent behind it here, and
+//! [taken in](super::gro) together with it.
 
 use super::{Stack, TcpId, egress::Owner};
 use crate::{

@@ -7,7 +7,7 @@
 //! | [`handle_frame`](Stack::handle_frame) or [`handle_burst`](Stack::handle_burst) | a frame came, or several |
 //! | [`handle_completion`](Stack::handle_completion), [`handle_completions`](Stack::handle_completions) | a frame went, or several |
 //! | [`handle_timeout`](Stack::handle_timeout) | the time of [`poll_timeout`](Stack::poll_timeout) has come |
-//! | [`poll_transmit`](Stack::poll_transmit) | after any of these, and after an application's call, until `None` |
+//! | [`transmit`](Stack::transmit) | after any of these, and after an application's call, until there is room left |
 //! | [`poll_event`](Stack::poll_event) | likewise: who can go on now |
 //! | [`poll_trace`](Stack::poll_trace) | likewise, if [`tcp_trace`](Stack::tcp_trace) asked: what happened in TCP, and why |
 //!

@@ -437,6 +437,28 @@ impl Received {
 mod tests {
     use super::*;
 
+    /// Whatever timers run.
+    #[test]
+    fn the_next_look_is_the_sooner_of_both() {
+        let now = Instant::from_millis(10_000);
+        let secrets = crate::tcp::Secrets { isn: SeqNumber(1), timestamp_offset: 0 };
+        let ends = [1, 2].map(|port| std::net::SocketAddr::from(([192, 0, 2, 1], port)));
+        let mut connection = Connection::connect(now, Config::default(), ends[0], ends[1], secrets);
+        for state in [State::SynSent, State::Established] {
+            connection.set_state(now, state);
+            connection.silence.ends(now);
+            for after in [0, 1, 999, 1_000, 1_001, 5_000] {
+                connection.timers.stop_all();
+                let sooner = |connection: &Connection| {
+                    connection.poll_timeout().into_iter().chain(connection.rests_at()).min()
+                };
+                assert_eq!(connection.looks_at(), sooner(&connection));
+                connection.timers.set(Timer::Retransmit, now + Duration::from_millis(after));
+                assert_eq!(connection.looks_at(), sooner(&connection), "{state:?}, after {after} ms");
+            }
+        }
+    }
+
     #[test]
     fn it_is_small() {
         assert!(size_of::<Idle>() <= 424, "{}", size_of::<Idle>());

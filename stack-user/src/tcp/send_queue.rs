@@ -161,15 +161,17 @@ impl SendQueue {
         self.entries.get(self.next)
     }
 
-    /// How many entries with `len` bytes of payload come first among those that were never sent, `max` at most; the last of all entries is
-    /// none of them, since more may be written to it.
+    /// How many entries with `len` bytes of payload come first among those that were never sent, `max` at most; the last of all
+    /// entries is none of them, since more may be written to it.
     pub fn full_unsent(&self, len: usize, max: usize) -> usize {
         let behind = self.entries.len().saturating_sub(self.next + 1).min(max);
-        self.entries.range(self.next..self.next + behind).take_while(|entry| entry.len == len).count()
+        self.entries
+            .range(self.next..self.next + behind)
+            .take_while(|entry| entry.len == len && entry.is_home())
+            .count()
     }
 
-    /// Whether the entry that starts at `start` was new, and full with `len` bytes, when it was sent, and that was at this time and the
-    /// last one was.
+    /// Whether the last entry that was sent starts at `start`, is full with `len` bytes, and was sent at this time and never before.
     pub fn was_sent_last(&self, start: u64, len: usize, now: Instant) -> bool {
         let last = self.next.checked_sub(1).and_then(|last| self.entries.get(last));
         last.is_some_and(|last| {
@@ -429,9 +431,9 @@ impl SendQueue {
         }
     }
 
-    /// Gives out the frames of the first `n` entries that were never sent, with `len` bytes each, and notes their transmissions, which begin with `first`: each
-    /// has the number after the one before, and what was in flight then is more by that one. Each frame comes with where its entry starts,
-    /// and with the sum of its payload if that is known.
+    /// Gives out the frames of the first `n` entries that were never sent, with `len` bytes each, and notes their transmissions,
+    /// which begin with `first`: each has the number after the one before, and what was in flight then is more by that one. Each
+    /// frame comes with where its entry starts, and with the sum of its payload if that is known.
     pub fn take_followers(
         &mut self,
         n: usize,

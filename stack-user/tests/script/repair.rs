@@ -89,5 +89,5 @@ fn a_percent_of_loss_leaves_what_newreno_can_have() {
 #[test]
 fn real_losses_undo_nothing_rfc3522_3_2() {
     let (_, info) = long_fat_pipe(0.01, 1_250_000, 6_000_000);
-    assert!(info.retransmissions > 40 && info.undone == 0, "{info:?}");
+    assert!(info.retransmissions > 30 && info.undone == 0, "some forty, by chance: {info:?}");
 }

@@ -10,7 +10,7 @@ use stack_user::{
     device::Umem,
     frame::{FramePool, TxFrame},
     rng::Rng,
-    tcp::{Config, Connection, Event, Secrets, Segment, SeqNumber, Transmit, options::Options},
+    tcp::{Config, Connection, Event, Secrets, Segment, SeqNumber, options::Options},
     time::{Duration, Instant},
 };
 
@@ -184,15 +184,35 @@ impl World {
     }
 
     fn transmit(&mut self, index: usize) {
-        while let Some(Transmit { frame, retained, .. }) = {
-            let end = &mut self.ends[index];
-            end.connection.poll_transmit(self.now, &mut end.pool)
-        } {
-            let bytes = self.ends[index].pool.tx_gather(&frame)[HEADER_ROOM..].to_vec();
-            let done = self.now + Duration::from_micros(self.rng.below(3_000));
-            self.ends[index].on_nic.push((done, frame, retained));
-            self.put_on_wire(1 - index, bytes);
+        loop {
+            let frames = self.next_train(index);
+            if frames.is_empty() {
+                return;
+            }
+            for (frame, retained) in frames {
+                let bytes = self.ends[index].pool.tx_gather(&frame)[HEADER_ROOM..].to_vec();
+                let done = self.now + Duration::from_micros(self.rng.below(3_000));
+                self.ends[index].on_nic.push((done, frame, retained));
+                self.put_on_wire(1 - index, bytes);
+            }
         }
+    }
+
+    /// The next segment, and what may follow it: some of it, as where the ring has little room.
+    fn next_train(&mut self, index: usize) -> Vec<(TxFrame, Option<u64>)> {
+        let End { connection, pool, .. } = &mut self.ends[index];
+        let Some(sent) = connection.poll_transmit(self.now, pool) else { return Vec::new() };
+        let may_lead = connection.may_lead(&sent);
+        let headers = pool.tx_gather(&sent.frame);
+        let headers = headers[..headers.len().saturating_sub(connection.segment_len())].to_vec();
+        let mut frames = vec![(sent.frame, sent.retained)];
+        if let Some(start) = sent.retained.filter(|_| may_lead) {
+            let room = self.rng.below(32) as usize;
+            connection.transmit_followers(self.now, pool, start, &headers, room, |frame, retained| {
+                frames.push((frame, Some(retained)));
+            });
+        }
+        frames
     }
 
     fn put_on_wire(&mut self, to: usize, mut bytes: Vec<u8>) {

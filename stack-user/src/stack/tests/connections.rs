@@ -144,6 +144,25 @@ fn connections_are_counted_by_state_as_they_come_rest_and_go() {
     assert!(link.a.tcp_state_counts().chain(link.b.tcp_state_counts()).all(|(_, count)| count == 0));
 }
 
+/// Whoever waits for data looks whether there is any, also where nothing has happened for long.
+#[test]
+fn a_look_that_finds_nothing_to_read_is_no_work_and_keeps_nobody_from_resting() {
+    let mut link = Link::new();
+    (link.a, link.b) = (roomy(1), roomy(2));
+    let (from, to) = connect(&mut link);
+    link.run(Duration::from_millis(100));
+    assert_eq!(link.b.connections.ready(), 0);
+    assert_eq!(link.b.tcp_read(link.now, to, &mut [0; 10]), Err(ReadError::WouldBlock));
+    assert_eq!(link.b.connections.ready(), 0, "nothing to send because of that");
+    link.run(Duration::from_secs(2));
+    assert_eq!((link.a.tcp_counts().resting, link.b.tcp_counts().resting), (1, 1));
+    for (stack, id) in [(&mut link.a, from), (&mut link.b, to)] {
+        assert_eq!(stack.tcp_read(link.now, id, &mut [0; 10]), Err(ReadError::WouldBlock));
+    }
+    link.run(Duration::from_secs(2));
+    assert_eq!((link.a.tcp_counts().resting, link.b.tcp_counts().resting), (1, 1), "again");
+}
+
 /// What a connection from a port writes: three full segments, no two of which are alike.
 fn story(port: u16) -> Vec<u8> {
     (0..).flat_map(|n| format!("{port}.{n} ").into_bytes()).take(3 * 1448).collect()

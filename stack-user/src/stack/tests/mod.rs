@@ -125,11 +125,12 @@ fn connect(link: &mut Link) -> (TcpId, TcpId) {
     connect_over(link, 1_500)
 }
 
-/// The same; b's side of the link takes packets of so many bytes.
+/// The same; b's side of the link takes packets of so many bytes, and a's if they are more.
 fn connect_over(link: &mut Link, mtu: u16) -> (TcpId, TcpId) {
     claim(&mut link.a, link.now, A);
     claim(&mut link.b, link.now, B);
     link.run(Duration::from_millis(400));
+    link.a.set_mtu(mtu.max(1_500));
     link.b.set_mtu(mtu);
     let listener = link.b.tcp_listen(link.now, to(B, 80), 5).expect("a listener");
     let (from, _) = link.a.tcp_connect(link.now, to(B, 80)).expect("a connection");

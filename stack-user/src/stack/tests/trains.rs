@@ -411,11 +411,58 @@ fn said(frames: &[(char, Vec<u8>)]) -> Vec<Segment> {
     frames.iter().map(|(_, frame)| parsed(frame).1).collect()
 }
 
+/// On every such way there are trains, so that the comparison below is one.
+#[test]
+fn there_are_trains_over_tags_and_of_frames_in_several_chunks() {
+    for (mtu, vlan) in [(1_500, Some(7)), (9_000, None), (9_000, Some(7)), (70, None)] {
+        let (mut link, from, _) = on_the_way(Way { mtu, vlan, ecn: false });
+        let before = (link.a.followers().sent, link.b.followers().taken_in);
+        let _ = link.a.tcp_write(link.now, from, &vec![7; 20 * usize::from(mtu)]);
+        let frames = sent(&mut link.a, link.now);
+        assert!(link.a.followers().sent >= before.0 + 10, "{mtu} {vlan:?}");
+        receive_all(&mut link.b, link.now, &frames);
+        assert!(link.b.followers().taken_in >= before.1 + 10, "{mtu} {vlan:?}");
+    }
+}
+
+/// RFC 9293 §3.8.6.3, SHLD-19: when segments grow longer, what was a full one before them counts.
+#[test]
+fn segments_that_grow_longer_are_acknowledged_at_once_as_they_are_one_by_one_shld_19() {
+    let answered = [true, false].map(|together| {
+        let mut link = Link::new();
+        (link.a, link.b) = (roomy(1), roomy(2));
+        let (from, to) = connect(&mut link);
+        link.a.tcp_set_nodelay(from, true);
+        // So many short ones that none is acknowledged at once because the connection is young.
+        for _ in 0..40 {
+            assert_eq!(link.a.tcp_write(link.now, from, &[1; 100]), Ok(100));
+            link.run(Duration::from_millis(100));
+        }
+        while link.b.tcp_read(link.now, to, &mut [0; 5_000]).is_ok() {}
+        let frames: Vec<_> = [100, 100, 100, 1448]
+            .into_iter()
+            .flat_map(|len| {
+                assert_eq!(link.a.tcp_write(link.now, from, &vec![2; len]), Ok(len));
+                sent(&mut link.a, link.now)
+            })
+            .collect();
+        assert_eq!(frames.len(), 4);
+        match together {
+            true => receive_all(&mut link.b, link.now, &frames),
+            false => frames.iter().for_each(|frame| receive(&mut link.b, link.now, frame)),
+        }
+        sent(&mut link.b, link.now).len()
+    });
+    assert_eq!(answered, [1, 1]);
+}
+
 /// What is done with a stream between two bursts.
 #[derive(Clone, Debug)]
 enum Act {
     Write(usize),
     WriteUrgently(usize),
+    /// So many bytes, or as many as fit, into each of some frames.
+    WriteInPlace(usize),
     /// As many frames at once.
     Send(usize),
     /// What was sent comes, and is acknowledged.
@@ -431,6 +478,7 @@ fn act() -> impl Strategy<Value = Act> {
     prop_oneof![
         4 => (1usize..30 * 1448).prop_map(Act::Write),
         1 => (1usize..3000).prop_map(Act::WriteUrgently),
+        1 => (1usize..3000).prop_map(Act::WriteInPlace),
         5 => (1usize..65).prop_map(Act::Send),
         4 => Just(Act::Deliver),
         1 => Just(Act::Lose),
@@ -440,17 +488,60 @@ fn act() -> impl Strategy<Value = Act> {
     ]
 }
 
-/// All that a stream sends, asked for in bursts or one by one; what the connection says of itself in the end; and until when pacing waits:
-/// what time has let out of its bucket is rounded whenever it is looked at, so that may differ by a byte's time.
-fn all_that_is_sent(mtu: u16, acts: &[Act], at_once: bool) -> (Vec<Vec<u8>>, String, Option<Instant>) {
-    let mut link = Link::new();
-    (link.a, link.b) = (roomy(1), roomy(2));
-    let (mut link, from, to) = connect_on_with(link, mtu);
+/// What segments go over.
+#[derive(Clone, Copy, Debug)]
+struct Way {
+    mtu: u16,
+    vlan: Option<u16>,
+    ecn: bool,
+}
+
+fn way() -> impl Strategy<Value = Way> {
+    let mtu = prop_oneof![Just(1_500), 68u16..100, 100u16..1_500, 1_500u16..9_000];
+    (mtu, any::<bool>(), any::<bool>()).prop_map(|(mtu, tagged, ecn)| Way {
+        mtu,
+        vlan: tagged.then_some(7),
+        ecn,
+    })
+}
+
+/// Two stacks whose chunks are shorter than some frames are.
+fn on_the_way(way: Way) -> (Link, TcpId, TcpId) {
+    let [a, b] = [1, 2].map(|number| {
+        let umem = Umem::on_heap_of(4096, 2048).expect("memory");
+        let mac = MacAddr([2, 0, 0, 0, 0, number]);
+        let mut stack = Stack::new(
+            Instant::from_millis(1_000),
+            mac,
+            way.vlan,
+            umem,
+            crate::rng::Rng::from_seed(number.into()),
+        );
+        stack.set_tcp_config(crate::tcp::Config { ecn: way.ecn, ..Default::default() });
+        stack
+    });
+    connect_on_with(Link { a, b, ..Link::new() }, way.mtu)
+}
+
+/// All that a stream sends, asked for in bursts or one by one; what the connection says of itself in the end; and until when pacing
+/// waits: what time has let out of its bucket is rounded whenever it is looked at, so that may differ by a byte's time.
+fn all_that_is_sent(way: Way, acts: &[Act], at_once: bool) -> (Vec<Vec<u8>>, String, Option<Instant>) {
+    let (mut link, from, to) = on_the_way(way);
     let (mut all, mut on_the_way) = (Vec::new(), Vec::new());
     for act in acts {
         match *act {
             Act::Write(n) => drop(link.a.tcp_write(link.now, from, &content(n))),
             Act::WriteUrgently(n) => drop(link.a.tcp_write_urgent(link.now, from, &content(n))),
+            Act::WriteInPlace(len) => {
+                for frame in 0..8 {
+                    let Ok(mut reserved) = link.a.tcp_reserve(link.now, from) else { break };
+                    let at = reserved.layout.payload_at;
+                    let room = link.a.pool_mut().tx_buffer(&mut reserved.frame).get_mut(at..).expect("room");
+                    let len = len.min(reserved.layout.mss).min(room.len());
+                    room[..len].fill(frame);
+                    link.a.tcp_commit(from, reserved, len).expect("committed");
+                }
+            }
             Act::Send(n) if at_once => on_the_way.extend(sent_at_once(&mut link.a, link.now, n)),
             Act::Send(n) => {
                 on_the_way.extend((0..n).flat_map(|_| sent_at_once(&mut link.a, link.now, 1)));
@@ -484,10 +575,10 @@ proptest! {
 
     #[test]
     fn what_is_sent_at_once_is_what_would_be_sent_one_by_one(
-        mtu in prop_oneof![Just(1_500), 68u16..100, 100u16..1_500],
+        way in way(),
         acts in proptest::collection::vec(act(), 1..40),
     ) {
-        let [at_once, one_by_one] = [true, false].map(|at_once| all_that_is_sent(mtu, &acts, at_once));
+        let [at_once, one_by_one] = [true, false].map(|at_once| all_that_is_sent(way, &acts, at_once));
         prop_assert!(at_once.0 == one_by_one.0, "{:?} and {:?}", at_once.0.len(), one_by_one.0.len());
         prop_assert_eq!(at_once.1, one_by_one.1);
         let [first, second] = [at_once.2, one_by_one.2].map(|at| at.unwrap_or_default());

@@ -125,7 +125,7 @@ impl Connection {
         Ok(())
     }
 
-    /// So many segments have come, and in one there were at most so many bytes.
+    /// So many segments have come. `full` is what counted as a full segment before the first of them.
     fn acknowledge_soon(&mut self, now: Instant, segments: usize, full: usize) {
         let unacknowledged = self.rcv.nxt - self.rcv.last_ack_sent;
         if self.acks.on_data(now, segments, unacknowledged, full, &self.config) == Urgency::Delayed {
@@ -162,6 +162,9 @@ impl Connection {
             bytes += last;
             segments += 1;
             self.queue_pieces(pool, payload);
+        }
+        if segments == 0 {
+            return;
         }
         self.largest_payload = largest;
         self.counts.segments_received += segments as u64;

@@ -1,9 +1,9 @@
 //! A train: full segments that leave one behind the other, at the same time.
 //!
-//! Whoever has much to send sends a window's worth at once, and what was found out for its first segment holds for those behind it: the
-//! windows have room, it is their turn, the timers run, and their headers, those of the layers below included, differ in nothing but
-//! the sequence number and the checksum. So it is counted how many there may be, they are made in one go, and what there is to
-//! remember of them is remembered once.
+//! Whoever has much to send sends a window's worth at once, and what was found out for its first segment holds for those behind it:
+//! the windows have room, it is their turn, the timers run, and their headers, those of the layers below included, differ in
+//! nothing but the sequence number and the checksum. So it is counted how many there may be, they are made in one go, and what
+//! there is to remember of them is remembered once.
 
 use super::Transmit;
 use crate::{
@@ -29,9 +29,9 @@ impl Connection {
         sent.retained.is_some() && self.send.has_more_unsent()
     }
 
-    /// Sends full segments of new data behind the one that was sent last, which starts at stream offset `leader`: as many as may follow it
-    /// at once, and `max` at most. `headers` is all that its frame has in front of its payload. Each frame is handed over with what it is
-    /// [retained](Transmit::retained) by; returns how many there were.
+    /// Sends full segments of new data behind the one that was sent last, which starts at stream offset `leader`: as many as may
+    /// follow it at once, and `max` at most. `headers` is all that its frame has in front of its payload. Each frame is handed over
+    /// with what it is [retained](Transmit::retained) by; returns how many there were.
     ///
     /// There are none unless that segment was a full one of new data itself, sent at the same time and in its turn.
     pub fn transmit_followers<P: FramePool>(

@@ -568,9 +568,9 @@ impl Recovery {
         Transmission { order: self.order.on_transmit(queue, start), stamp }
     }
 
-    /// `n` segments of new data, of `len` sequence numbers each, are sent behind one that just was; the first starts at `start`. As
-    /// [`on_transmit`](Self::on_transmit) for each of them, while all is calm: that one has ended whatever was at rest, and no probe is due.
-    /// Returns what there is to remember of the first.
+    /// `n` segments of new data, of `len` sequence numbers each, are sent behind one that just was; the first starts at `start`.
+    /// As [`on_transmit`](Self::on_transmit) for each of them, while all is calm: that one has ended whatever was at rest, and no
+    /// probe is due. Returns what there is to remember of the first.
     pub fn on_followers(
         &mut self,
         now: Instant,

@@ -39,8 +39,8 @@ impl Order {
         self.transmissions
     }
 
-    /// `n` segments of `len` sequence numbers are sent one behind the other, of which the first starts at `start`; returns the number of
-    /// its transmission.
+    /// `n` segments of `len` sequence numbers are sent one behind the other, of which the first starts at `start`; returns the
+    /// number of its transmission.
     pub(super) fn on_followers(&mut self, queue: &SendQueue, start: u64, len: usize, n: usize) -> u64 {
         let (first, len) = (self.transmissions + 1, len as u64);
         self.transmissions += n as u64;

@@ -19,6 +19,7 @@ const OFFSET: i64 = (LEN as i64 / 2) << 15;
 /// The sum of some bytes, in 64 bits. There is no overflow before 2 MiB, far beyond any frame.
 #[target_feature(enable = "avx2")]
 pub(super) fn sum(bytes: &[u8]) -> u64 {
+    debug_assert!(bytes.len() < 2 << 20, "longer than any frame by far");
     let (vectors, rest) = bytes.as_chunks::<LEN>();
     let (pairs, last) = vectors.as_chunks::<2>();
     // Two, so that no addition waits for the one before.

@@ -140,13 +140,20 @@ impl StackScript {
 
     /// Takes what the stack has to send; ARP is answered.
     fn collect(&mut self) {
-        while let Some(frame) = self.stack.poll_transmit(self.now) {
-            let bytes = self.stack.pool().tx_gather(&frame).to_vec();
-            self.stack.handle_completion(self.now, frame.into_completed());
-            let (header, at) = ethernet::Header::parse(&bytes).expect("Ethernet");
-            match header.ethertype {
-                ethernet::ethertype::ARP => self.answer_arp(&bytes[at..]),
-                _ => self.note(&bytes[at..]),
+        loop {
+            let mut frames = Vec::new();
+            self.stack.transmit(self.now, 64, |frame| frames.push(frame));
+            if frames.is_empty() {
+                return;
+            }
+            for frame in frames {
+                let bytes = self.stack.pool().tx_gather(&frame).to_vec();
+                self.stack.handle_completion(self.now, frame.into_completed());
+                let (header, at) = ethernet::Header::parse(&bytes).expect("Ethernet");
+                match header.ethertype {
+                    ethernet::ethertype::ARP => self.answer_arp(&bytes[at..]),
+                    _ => self.note(&bytes[at..]),
+                }
             }
         }
     }
