@@ -9,7 +9,8 @@
 //!   read, write, …  ┘                    └─▶ poll_event      until None: what the application should know
 //! ```
 //!
-//! After anything went in, whoever drives it polls all three. The bytes themselves stay in the frames that the NIC
+//! After anything went in, whoever drives it polls all three; behind a full segment, it asks for
+//! [those that may follow](Connection::transmit_followers) in one go. The bytes themselves stay in the frames that the NIC
 //! reads and writes; [`handle_completion`](Connection::handle_completion) brings a sent frame back, to be sent again
 //! if need be.
 #![forbid(unsafe_code)]
