@@ -145,7 +145,7 @@ impl Endpoint {
             let may_lead = self.connection.may_lead(&transmit);
             let Transmit { frame, retained, .. } = transmit;
             let headers = self.pool.tx_gather(&frame);
-            let headers = headers[..headers.len().saturating_sub(self.connection.segment_len())].to_vec();
+            let headers = headers.get(..self.connection.headers_len()).unwrap_or_default().to_vec();
             let mut frames = vec![(frame, retained)];
             if let Some(start) = retained.filter(|_| may_lead) {
                 self.connection.transmit_followers(

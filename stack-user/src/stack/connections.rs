@@ -149,11 +149,6 @@ impl Connections {
         self.find(flow).is_some()
     }
 
-    /// Whether it is there, and does not rest.
-    pub(super) fn is_awake(&self, id: TcpId) -> bool {
-        self.row(id).is_some_and(|row| row.awake.is_some())
-    }
-
     /// The connection, to look at.
     pub(super) fn get(&self, id: TcpId) -> Option<View<'_>> {
         self.row(id).and_then(Row::view)

@@ -39,11 +39,8 @@ pub(super) struct Leader {
     pub(super) start: u64,
 }
 
-/// The first bytes of a frame, among them all headers that it has, and how many it has in all.
-pub(super) struct Headers {
-    bytes: [u8; MAX_HEADERS_LEN],
-    frame: usize,
-}
+/// The first bytes of a frame, among them all headers that it has.
+pub(super) struct Headers([u8; MAX_HEADERS_LEN]);
 
 impl Headers {
     pub(super) fn of<P: FramePool>(pool: &P, frame: &TxFrame) -> Self {
@@ -54,7 +51,7 @@ impl Headers {
             // It has less payload than that.
             None => bytes.iter_mut().zip(all).for_each(|(byte, &same)| *byte = same),
         }
-        Self { bytes, frame: frame.len() }
+        Self(bytes)
     }
 }
 
@@ -78,8 +75,7 @@ impl<P: FramePool> Stack<P> {
         let turn = if self.connections.ready() > 1 { room.min(TURN) } else { room };
         let Leader { id, start } = leader;
         let Some(connection) = self.connections.get_mut(id) else { return 0 };
-        let len = headers.frame.saturating_sub(connection.segment_len());
-        let Some(headers) = headers.bytes.get(..len) else { return 0 };
+        let Some(headers) = headers.0.get(..connection.headers_len()) else { return 0 };
         let owners = &mut self.owners;
         let sent =
             connection.transmit_followers(now, &mut self.pool, start, headers, turn, |frame, retained| {

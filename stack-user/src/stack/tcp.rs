@@ -134,13 +134,15 @@ impl<P: FramePool> Stack<P> {
     /// # Errors
     /// As there.
     pub fn tcp_read(&mut self, now: Instant, id: TcpId, bytes: &mut [u8]) -> Result<usize, tcp::ReadError> {
-        let was_awake = self.connections.is_awake(id);
-        let connection = self.connections.get_mut(id).ok_or(tcp::ReadError::Closed)?;
-        let read = connection.read(now, &mut self.pool, bytes);
-        // To find nothing changes nothing. Whoever waits for more looks once too often each time.
-        if read.is_ok() || !was_awake {
-            self.connections.worked_on(id, &mut self.pool, &mut self.events);
-        }
+        let read = match self.connections.awake_mut(id) {
+            // To find nothing changes nothing. Whoever waits for more looks once too often each time.
+            Some(connection) => Ok(connection.read(now, &mut self.pool, bytes)?),
+            None => {
+                let connection = self.connections.get_mut(id).ok_or(tcp::ReadError::Closed)?;
+                connection.read(now, &mut self.pool, bytes)
+            }
+        };
+        self.connections.worked_on(id, &mut self.pool, &mut self.events);
         read
     }
 

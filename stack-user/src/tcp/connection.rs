@@ -380,6 +380,11 @@ impl Connection {
         }
     }
 
+    /// Bytes in front of the payload of a data segment: the room for lower headers, and ours.
+    pub fn headers_len(&self) -> usize {
+        self.layout().payload_at
+    }
+
     /// Bytes of payload in a full segment of ours, now.
     pub fn segment_len(&self) -> usize {
         self.layout().mss

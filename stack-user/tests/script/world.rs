@@ -204,7 +204,7 @@ impl World {
         let Some(sent) = connection.poll_transmit(self.now, pool) else { return Vec::new() };
         let may_lead = connection.may_lead(&sent);
         let headers = pool.tx_gather(&sent.frame);
-        let headers = headers[..headers.len().saturating_sub(connection.segment_len())].to_vec();
+        let headers = headers.get(..connection.headers_len()).unwrap_or_default().to_vec();
         let mut frames = vec![(sent.frame, sent.retained)];
         if let Some(start) = sent.retained.filter(|_| may_lead) {
             let room = self.rng.below(32) as usize;
