@@ -88,12 +88,18 @@ impl Pacer {
     /// wake-up has its price. And never for much more than a round trip: what had been sent when the path was faster, or a
     /// repair was on, must not be paid for at the rate of a path that has become slow.
     fn wait(&mut self, now: Instant, rate: Rate, mss: usize) -> Option<Duration> {
+        let burst = self.drain(now, rate, mss);
+        let full = self.free == 0 && self.level >= burst;
+        full.then(|| rate.time_for(self.level - burst / 2))
+    }
+
+    /// Lets out what time empties. Returns the size of the bucket.
+    fn drain(&mut self, now: Instant, rate: Rate, mss: usize) -> u64 {
         self.level = self.level.saturating_sub(rate.in_time(now.since(self.at)));
         self.at = now;
         let burst = rate.burst(mss);
         self.level = self.level.min(burst.saturating_add(rate.bytes));
-        let full = self.free == 0 && self.level >= burst;
-        full.then(|| rate.time_for(self.level - burst / 2))
+        burst
     }
 
     /// How long nothing may leave at all.
@@ -150,12 +156,16 @@ impl Connection {
     }
 
     /// How many segments may be sent now, without a look at the time between them.
-    pub(super) fn paced_segments(&self, mss: usize) -> usize {
+    pub(super) fn paced_segments(&mut self, now: Instant, mss: usize) -> usize {
         if self.pacer.held_until.is_some() {
             return 0;
         }
         match self.pacing_rate() {
-            Some(rate) => (rate.burst(mss).saturating_sub(self.pacer.level) / mss.max(1) as u64) as usize,
+            // The first may have been sent without a look: a loss probe waits for nobody.
+            Some(rate) => {
+                let burst = self.pacer.drain(now, rate, mss);
+                (burst.saturating_sub(self.pacer.level) / mss.max(1) as u64) as usize
+            }
             None => usize::MAX,
         }
     }

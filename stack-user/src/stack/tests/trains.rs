@@ -570,6 +570,44 @@ fn all_that_is_sent(way: Way, acts: &[Act], at_once: bool) -> (Vec<Vec<u8>>, Str
     (all, format!("{info:?}"), paced_until)
 }
 
+/// RFC 8985 §7.3: a probe waits for nobody, but what follows it is paced as all else is.
+#[test]
+fn what_follows_a_loss_probe_fills_the_bucket_as_it_would_one_by_one_rfc8985_7_3() {
+    let way = Way { mtu: 1_500, vlan: None, ecn: false };
+    let probe =
+        [Act::Write(15_929), Act::Send(12), Act::Lose, Act::Pass(10), Act::Write(24_465), Act::Send(14)];
+    let acts =
+        [&probe[..], &[Act::WriteInPlace(1), Act::WriteInPlace(1), Act::Deliver, Act::Send(16)]].concat();
+    let [at_once, one_by_one] = [true, false].map(|at_once| all_that_is_sent(way, &acts, at_once));
+    assert_eq!((at_once.0.len(), at_once.1), (one_by_one.0.len(), one_by_one.1));
+}
+
+/// RFC 9293 §3.8.6: the peer's window bounds a train, also where the congestion window is larger.
+#[test]
+fn a_train_ends_where_the_peers_window_does_rfc9293_3_8_6() {
+    let (mut link, from, to) = connected();
+    // Nobody reads any more, until the window is nearly closed.
+    for n in [20, 7, 1] {
+        let window = |link: &Link| {
+            let info = link.a.tcp(from).expect("it").info();
+            (info.send_window - info.in_flight, info.cwnd)
+        };
+        while window(&link).0 > n * 1448 + 700 {
+            let some = (window(&link).0 - n * 1448 - 700).min(20 * 1448);
+            assert_eq!(link.a.tcp_write(link.now, from, &vec![1; some]), Ok(some));
+            link.run(Duration::from_millis(100));
+        }
+        let (room, cwnd) = window(&link);
+        assert!(room < cwnd && room >= n * 1448, "{room} {cwnd}");
+    }
+    let info = link.a.tcp(from).expect("it").info();
+    let written = link.a.tcp_write(link.now, from, &vec![2; 40 * 1448]).expect("room to write");
+    assert!(written > info.send_window);
+    let sent: usize = sent_at_once(&mut link.a, link.now, 64).iter().map(|frame| parsed(frame).2.len()).sum();
+    assert!(sent <= info.send_window, "{sent} of {}", info.send_window);
+    while link.b.tcp_read(link.now, to, &mut [0; 40_000]).is_ok() {}
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
