@@ -156,23 +156,26 @@ impl Connection {
     }
 
     /// How many segments may be sent now, without a look at the time between them.
-    pub(super) fn paced_segments(&mut self, now: Instant, mss: usize) -> usize {
+    pub(super) fn paced_segments(&self, mss: usize) -> usize {
         if self.pacer.held_until.is_some() {
             return 0;
         }
         match self.pacing_rate() {
-            // The first may have been sent without a look: a loss probe waits for nobody.
-            Some(rate) => {
-                let burst = self.pacer.drain(now, rate, mss);
-                (burst.saturating_sub(self.pacer.level) / mss.max(1) as u64) as usize
-            }
+            Some(rate) => (rate.burst(mss).saturating_sub(self.pacer.level) / mss.max(1) as u64) as usize,
             None => usize::MAX,
         }
     }
 
     /// Data was sent, whether it had to be or was allowed to be.
-    pub(super) fn pace(&mut self, bytes: usize) {
+    pub(super) fn pace(&mut self, now: Instant, bytes: usize) {
         if self.config.pacing {
+            // What had to be sent left without a look at the bucket: time has emptied that until now, but none of this.
+            if self.pacer.at != now
+                && let Some(rate) = self.pacing_rate()
+            {
+                let mss = self.layout().mss;
+                self.pacer.drain(now, rate, mss);
+            }
             self.pacer.on_sent(bytes);
         }
     }

@@ -306,7 +306,7 @@ impl Connection {
         self.timers.stop(Timer::Persist);
         self.persist.on_sent();
         self.last_sent_at = now;
-        self.pace(len);
+        self.pace(now, len);
 
         let (ecn, more) =
             if again || len == 0 { (Ecn::NotEct, Flags::default()) } else { self.ecn.on_new_data() };

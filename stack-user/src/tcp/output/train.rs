@@ -51,7 +51,7 @@ impl Connection {
         if !FOR_ALL.contains(Header::flags(template)) || !self.send.was_sent_last(leader, layout.mss, now) {
             return 0;
         }
-        let n = self.may_follow(now, layout.mss, max);
+        let n = self.may_follow(layout.mss, max);
         let Some(start) = self.send.unsent().map(|entry| entry.start).filter(|_| n > 0) else { return 0 };
 
         let (segment, whole) = (template.len() + layout.mss, headers.len() + layout.mss);
@@ -76,13 +76,13 @@ impl Connection {
             // The time of a loss probe depends on whether one segment is alone on its way (RFC 8985 §7.2).
             self.set_probe_timer(now, true);
         }
-        self.pace(n * layout.mss);
+        self.pace(now, n * layout.mss);
         self.counts.segments_sent += n as u64;
         n
     }
 
     /// How many full segments may be sent now, `max` at most, when one just was.
-    fn may_follow(&mut self, now: Instant, mss: usize, max: usize) -> usize {
+    fn may_follow(&self, mss: usize, max: usize) -> usize {
         let calm =
             self.recovery.phase() == Phase::Open && self.send.lost() == 0 && !self.recovery.wants_new_data();
         let plain = !self.ecn.has_news() && !self.has_urgent_data() && !self.pmtud.wants_probe();
@@ -91,7 +91,7 @@ impl Connection {
         }
         let window = (self.snd.una + self.snd.wnd) - self.snd.nxt;
         let congestion = self.congestion.cwnd().saturating_sub(self.recovery.pipe(&self.send, mss));
-        let allowed = (window.min(congestion) / mss).min(self.paced_segments(now, mss)).min(max);
+        let allowed = (window.min(congestion) / mss).min(self.paced_segments(mss)).min(max);
         self.send.full_unsent(mss, allowed)
     }
 }
