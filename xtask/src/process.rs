@@ -9,7 +9,8 @@ use std::process::{Command, ExitCode, ExitStatus, Stdio};
 use anyhow::{Context, Result, bail};
 
 /// Environment variables that a command keeps when it becomes root, besides our own: sudo drops all others.
-const KEPT_BY_SUDO: &[&str] = &["CARGO_TARGET_DIR", "CI", "NO_COLOR", "RUST_BACKTRACE", "RUST_LOG"];
+const KEPT_BY_SUDO: &[&str] =
+    &["CARGO_MANIFEST_DIR", "CARGO_TARGET_DIR", "CI", "NO_COLOR", "RUST_BACKTRACE", "RUST_LOG"];
 
 /// Whether this process may do what root may.
 pub fn is_root() -> bool {
