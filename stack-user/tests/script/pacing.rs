@@ -104,6 +104,34 @@ fn acks_do_not_wait_and_neither_does_the_timer() {
     s.finish();
 }
 
+/// The first retransmission waits for nobody, and for what follows it counts like all else: two segments are a slow path's
+/// bucket, and it is one of them.
+#[test]
+fn what_left_without_a_look_at_the_bucket_fills_it_rfc7661_4_4_2() {
+    let first_two = |retransmission: bool| {
+        let mut s = established(paced(), 100);
+        s.write(10_000);
+        assert_eq!(s.drain(), 10);
+        s.advance_to_timer();
+        assert_eq!(s.drain(), 1, "a probe");
+        let timeout = s.connection.poll_timeout().expect("a timer runs");
+        if retransmission {
+            s.advance_to_timer();
+            s.expect(seg(".").seq(0).ack(0).len(1000));
+        } else {
+            s.advance((timeout.since(s.now).as_millis() - 1) as u64);
+        }
+        s.inject(seg(".").seq(0).ack(10_000));
+        s.write(2000);
+        let times = send_all(&mut s, 2);
+        s.finish();
+        times
+    };
+    assert_eq!(first_two(false), [0, 0]);
+    let times = first_two(true);
+    assert!(times[0] == 0 && times[1] > 0, "{times:?}");
+}
+
 #[test]
 fn after_a_pause_a_window_of_iw_leaves_at_once_rfc5681_4_1() {
     let mut s = established(paced(), 100);
