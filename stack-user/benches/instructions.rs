@@ -28,7 +28,7 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
 use crowd::Crowd;
 use in_memory::{BURST, Stream, many, ours::Ours};
-use stack_user::{tcp::Config, time::Duration};
+use stack_user::{frame::RxFrame, tcp::Config, time::Duration};
 
 /// How far a count may be from the one that is kept. Lower, and another linker or C library makes the check fail; higher, and
 /// a slowdown of that size goes unseen each time.
@@ -64,7 +64,7 @@ const fn case(name: &'static str, functions: &'static [&'static str], run: fn() 
 }
 
 /// All that there is to count.
-const CASES: [Case; 11] = [
+const CASES: [Case; 12] = [
     // Parts of what a full segment of a stream takes.
     case("write", &["*Ours*::write"], segments),
     case("send", &["*Ours*::send"], segments),
@@ -92,6 +92,8 @@ const CASES: [Case; 11] = [
     ),
     // A segment of one byte to one of a thousand connections: mostly, to find it.
     case("demux", &["*many::receive"], demux),
+    // The same of so many that memory is asked for ahead of time.
+    case("demux-ahead", &["*receive_ahead"], demux_ahead),
     case("timer-set", &["*many::set_timers"], timers),
     case("timer-expired", &["*many::expire"], timers),
 ];
@@ -112,16 +114,31 @@ fn stream() -> Ours {
 }
 
 const CONNECTIONS: usize = 1000;
+const MANY_CONNECTIONS: usize = 3000;
 
 fn demux() -> usize {
-    let mut crowd = Crowd::new(&Config::default(), CONNECTIONS);
-    crowd.open(CONNECTIONS);
-    let flows = many::some(&crowd.clients, CONNECTIONS);
+    demux_among(CONNECTIONS, many::receive)
+}
+
+fn demux_ahead() -> usize {
+    demux_among(MANY_CONNECTIONS, receive_ahead)
+}
+
+/// The same by another name: counts are found by it.
+#[inline(never)]
+fn receive_ahead(crowd: &mut Crowd, frames: &mut Vec<RxFrame>) {
+    many::receive(crowd, frames);
+}
+
+fn demux_among(connections: usize, receive: fn(&mut Crowd, &mut Vec<RxFrame>)) -> usize {
+    let mut crowd = Crowd::new(&Config::default(), connections);
+    crowd.open(connections);
+    let flows = many::some(&crowd.clients, connections);
     crowd.ask(&flows);
     let mut frames = Vec::new();
     for burst in flows.chunks(BURST) {
         many::questions(&mut crowd, burst, &mut frames);
-        many::receive(&mut crowd, &mut frames);
+        receive(&mut crowd, &mut frames);
         crowd.run(Duration::from_millis(3));
     }
     flows.len()
