@@ -200,6 +200,7 @@ fn a_timeout_forgets_the_probe_rfc8985_7_1() {
     s.advance_to_timer();
     s.expect(seg(".").seq(0).ack(0).len(1000));
     assert_eq!((s.info().timeouts, s.info().ssthresh), (1, 5000));
+    // A round trip later: the bucket of pacing has room for both.
     s.advance(10);
     s.inject(seg(".").seq(0).ack(10_000));
     send(&mut s, 10_000, 2);
